@@ -1,0 +1,36 @@
+"""Package metadata of davi."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+setup(
+    name="davi",
+    version="0.1.0",
+    description="Diffusion prior-based amortized variational inference for noisy inverse problems",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    packages=["davi", "davi.operators", "guided_diffusion"],
+    install_requires=[
+        "torch>=2.4",
+        "torchvision",
+        "numpy",
+        "scipy",
+        "pyyaml",
+        "tqdm",
+        "pillow",
+        "lpips",
+        "pytorch-fid",
+        "pydantic>=2",
+        "scikit-image",  # PSNR, SSIM, and photographs of the embedded data set
+        "scikit-learn",  # two more photographs
+        "safetensors",
+        "tensorboard",
+    ],
+    extras_require={
+        "dev": ["pytest", "pytest-xdist", "ruff", "setuptools", "wheel"],
+        "tracking": ["wandb"],
+    },
+)

@@ -1,0 +1,52 @@
+"""What the tests share: recorded numbers, the sine image they belong to, tiny networks."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+GOLDEN = Path(__file__).parent / "golden"
+REPOSITORY = Path(__file__).parent.parent
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    """A generator that starts the same in every test."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def golden_operators() -> dict[str, np.ndarray]:
+    """Recorded results of the release's operators."""
+    return dict(np.load(GOLDEN / "operators.npz"))
+
+
+@pytest.fixture(scope="session")
+def golden_schedules() -> dict[str, np.ndarray]:
+    """Recorded schedules of the release."""
+    return dict(np.load(GOLDEN / "schedules.npz"))
+
+
+@pytest.fixture(scope="session")
+def golden_unet() -> dict[str, np.ndarray]:
+    """Recorded outputs of a small ADM UNet."""
+    return dict(np.load(GOLDEN / "unet_small.npz"))
+
+
+@pytest.fixture(scope="session")
+def golden_shapes() -> dict[str, dict[str, list[int]]]:
+    """State-dict keys and shapes of the two ADM priors."""
+    names = {"ffhq_256": "ffhq", "imagenet_256": "imagenet"}
+    return {
+        preset: json.loads((GOLDEN / f"adm_state_dict_{name}.json").read_text())
+        for preset, name in names.items()
+    }
+
+
+def sine_image(channels: int, height: int, width: int, batch: int = 1) -> torch.Tensor:
+    """The input of the recorded results, (B, C, H, W) float32."""
+    c, i, j = np.meshgrid(np.arange(channels), np.arange(height), np.arange(width), indexing="ij")
+    x = np.sin(0.37 * c + 0.011 * i * (1 + 0.003 * j) + 0.017 * j)
+    return torch.tensor(x, dtype=torch.float32).expand(batch, -1, -1, -1).contiguous()
