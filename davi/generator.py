@@ -1,0 +1,64 @@
+"""The implicit generator I_phi,a: a point of the bridge -> a clean image, in one evaluation."""
+
+from torch import Tensor, nn
+
+from davi.bridge import forward_std, symmetric_betas
+from davi.runtime import autocast
+from davi.schedule import Schedule
+
+
+def paper_coefficient(schedule: Schedule) -> Tensor:
+    """Returns sqrt(1 - alpha_bar_a), (1000,): x0 = y_a - sqrt(1 - alpha_bar_a) eps.
+
+    Source: Eq. 38. Deviation (docs/fidelity.md, "generator"): taken by the letter, its factor
+    alpha_a vanishes at a = 1, where the network would have no say. "Score network-induced
+    data-prediction" is Tweedie's formula x0 = y + sigma^2 score; with the bridge's variance
+    sbar_a = 1 - alpha_bar_a and score = -eps / sqrt(sbar_a) it reads as above.
+    """
+    return (1 - schedule.alpha_bar).sqrt()
+
+
+def release_coefficient(schedule: Schedule) -> Tensor:
+    """Returns the release's `std_fwd`, (1000,): x0 = tanh(y_a - std_fwd_a eps)."""
+    return forward_std(symmetric_betas())
+
+
+# name: (coefficient table, whether tanh follows)
+PARAMETRISATIONS = {"paper": (paper_coefficient, False), "release": (release_coefficient, True)}
+
+
+class ImplicitGenerator(nn.Module):
+    """I_phi,a. The bridge time enters the network where a prior takes its diffusion time.
+
+    Args:
+        network: ADM UNet; its first C output channels are used.
+        parametrisation: a key of `PARAMETRISATIONS`.
+        schedule: gives alpha_bar.
+        precision: what the network runs in; results are float32.
+    """
+
+    coefficient: Tensor
+
+    def __init__(
+        self, network: nn.Module, parametrisation: str, schedule: Schedule, precision: str = "fp32"
+    ) -> None:
+        super().__init__()
+        table, self.squash = PARAMETRISATIONS[parametrisation]
+        self.network = network
+        self.precision = precision
+        self.register_buffer("coefficient", table(schedule), persistent=False)
+
+    def forward(self, y_a: Tensor, a: Tensor) -> Tensor:
+        """Returns x0_hat (B, C, H, W), nominally in [-1, 1].
+
+        Source: Eq. 38.
+
+        Args:
+            y_a: (B, C, H, W) point of the bridge.
+            a: (B,) int64 index of the bridge.
+        """
+        with autocast(y_a.device, self.precision):
+            output = self.network(y_a, a)
+        eps = output[:, : y_a.shape[1]].to(y_a.dtype)
+        x0_hat = y_a - self.coefficient[a].to(y_a.dtype)[:, None, None, None] * eps
+        return x0_hat.tanh() if self.squash else x0_hat

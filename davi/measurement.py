@@ -1,0 +1,50 @@
+"""The forward model y = A x + n, and its way back to the image grid."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from davi.noise import GaussianNoise, PoissonNoise
+from davi.operators.inpainting import RandomInpainting
+from davi.operators.svd import SVDOperator
+
+
+class ForwardModel:
+    """Draws measurements of clean images.
+
+    Args:
+        operator: A, or a family of which every batch gets its own.
+        noise: the distribution of y given A x.
+    """
+
+    def __init__(
+        self, operator: SVDOperator | RandomInpainting, noise: GaussianNoise | PoissonNoise
+    ) -> None:
+        self.operator = operator
+        self.noise = noise
+
+    def measure(self, x0: Tensor, rngs: list[torch.Generator]) -> tuple[Tensor, SVDOperator]:
+        """Returns measurements (B, *measurement_shape) and the operator they were made with.
+
+        Args:
+            x0: (B, C, H, W) clean images in [-1, 1].
+            rngs: one generator per image, on the device of x0.
+        """
+        operator = self.operator.sample(rngs)
+        y = operator.project(self.noise.sample(operator.A(x0), rngs))
+        return y, operator
+
+
+def lift(y: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+    """Returns the measurement on the image grid, (B, C, H, W): what the generator sees.
+
+    A smaller measurement is enlarged bilinearly, a gray one repeated in every channel.
+
+    Args:
+        y: (B, C', h, w) with C' = C or 1.
+        image_shape: (C, H, W).
+    """
+    channels, height, width = image_shape
+    if y.shape[-2:] != (height, width):
+        y = F.interpolate(y, size=(height, width), mode="bilinear", align_corners=False)
+    return y.expand(-1, channels, -1, -1)

@@ -1,0 +1,62 @@
+"""Noise models: y given the noiseless A x, both on the [-1, 1] scale."""
+
+import torch
+from torch import Tensor
+
+from davi.runtime import draw_each, normal_each
+
+PHOTONS_AT_FULL_SCALE = 255.0  # at rate 1, as in DPS
+
+
+class GaussianNoise:
+    """y = A x + n with white Gaussian n (Eq. 1).
+
+    Args:
+        sigma_low, sigma_high: standard deviation on the [-1, 1] scale; if they differ, it is
+            drawn uniformly for each image (Table 3).
+    """
+
+    def __init__(self, sigma_low: float, sigma_high: float) -> None:
+        self.sigma_low = sigma_low
+        self.sigma_high = sigma_high
+
+    def sample(self, clean: Tensor, rngs: list[torch.Generator]) -> Tensor:
+        """Returns a noisy copy of noiseless measurements (B, ...), image i by generator i."""
+        position = draw_each(lambda rng: torch.rand((), generator=rng, device=rng.device), rngs)
+        sigma = self.sigma_low + (self.sigma_high - self.sigma_low) * position
+        noise = normal_each(clean.shape[1:], rngs)
+        return clean + sigma.view(-1, *[1] * (clean.ndim - 1)).to(clean.dtype) * noise
+
+    def consistency_weight(self, y: Tensor) -> Tensor:
+        """Returns 1: 1 / (2 sigma_y^2) of Eq. 8 is part of gamma, as in Algorithm 1."""
+        return y.new_ones(())
+
+
+class PoissonNoise:
+    """Photon noise (Table 9): 255 * rate photons for a white pixel.
+
+    Intensities are (value + 1) / 2; negative ones, which a blur of black can give by rounding,
+    count as dark.
+
+    Args:
+        rate: photons per grey level.
+    """
+
+    def __init__(self, rate: float) -> None:
+        self.photons = PHOTONS_AT_FULL_SCALE * rate
+
+    def sample(self, clean: Tensor, rngs: list[torch.Generator]) -> Tensor:
+        """Returns a noisy copy of noiseless measurements (B, ...), image i by generator i."""
+        expected = ((clean + 1) / 2).clamp(min=0) * self.photons
+        counts = [torch.poisson(image, rng) for image, rng in zip(expected, rngs, strict=True)]
+        return torch.stack(counts) / self.photons * 2 - 1
+
+    def consistency_weight(self, y: Tensor) -> Tensor:
+        """Returns the diagonal of Lambda, for residuals on the [-1, 1] scale; shape as y.
+
+        Source: Eq. 37, [Lambda]_ii = 1 / (2 y_i) for intensities y. A residual on the [-1, 1]
+        scale is twice one of intensities, hence the 4. At least one photon is assumed, where the
+        equation would divide by 0.
+        """
+        intensity = ((y + 1) / 2).clamp(min=1 / self.photons)
+        return 1 / (2 * intensity) / 4

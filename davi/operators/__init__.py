@@ -1,0 +1,1 @@
+"""Degradation operators by singular value decomposition, one file a task."""

@@ -1,0 +1,24 @@
+"""Denoising: A is the identity."""
+
+import torch
+from torch import Tensor
+
+from davi.operators.svd import SVDOperator
+
+
+class Denoising(SVDOperator):
+    """A x = x.
+
+    Args:
+        image_shape: (C, H, W).
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int]) -> None:
+        super().__init__(image_shape, image_shape)
+        self._set_singular_values(torch.ones(1, 1, 1, dtype=torch.float64))
+
+    def U(self, spectrum: Tensor) -> Tensor:
+        """Returns its argument."""
+        return spectrum
+
+    U_adjoint = V = V_adjoint = U

@@ -1,0 +1,94 @@
+"""Inpainting: A keeps the pixels outside a hole.
+
+A measurement keeps the shape of the image, with 0 in the hole. Masks are 1 where a pixel is kept.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from davi.operators.svd import SVDOperator
+from davi.runtime import draw_each
+
+
+class Inpainting(SVDOperator):
+    """A x = mask * x.
+
+    Args:
+        image_shape: (C, H, W).
+        mask: 1 or True where a pixel is kept; (H, W), (C, H, W) or one per image, (B, C, H, W).
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], mask: Tensor) -> None:
+        super().__init__(image_shape, image_shape)
+        self._set_singular_values(mask.double())
+
+    def U(self, spectrum: Tensor) -> Tensor:
+        """Returns its argument with the hole set to 0."""
+        return spectrum * self.singular_values.to(spectrum.dtype)
+
+    def U_adjoint(self, y: Tensor) -> Tensor:
+        """Returns y with the hole set to 0."""
+        return y * self.singular_values.to(y.dtype)
+
+    def V(self, spectrum: Tensor) -> Tensor:
+        """Returns its argument."""
+        return spectrum
+
+    V_adjoint = V
+
+    def project(self, y: Tensor) -> Tensor:
+        """Returns y with the hole set to 0."""
+        return self.U(y)
+
+
+class RandomInpainting:
+    """Inpainting with a new mask for every image; `sample` gives the operator of a batch.
+
+    Args:
+        image_shape: (C, H, W).
+        draw_mask: returns an (H, W) mask from a generator.
+    """
+
+    def __init__(
+        self, image_shape: tuple[int, int, int], draw_mask: Callable[[torch.Generator], Tensor]
+    ) -> None:
+        self.image_shape = self.measurement_shape = image_shape
+        self.draw_mask = draw_mask
+
+    def to(self, device: torch.device) -> "RandomInpainting":
+        """Returns self: masks are drawn on the device of their generator."""
+        return self
+
+    def project(self, y: Tensor) -> Tensor:
+        """Returns y: where its hole is, only y itself knows."""
+        return y
+
+    def sample(self, rngs: list[torch.Generator]) -> Inpainting:
+        """Returns inpainting with one mask per generator, (B, 1, H, W)."""
+        return Inpainting(self.image_shape, draw_each(self.draw_mask, rngs)[:, None])
+
+
+def centred_box(height: int, width: int, size: int) -> Tensor:
+    """Returns an (H, W) mask with a centred square hole (Sec. 5.1: 128 of 256)."""
+    top, left = (height - size) // 2, (width - size) // 2
+    mask = torch.ones(height, width, dtype=torch.bool)
+    mask[top : top + size, left : left + size] = False
+    return mask
+
+
+def random_box(height: int, width: int, size: int, rng: torch.Generator) -> Tensor:
+    """Returns an (H, W) mask with a square hole anywhere inside (supplement B.3)."""
+
+    def in_hole(extent: int) -> Tensor:
+        start = torch.randint(extent - size + 1, (), generator=rng, device=rng.device)
+        position = torch.arange(extent, device=rng.device) - start
+        return (position >= 0) & (position < size)
+
+    return ~(in_hole(height)[:, None] & in_hole(width)[None, :])
+
+
+def random_pixels(height: int, width: int, hole_rate: float, rng: torch.Generator) -> Tensor:
+    """Returns an (H, W) mask in which every pixel is missing with probability `hole_rate`."""
+    return torch.rand(height, width, generator=rng, device=rng.device) >= hole_rate

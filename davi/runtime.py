@@ -1,0 +1,62 @@
+"""Devices, precision and counter-based randomness.
+
+A random draw belongs to a key such as (seed, "bridge", iteration, position), never to the moment
+at which it happens: that is why results do not depend on batch size, order, resuming or the
+number of processes.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from davi.errors import InputError
+
+AUTOCAST_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def select_device(name: str = "auto") -> torch.device:
+    """Returns the device called `name`; "auto" is the first GPU if there is one, else the CPU.
+
+    Raises:
+        InputError: the name is unknown, or its device is not present.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device {name!r} is unknown: use auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device {name!r} is not available: PyTorch sees {torch.cuda.device_count()} CUDA "
+            "devices here; use --device cpu, or install a driver and a CUDA build of torch"
+        )
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
+    """Returns the context in which a network runs: autocast for bf16 and fp16, nothing for fp32."""
+    dtype = AUTOCAST_DTYPES[precision]
+    if dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def keyed_rng(device: torch.device | str, *key: int | str) -> torch.Generator:
+    """Returns a generator whose draws are a function of the key alone (and the device type)."""
+    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
+    # 63 bits: manual_seed takes a signed integer.
+    return torch.Generator(device).manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def draw_each(draw: Callable[[torch.Generator], Tensor], rngs: list[torch.Generator]) -> Tensor:
+    """Returns the draws of one generator per sample, stacked to (B, ...)."""
+    return torch.stack([draw(rng) for rng in rngs])
+
+
+def normal_each(shape: tuple[int, ...], rngs: list[torch.Generator]) -> Tensor:
+    """Returns (B, *shape) standard normal float32 draws, sample i from generator i."""
+    return draw_each(lambda rng: torch.randn(shape, generator=rng, device=rng.device), rngs)

@@ -1,0 +1,104 @@
+"""The variance-preserving diffusion: alpha_bar_t, forward noising, and x0 / eps / score.
+
+x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, t = 0 .. num_steps - 1 (Sec. 3).
+Times are integer indices; tables are float64 and values are cast on use.
+"""
+
+import torch
+from torch import Tensor
+
+NUM_STEPS = 1000  # both ADM priors
+BETA_START, BETA_END = 1e-4, 2e-2  # Ho et al. 2020, linear schedule
+
+
+def linear_betas() -> Tensor:
+    """Returns the (1000,) float64 betas the ADM priors were trained with."""
+    return torch.linspace(BETA_START, BETA_END, NUM_STEPS, dtype=torch.float64)
+
+
+def quadratic_betas() -> Tensor:
+    """Returns the (1000,) float64 betas the authors' release uses for everything.
+
+    Same end points as the linear schedule, linear in sqrt(beta).
+    """
+    return torch.linspace(BETA_START**0.5, BETA_END**0.5, NUM_STEPS, dtype=torch.float64) ** 2
+
+
+BETAS = {"linear": linear_betas, "quadratic": quadratic_betas}
+
+
+class Schedule:
+    """A VP noise schedule and its conversions.
+
+    Args:
+        betas: (T,) noise added per step.
+
+    Attributes:
+        betas, alpha_bar: (T,) float64 tables.
+    """
+
+    def __init__(self, betas: Tensor) -> None:
+        self.betas = betas.double()
+        self.alpha_bar = torch.cumprod(1 - self.betas, dim=0)
+        self._tables: dict[torch.device, Tensor] = {}
+
+    @classmethod
+    def named(cls, name: str) -> "Schedule":
+        """Returns the schedule of a name in `BETAS`."""
+        return cls(BETAS[name]())
+
+    def __len__(self) -> int:
+        return len(self.betas)
+
+    def alpha_bar_t(self, t: Tensor, like: Tensor) -> Tensor:
+        """Returns alpha_bar at each t, shaped (B, 1, ..., 1) to broadcast against `like`."""
+        if t.device not in self._tables:  # one copy per device, not one per call
+            self._tables[t.device] = self.alpha_bar.to(t.device)
+        values = self._tables[t.device][t].to(like.dtype)
+        return values.view(-1, *[1] * (like.ndim - 1))
+
+    def add_noise(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """Returns x_t ~ q(x_t | x_0) for the given noise.
+
+        Source: Sec. 3, transition kernel.
+
+        Args:
+            x0: (B, ...) clean images in [-1, 1].
+            t: (B,) int64 index.
+            eps: standard normal, shape as x0.
+        """
+        alpha_bar = self.alpha_bar_t(t, x0)
+        return alpha_bar.sqrt() * x0 + (1 - alpha_bar).sqrt() * eps
+
+    def x0_from_eps(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """Returns the clean image that x_t and eps imply (Tweedie if eps is predicted)."""
+        alpha_bar = self.alpha_bar_t(t, x_t)
+        return (x_t - (1 - alpha_bar).sqrt() * eps) / alpha_bar.sqrt()
+
+    def eps_from_x0(self, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
+        """Returns the noise that x_t and the clean image x0 imply."""
+        alpha_bar = self.alpha_bar_t(t, x_t)
+        return (x_t - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
+
+    def score_from_eps(self, eps: Tensor, t: Tensor) -> Tensor:
+        """Returns grad log q(x_t) = -eps / sqrt(1 - alpha_bar_t)."""
+        return -eps / (1 - self.alpha_bar_t(t, eps)).sqrt()
+
+    def eps_from_score(self, score: Tensor, t: Tensor) -> Tensor:
+        """Returns eps = -sqrt(1 - alpha_bar_t) * score."""
+        return -(1 - self.alpha_bar_t(t, score)).sqrt() * score
+
+    def ikl_weight(self, name: str, t: Tensor, like: Tensor) -> Tensor:
+        """Returns w(t) of Eq. 9, shaped to broadcast against `like`.
+
+        sigma_over_alpha: sqrt((1 - alpha_bar) / alpha_bar), what the release's loss amounts to;
+            the gradient with respect to x0_hat is then the plain gap eps_theta - eps_psi.
+        constant: 1, the only choice here with the paper's w(0) = 1.
+        variance: 1 - alpha_bar, the usual weighting of score matching.
+        """
+        alpha_bar = self.alpha_bar_t(t, like)
+        return {
+            "sigma_over_alpha": lambda: ((1 - alpha_bar) / alpha_bar).sqrt(),
+            "constant": lambda: torch.ones_like(alpha_bar),
+            "variance": lambda: 1 - alpha_bar,
+        }[name]()
