@@ -1,0 +1,64 @@
+"""Networks that estimate a score: the frozen prior s_theta and the fake score s_psi.
+
+Both are ADM UNets that predict the noise; s = -eps / sqrt(1 - alpha_bar_t).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from davi.runtime import autocast
+from davi.schedule import Schedule
+
+
+class ScoreModel(nn.Module):
+    """A noise-predicting network seen as a score.
+
+    Args:
+        network: (x_t, t) -> (B, >= C, H, W); the first C channels are the noise, further ones
+            (a learned variance) are dropped.
+        schedule: the diffusion that x_t comes from.
+        precision: fp32, bf16 or fp16; what the network runs in. Results are float32.
+    """
+
+    def __init__(self, network: nn.Module, schedule: Schedule, precision: str = "fp32") -> None:
+        super().__init__()
+        self.network = network
+        self.schedule = schedule
+        self.precision = precision
+
+    def eps(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Returns the predicted noise, shape as x_t (B, C, H, W).
+
+        Args:
+            x_t: noised images.
+            t: (B,) int64 index.
+        """
+        with autocast(x_t.device, self.precision):
+            output = self.network(x_t, t)
+        return output[:, : x_t.shape[1]].to(x_t.dtype)
+
+    def score(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Returns the estimate of grad log q(x_t), shape as x_t."""
+        return self.schedule.score_from_eps(self.eps(x_t, t), t)
+
+
+class FrozenPrior(nn.Module):
+    """s_theta: a score model whose weights never change and never see a gradient.
+
+    Args:
+        model: anything with `eps(x_t, t)` and `score(x_t, t)`.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def eps(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Returns the predicted noise without graph, shape as x_t."""
+        return self.model.eps(x_t, t)
+
+    @torch.no_grad()
+    def score(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Returns grad log p_theta(x_t) without graph, shape as x_t."""
+        return self.model.score(x_t, t)
