@@ -1,0 +1,222 @@
+"""What a run configuration may say: one frozen model per section, with defaults and sources.
+
+`davi.config_file` reads it from YAML; `davi.build` hands its values to the classes that do the
+work, which know nothing of configurations.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from guided_diffusion.presets import PRESETS, UNetConfig
+
+ScheduleName = Literal["linear", "quadratic"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Section(BaseModel):
+    """Base of every section: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class NetworkConfig(Section):
+    """The ADM architecture: a preset, of which any size may be changed."""
+
+    preset: Literal[tuple(PRESETS)] = "ffhq_256"
+    image_size: int | None = None
+    model_channels: int | None = None
+    num_res_blocks: int | None = None
+    attention_resolutions: tuple[int, ...] | None = None
+    channel_mult: tuple[int, ...] | None = None
+    out_channels: int | None = None
+    num_head_channels: int | None = None
+    use_checkpoint: bool | None = None
+
+    def unet(self) -> UNetConfig:
+        """Returns the preset with the changes applied."""
+        changes = self.model_dump(exclude={"preset"}, exclude_none=True)
+        return UNetConfig(**{**vars(PRESETS[self.preset]), **changes})
+
+
+class DataConfig(Section):
+    """Where clean images come from: a folder, or `photos:train` and `photos:held_out`."""
+
+    train: str | None = None
+    validation: str | None = None
+    flip: bool = False  # the release uses none
+    num_workers: int = Field(2, ge=0)
+
+
+class LoopConfig(Section):
+    """What the training of a prior and of a generator have in common."""
+
+    num_iterations: int = Field(gt=0)  # K
+    batch_size: int = Field(gt=0)
+    learning_rate: float = Field(1e-4, gt=0)  # supplement C.1
+    weight_decay: float = Field(0.01, ge=0)  # torch's AdamW default, as in the release
+    ema_decay: float = Field(0.9999, ge=0, lt=1)  # release
+    precision: Precision = "fp32"
+    num_validation_images: int = Field(8, gt=0)
+    log_every: int = Field(10, gt=0)
+    validate_every: int = Field(1000, gt=0)
+    save_every: int = Field(1000, gt=0)
+    keep_checkpoints: int = Field(2, gt=0)
+
+
+class PriorTrainConfig(LoopConfig):
+    """Training of the diffusion prior s_theta."""
+
+    warmup_iterations: int = Field(0, ge=0)  # the learning rate rises linearly
+
+
+class PriorRunConfig(Section):
+    """A run of scripts/train_prior.py."""
+
+    seed: int = 0
+    network: NetworkConfig
+    schedule: ScheduleName = "linear"
+    data: DataConfig
+    train: PriorTrainConfig
+
+
+class DenoisingConfig(Section):
+    """A = identity."""
+
+    name: Literal["denoising"]
+
+
+class InpaintingConfig(Section):
+    """A keeps the pixels outside a hole."""
+
+    name: Literal["inpainting"]
+    mask: Literal["centred_box", "random_box", "random_pixels", "file"] = "centred_box"
+    box_size: int = Field(128, gt=0)  # side of the hole in pixels
+    hole_rate: float = Field(0.5, gt=0, lt=1)  # share of missing pixels of `random_pixels`
+    path: str | None = None  # image of mask `file`: white is kept, black is missing
+
+    @model_validator(mode="after")
+    def _path_belongs_to_file(self) -> "InpaintingConfig":
+        if (self.mask == "file") != (self.path is not None):
+            raise ValueError("path is needed for mask: file, and only there")
+        return self
+
+
+class SuperResolutionConfig(Section):
+    """A averages blocks, or is a bicubic reduction."""
+
+    name: Literal["super_resolution"]
+    factor: int = Field(4, gt=1)
+    kernel: Literal["average", "bicubic"] = "average"
+
+
+class GaussianBlurConfig(Section):
+    """A is a separable Gaussian blur with zero padding."""
+
+    name: Literal["gaussian_blur"]
+    kernel_size: int = Field(61, gt=0)  # taps, Sec. 5.1
+    sigma: float = Field(3.0, gt=0)  # pixels, Sec. 5.1
+    variant: Literal["exact", "release"] = "exact"
+
+
+class ColorizationConfig(Section):
+    """A mixes the channels into one."""
+
+    name: Literal["colorization"]
+    weights: tuple[float, ...] | None = None  # None: the plain mean
+
+
+OperatorConfig = Annotated[
+    DenoisingConfig
+    | InpaintingConfig
+    | SuperResolutionConfig
+    | GaussianBlurConfig
+    | ColorizationConfig,
+    Field(discriminator="name"),
+]
+
+
+class GaussianNoiseConfig(Section):
+    """Additive white noise; standard deviations on the [-1, 1] scale."""
+
+    name: Literal["gaussian"]
+    sigma: float | None = Field(None, ge=0)
+    sigma_range: tuple[float, float] | None = None  # drawn per image, Table 3
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> "GaussianNoiseConfig":
+        if (self.sigma is None) == (self.sigma_range is None):
+            raise ValueError("give either sigma or sigma_range")
+        if self.sigma_range and not 0 <= self.sigma_range[0] <= self.sigma_range[1]:
+            raise ValueError("sigma_range must be two numbers, 0 <= low <= high")
+        return self
+
+
+class PoissonNoiseConfig(Section):
+    """Photon noise."""
+
+    name: Literal["poisson"]
+    rate: float = Field(1.0, gt=0)  # full scale is 255 * rate photons, as in DPS
+
+
+NoiseConfig = Annotated[GaussianNoiseConfig | PoissonNoiseConfig, Field(discriminator="name")]
+
+
+class PriorConfig(Section):
+    """The frozen prior s_theta."""
+
+    checkpoint: str
+
+
+class BridgeConfig(Section):
+    """The Perturbed Posterior Bridge, Eq. 13."""
+
+    h: float = Field(0.1, ge=0)
+    mixing: Literal["linear", "quadratic", "symmetric"] = "linear"  # which betas give sigma_a
+    perturbation: Literal["monotone", "constant"] = "monotone"
+    time: Literal["beta", "uniform", "end"] = "beta"  # p(a); end: a = 1 always, no bridge
+    beta_shape: tuple[float, float] = (3.0, 1.0)  # supplement C.1
+    extra_noise: bool = False  # sigma_a (1 - sigma_a) z of Eq. 14
+
+
+class GeneratorConfig(Section):
+    """The implicit generator I_phi,a."""
+
+    parametrisation: Literal["paper", "release"] = "paper"
+
+
+class LossConfig(Section):
+    """Weights of Algorithm 1."""
+
+    gamma: float = Field(ge=0)  # data consistency, Table 12
+    reg: float = Field(ge=0)  # l2 regulariser, Table 12
+    t_ikl: int = Field(1000, gt=0, le=1000)  # T: times are 0 .. T-1, Table 12
+    ikl: float = Field(1.0, ge=0)  # 0 switches the prior off, Table 5 A
+    ikl_weight: Literal["sigma_over_alpha", "constant", "variance"] = "sigma_over_alpha"
+
+
+class TrainConfig(LoopConfig):
+    """Training of DAVI, Algorithm 1."""
+
+    fake_score_learning_rate: float = Field(1e-4, gt=0)  # supplement C.1
+
+
+class RunConfig(Section):
+    """A run of scripts/train.py."""
+
+    seed: int = 0
+    network: NetworkConfig
+    schedule: ScheduleName = "linear"
+    prior: PriorConfig
+    operator: OperatorConfig
+    noise: NoiseConfig
+    bridge: BridgeConfig = BridgeConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    loss: LossConfig
+    data: DataConfig
+    train: TrainConfig
+
+    @property
+    def task(self) -> str:
+        """Name of the inverse problem."""
+        return self.operator.name

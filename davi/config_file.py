@@ -1,0 +1,166 @@
+"""Reads run configurations; the only place where YAML is read.
+
+A file describes one run. `extends: other.yaml` names one base whose values it overrides, and
+`--set section.key=value` overrides both.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import ValidationError
+
+from davi.config import Section
+from davi.errors import InputError
+
+Config = TypeVar("Config", bound=Section)
+
+
+class _Loader(yaml.SafeLoader):
+    """A safe loader for which `1e-4` is a number, as in YAML 1.2."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def load_config(path: str | Path, model: type[Config], overrides: Sequence[str] = ()) -> Config:
+    """Returns the checked configuration of a YAML file.
+
+    Args:
+        path: the file.
+        model: RunConfig or PriorRunConfig.
+        overrides: "section.key=value" strings, applied last.
+
+    Raises:
+        InputError: unreadable file, unknown key, wrong type or value; one line that names the
+            file and the key.
+    """
+    values = _read_with_base(Path(path), seen=())
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not key or not equals:
+            raise InputError(f"--set {override}: write it as section.key=value")
+        values = _merge(values, _nested(key.split("."), _parse(text, f"--set {key}")))
+    return parse_config(values, model, str(path))
+
+
+def parse_config(values: dict, model: type[Config], where: str) -> Config:
+    """Returns the checked configuration of nested plain values, `where` naming their origin.
+
+    Raises:
+        InputError: as `load_config`.
+    """
+    unknown = list(_unknown_keys(values, model, ""))
+    if unknown:
+        raise InputError(f"{where}: " + "; ".join(unknown))
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        problems = [_describe(problem, values) for problem in error.errors()]
+        raise InputError(f"{where}: " + "; ".join(problems)) from error
+
+
+def to_yaml(config: Section) -> str:
+    """Returns the resolved configuration as YAML; loading it gives the same configuration."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def flatten(config: Section) -> dict[str, Any]:
+    """Returns {"section.key": value} for every leaf of the configuration."""
+
+    def walk(values: dict, prefix: str) -> Iterator[tuple[str, Any]]:
+        for key, value in values.items():
+            if isinstance(value, dict):
+                yield from walk(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key}", value
+
+    return dict(walk(config.model_dump(mode="json"), ""))
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
+
+
+def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict:
+    if path.resolve() in seen:
+        raise InputError(f"{path}: extends itself")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot read this config ({error})") from error
+    values = _parse(text, str(path))
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: a config is a mapping of sections, this is {values!r:.40}")
+    base = values.pop("extends", None)
+    if base is None:
+        return values
+    return _merge(_read_with_base(path.parent / str(base), (*seen, path.resolve())), values)
+
+
+def _merge(base: Any, changes: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(changes, dict)):
+        return changes
+    if "name" in changes and changes["name"] != base.get("name"):
+        return changes  # another operator or noise: none of the old one's keys belong to it
+    return base | {key: _merge(base.get(key), value) for key, value in changes.items()}
+
+
+def _nested(keys: list[str], value: Any) -> dict:
+    for key in reversed(keys):
+        value = {key: value}
+    return value
+
+
+def _unknown_keys(values: Any, model: type[Section] | None, prefix: str) -> Iterator[str]:
+    """Yields one sentence for every key that no section has, with the nearest name."""
+    if model is None or not isinstance(values, dict):
+        return
+    for key, value in values.items():
+        if key in model.model_fields:
+            section = _section_of(model.model_fields[key].annotation, value)
+            yield from _unknown_keys(value, section, f"{prefix}{key}.")
+        else:
+            nearest = difflib.get_close_matches(str(key), model.model_fields, n=1)
+            allowed = ", ".join(model.model_fields)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"allowed: {allowed}"
+            yield f"unknown key {prefix + str(key)!r}, {hint}"
+
+
+def _section_of(annotation: Any, value: Any) -> type[Section] | None:
+    """The section class a field's value belongs to; of a union, the one with the value's name."""
+    if not isinstance(value, dict):
+        return None
+    for candidate in get_args(annotation) or (annotation,):
+        if isinstance(candidate, type) and issubclass(candidate, Section):
+            tag = candidate.model_fields.get("name")
+            if tag is None or value.get("name") in get_args(tag.annotation):
+                return candidate
+    return None
+
+
+def _describe(problem: dict, values: Any) -> str:
+    """One sentence for a pydantic problem, in terms of the keys of the file."""
+    keys = []
+    for part in problem["loc"]:
+        # Inside a union pydantic adds the member's name to the location; it is no key.
+        if isinstance(values, dict) and part not in values and part == values.get("name"):
+            continue
+        keys.append(str(part))
+        values = values.get(part) if isinstance(values, dict) else None
+    key = ".".join(keys)
+    if problem["type"] == "missing":
+        return f"key {key!r} is missing"
+    message = problem["msg"].removeprefix("Value error, ")
+    given = "" if isinstance(problem["input"], dict) else f" (given: {problem['input']!r})"
+    return f"{key}: {message}{given}"
