@@ -1,0 +1,122 @@
+"""The embedded data set `photos`: crops of photographs that ship in Python wheels.
+
+scikit-image and scikit-learn bring them along, so that everything runs without a download.
+Each photograph is used at three scales; a crop at scale 1/4 shows a whole object, one at scale 1
+its texture. Two photographs are held out entirely.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from davi.errors import InputError
+from davi.images import from_uint8
+
+SPLITS = {
+    "train": (
+        ("skimage.data", "astronaut.png"),
+        ("skimage.data", "motorcycle_left.png"),
+        ("skimage.data", "motorcycle_right.png"),
+        ("skimage.data", "rocket.jpg"),
+        ("sklearn.datasets.images", "china.jpg"),
+        ("sklearn.datasets.images", "flower.jpg"),
+    ),
+    "held_out": (
+        ("skimage.data", "chelsea.png"),
+        ("skimage.data", "coffee.png"),
+    ),
+}
+REDUCTIONS = (1, 2, 4)  # box-averaged by these factors
+# Distance of neighbouring crops in pixels of the full-size photograph. The same distance at every
+# scale gives the scales about equal weight.
+STRIDES = {"train": 8, "held_out": 32}
+
+
+@dataclass(frozen=True)
+class Crop:
+    """Where one image of the data set lies: photograph, scale, upper left corner at that scale."""
+
+    photo: tuple[str, str]
+    reduction: int
+    top: int
+    left: int
+
+    @property
+    def name(self) -> str:
+        """A file name without suffix."""
+        stem = self.photo[1].rsplit(".", 1)[0]
+        return f"{stem}_r{self.reduction}_y{self.top:03d}_x{self.left:03d}"
+
+
+@cache
+def _load(photo: tuple[str, str], reduction: int) -> Tensor:
+    package, name = photo
+    try:
+        with files(package).joinpath(name).open("rb") as stream:
+            image = Image.open(stream).convert("RGB")
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        raise InputError(
+            f"photograph {name} of package {package} is missing: pip install scikit-image "
+            "scikit-learn"
+        ) from error
+    return torch.from_numpy(np.array(image.reduce(reduction))).permute(2, 0, 1).contiguous()
+
+
+class PhotoCrops(torch.utils.data.Dataset):
+    """All square crops of a split on a regular grid.
+
+    Args:
+        split: "train" or "held_out".
+        image_size: side of the crops in pixels.
+
+    Raises:
+        InputError: unknown split, or a size that no photograph reaches.
+    """
+
+    def __init__(self, split: str, image_size: int) -> None:
+        if split not in SPLITS:
+            raise InputError(f"photos:{split}: unknown split, choose from {', '.join(SPLITS)}")
+        self.image_size = image_size
+        self.crops = [
+            Crop(photo, reduction, top, left)
+            for photo in SPLITS[split]
+            for reduction in REDUCTIONS
+            for top, left in self._corners(photo, reduction, STRIDES[split] // reduction)
+        ]
+        if not self.crops:
+            raise InputError(f"photos: no photograph is as large as image_size={image_size}")
+
+    def _corners(self, photo: tuple[str, str], reduction: int, stride: int) -> list[tuple]:
+        _, height, width = _load(photo, reduction).shape
+        tops = range(0, height - self.image_size + 1, stride)
+        lefts = range(0, width - self.image_size + 1, stride)
+        return [(top, left) for top in tops for left in lefts]
+
+    def __len__(self) -> int:
+        return len(self.crops)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Returns crop `index` as (3, S, S) float32 in [-1, 1]."""
+        crop = self.crops[index]
+        rows = slice(crop.top, crop.top + self.image_size)
+        columns = slice(crop.left, crop.left + self.image_size)
+        return from_uint8(_load(crop.photo, crop.reduction)[:, rows, columns])
+
+    def name(self, index: int) -> str:
+        """Returns the file name (no suffix) of crop `index`."""
+        return self.crops[index].name
+
+    def source(self, index: int) -> Path:
+        """Returns the name of the photograph of crop `index`."""
+        return Path(*self.crops[index].photo)
+
+    def sha256(self, index: int) -> str:
+        """Returns the hash of the pixels of crop `index`."""
+        return hashlib.sha256(self[index].numpy().tobytes()).hexdigest()
