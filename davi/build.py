@@ -1,0 +1,117 @@
+"""Configuration values -> operators, noise, bridge. Nothing else happens here."""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from davi.bridge import PosteriorBridge, beta_cdf, end_cdf, uniform_cdf
+from davi.config import (
+    BridgeConfig,
+    ColorizationConfig,
+    DenoisingConfig,
+    GaussianBlurConfig,
+    GaussianNoiseConfig,
+    InpaintingConfig,
+    NoiseConfig,
+    OperatorConfig,
+    RunConfig,
+    SuperResolutionConfig,
+)
+from davi.errors import InputError
+from davi.images import load_image
+from davi.measurement import ForwardModel
+from davi.noise import GaussianNoise, PoissonNoise
+from davi.operators.colorization import Colorization
+from davi.operators.denoising import Denoising
+from davi.operators.gaussian_blur import GaussianBlur, ReleaseGaussianBlur
+from davi.operators.inpainting import (
+    Inpainting,
+    RandomInpainting,
+    centred_box,
+    random_box,
+    random_pixels,
+)
+from davi.operators.super_resolution import SuperResolution
+from davi.operators.svd import SVDOperator
+from davi.schedule import Schedule
+
+ImageShape = tuple[int, int, int]
+
+
+def image_shape(config: RunConfig) -> ImageShape:
+    """Returns (C, H, W) of the images of a run."""
+    unet = config.network.unet()
+    return unet.in_channels, unet.image_size, unet.image_size
+
+
+def build_operator(config: OperatorConfig, shape: ImageShape) -> SVDOperator | RandomInpainting:
+    """Returns the operator of an inverse problem for images of the given (C, H, W).
+
+    Raises:
+        InputError: the operator does not fit the image size.
+    """
+    try:
+        match config:
+            case DenoisingConfig():
+                return Denoising(shape)
+            case ColorizationConfig():
+                return Colorization(shape, config.weights)
+            case SuperResolutionConfig():
+                return SuperResolution(shape, config.factor, config.kernel)
+            case GaussianBlurConfig():
+                blur = {"exact": GaussianBlur, "release": ReleaseGaussianBlur}[config.variant]
+                return blur(shape, config.kernel_size, config.sigma)
+            case InpaintingConfig():
+                return _build_inpainting(config, shape)
+    except ValueError as error:
+        raise InputError(f"operator: {error}") from error
+
+
+def _build_inpainting(config: InpaintingConfig, shape: ImageShape) -> Inpainting | RandomInpainting:
+    _, height, width = shape
+    if config.mask == "random_pixels":
+        return RandomInpainting(shape, partial(random_pixels, height, width, config.hole_rate))
+    if config.mask == "file":
+        mask = load_image(Path(config.path), channels=1)[0] > 0
+        if mask.shape != (height, width):
+            raise InputError(
+                f"{config.path}: mask of {mask.shape[0]}x{mask.shape[1]}, images are "
+                f"{height}x{width}"
+            )
+        return Inpainting(shape, mask)
+    if config.box_size > min(height, width):
+        raise ValueError(f"box_size={config.box_size} is larger than the {height}x{width} image")
+    if config.mask == "centred_box":
+        return Inpainting(shape, centred_box(height, width, config.box_size))
+    return RandomInpainting(shape, partial(random_box, height, width, config.box_size))
+
+
+def build_noise(config: NoiseConfig) -> GaussianNoise | PoissonNoise:
+    """Returns the noise model."""
+    if isinstance(config, GaussianNoiseConfig):
+        return GaussianNoise(*(config.sigma_range or (config.sigma, config.sigma)))
+    return PoissonNoise(config.rate)
+
+
+def build_forward_model(config: RunConfig, shape: ImageShape, device: torch.device) -> ForwardModel:
+    """Returns y = A x + n for images of the given (C, H, W)."""
+    operator = build_operator(config.operator, shape).to(device)
+    return ForwardModel(operator, build_noise(config.noise))
+
+
+def build_bridge(config: BridgeConfig, schedule: Schedule) -> PosteriorBridge:
+    """Returns the Perturbed Posterior Bridge, on the CPU."""
+    time_cdf = {
+        "beta": lambda: beta_cdf(config.beta_shape),
+        "uniform": uniform_cdf,
+        "end": end_cdf,
+    }[config.time]()
+    return PosteriorBridge(
+        mixing=config.mixing,
+        perturbation=config.perturbation,
+        h=config.h,
+        time_cdf=time_cdf,
+        extra_noise=config.extra_noise,
+        schedule=schedule,
+    )

@@ -1,0 +1,72 @@
+"""What the scripts share: common arguments, and errors shown as one line."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from davi.config import Section
+from davi.config_file import load_config, to_yaml
+from davi.errors import InputError
+from guided_diffusion.checkpoint import CheckpointError
+
+EXIT_BAD_INPUT = 2  # nothing was done; 1 is for "done, except for some files"
+
+
+def run_main(main: Callable[[], int | None]) -> None:
+    """Runs a script's main and exits; what the user can mend is shown without a traceback."""
+    try:
+        code = main()
+    except (InputError, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+    sys.exit(code or 0)
+
+
+def config_parser(description: str) -> argparse.ArgumentParser:
+    """Returns a parser with what every script that reads a config takes."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file of the run")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="override one value, e.g. --set train.batch_size=4 (repeatable)",
+    )
+    parser.add_argument(
+        "--print-config", action="store_true", help="show the resolved config and stop"
+    )
+    return parser
+
+
+def read_config(arguments: argparse.Namespace, model: type[Section]) -> Section:
+    """Returns the config the arguments describe; prints it and exits if that was asked for."""
+    config = load_config(arguments.config, model, arguments.set)
+    if arguments.print_config:
+        print(to_yaml(config), end="")
+        sys.exit(0)
+    return config
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Adds --device."""
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+
+
+def positive_int(text: str) -> int:
+    """Argument type: a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Argument type: HxW, for example 256x384."""
+    height, _, width = text.partition("x")
+    if not (height.isdigit() and width.isdigit()):
+        raise argparse.ArgumentTypeError(f"{text}: write it as HxW, for example 256x384")
+    return int(height), int(width)

@@ -1,0 +1,102 @@
+"""Trained networks as files: safetensors whose header holds the configuration they belong to."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from davi.errors import InputError
+from davi.files import atomic_path
+from guided_diffusion.checkpoint import CheckpointError
+
+GENERATOR, PRIOR = "davi generator", "davi prior"
+EMA_PREFIXES = {GENERATOR: "module.network.", PRIOR: "module."}
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def read_training_checkpoint(path: Path) -> dict[str, Any]:
+    """Returns the content of a file written during training, tensors on the CPU.
+
+    Raises:
+        CheckpointError: not such a file, or damaged.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes make the unpickler raise whatever they spell
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: not a readable training checkpoint ({reason})") from error
+    if not isinstance(content, dict) or not {"iteration", "config", "ema"} <= content.keys():
+        raise CheckpointError(
+            f"{path}: not a checkpoint of scripts/train.py or train_prior.py (no iteration, "
+            "config and ema in it)"
+        )
+    return content
+
+
+def averaged_weights(checkpoint: Mapping[str, Any], kind: str) -> dict[str, Tensor]:
+    """Returns the averaged network of a training checkpoint, under the keys of the ADM UNet."""
+    prefix = EMA_PREFIXES[kind]
+    return {
+        key.removeprefix(prefix): value
+        for key, value in checkpoint["ema"].items()
+        if key.startswith(prefix)
+    }
+
+
+def kind_of(checkpoint: Mapping[str, Any]) -> str:
+    """Returns whether a training checkpoint holds a generator or a prior."""
+    return GENERATOR if "generator" in checkpoint else PRIOR
+
+
+def save_weights(
+    path: Path,
+    weights: Mapping[str, Tensor],
+    *,
+    kind: str,
+    config: dict,
+    iteration: int,
+    dtype: str,
+) -> None:
+    """Writes a network with its configuration, whole or not at all."""
+    header = {
+        "kind": kind,
+        "config": json.dumps(config),
+        "iteration": str(iteration),
+    }
+    tensors = {key: value.to(DTYPES[dtype]).contiguous() for key, value in weights.items()}
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, metadata=header)
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """Returns the header of a safetensors file.
+
+    Raises:
+        CheckpointError: damaged, or no safetensors file.
+    """
+    try:
+        with safe_open(path, framework="pt") as stream:
+            return stream.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged or not a safetensors file ({error})") from error
+
+
+def weights_file(path: Path) -> Path:
+    """Returns the file itself, or the newest training checkpoint of a run folder.
+
+    Raises:
+        InputError: no such file or folder, or the folder holds no checkpoint.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file or run folder")
+    if path.is_file():
+        return path
+    files = sorted((path / "checkpoints").glob("iteration_*.pt"))
+    if not files:
+        raise InputError(f"{path}: holds no checkpoints/iteration_*.pt, so it is no run folder")
+    return files[-1]

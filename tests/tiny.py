@@ -1,0 +1,65 @@
+"""Tiny networks and runs made of configs/tiny.yaml."""
+
+from pathlib import Path
+
+import torch
+
+from davi.build_training import build_trainer
+from davi.config import PriorRunConfig, RunConfig
+from davi.config_file import load_config
+from davi.trainer import DaviTrainer
+from davi.weights import GENERATOR, PRIOR, save_weights
+from guided_diffusion.presets import create_unet
+from tests.conftest import REPOSITORY
+
+CPU = torch.device("cpu")
+
+
+def tiny_prior_config(*overrides: str) -> PriorRunConfig:
+    """configs/tiny_prior.yaml."""
+    return load_config(REPOSITORY / "configs/tiny_prior.yaml", PriorRunConfig, overrides)
+
+
+def tiny_config(prior: Path, *overrides: str) -> RunConfig:
+    """configs/tiny.yaml with the given prior."""
+    overrides = (f"prior.checkpoint={prior}", *overrides)
+    return load_config(REPOSITORY / "configs/tiny.yaml", RunConfig, overrides)
+
+
+def write_tiny_prior(path: Path) -> Path:
+    """Writes a prior of random weights, zero-initialised ones included, and returns its path."""
+    config = tiny_prior_config()
+    torch.manual_seed(3)
+    network = create_unet(config.network.unet())
+    weights = {
+        key: value + 0.02 * torch.randn_like(value) for key, value in network.state_dict().items()
+    }
+    save_weights(
+        path,
+        weights,
+        kind=PRIOR,
+        config=config.model_dump(mode="json"),
+        iteration=0,
+        dtype="float32",
+    )
+    return path
+
+
+def tiny_trainer(prior: Path, *overrides: str) -> DaviTrainer:
+    """The trainer of configs/tiny.yaml on the CPU."""
+    return build_trainer(tiny_config(prior, *overrides), CPU)
+
+
+def write_tiny_generator(path: Path, prior: Path, *overrides: str) -> Path:
+    """Writes the generator of a freshly built trainer, and returns its path."""
+    config = tiny_config(prior, *overrides)
+    trainer = build_trainer(config, CPU)
+    save_weights(
+        path,
+        trainer.generator.network.state_dict(),
+        kind=GENERATOR,
+        config=config.model_dump(mode="json"),
+        iteration=0,
+        dtype="float32",
+    )
+    return path
