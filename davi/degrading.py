@@ -1,0 +1,101 @@
+"""Makes measurements of a data set of clean images and writes them to a folder."""
+
+from collections import Counter
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from davi.config import RunConfig
+from davi.errors import InputError
+from davi.images import save_array, save_image
+from davi.ledger import FolderReport, Ledger
+from davi.measurement import ForwardModel, lift
+from davi.measurement_files import MEASUREMENT_FOLDER
+from davi.operators.inpainting import RandomInpainting
+from davi.runtime import keyed_rng
+
+
+def degrade_images(
+    images: Dataset,
+    forward_model: ForwardModel,
+    config: RunConfig,
+    output: Path,
+    *,
+    seed: int,
+    baselines: bool,
+) -> FolderReport:
+    """Writes a measurement of every image and returns what became of each.
+
+    OUTPUT/measurement/NAME.npy   the measurement, float32 on the [-1, 1] scale
+    OUTPUT/measurement/NAME.png   the same to look at, rounded and clipped to 8 bits
+    OUTPUT/reference/NAME.png     the clean image it was made of
+    OUTPUT/mask/NAME.png          white where a pixel was kept, if every image has its own mask
+    OUTPUT/lifted/NAME.png, OUTPUT/pseudo_inverse/NAME.png   if `baselines`
+    OUTPUT/manifest.jsonl         operator, noise, seed, and the hash of every source file
+
+    The noise of an image depends on the seed and its name only.
+
+    Args:
+        images: a data set of `davi.data`.
+        forward_model: operator and noise, on the CPU.
+        config: the run, recorded in the manifest.
+        output: a new folder, or one this command has begun.
+        seed: of the noise.
+        baselines: also write the two restorations that need no network.
+
+    Raises:
+        InputError: the folder cannot be used.
+    """
+    settings = {
+        "task": config.task,
+        "operator": config.operator.model_dump(mode="json"),
+        "noise": config.noise.model_dump(mode="json"),
+        "image_size": images.image_size,
+        "seed": seed,
+        "baselines": baselines,
+    }
+    ledger, report = Ledger(output, settings), FolderReport()
+    uses = Counter(images.name(index) for index in range(len(images)))
+    for index in tqdm(range(len(images)), desc="degrading", unit="image"):
+        name, source = images.name(index), images.source(index)
+        try:
+            if uses[name] > 1:
+                raise InputError(f"{source}: another file has the same name but for the suffix")
+            sha256 = images.sha256(index)
+            if ledger.is_done(name, sha256):
+                report.skipped += 1
+                continue
+            x0 = images[index]
+        except (InputError, OSError) as error:
+            report.failed.append((source, str(error)))
+            continue
+        rng = keyed_rng("cpu", seed, "degrade", name)
+        _write(_degrade(x0, forward_model, rng, baselines), output, name)
+        ledger.record(name, source, sha256)
+        report.done += 1
+    return report
+
+
+def _degrade(
+    x0: Tensor, forward_model: ForwardModel, rng: torch.Generator, baselines: bool
+) -> dict[str, Tensor]:
+    """The pictures of one image by the folder they belong into, each (C, H, W) in [-1, 1]."""
+    y, operator = forward_model.measure(x0[None], [rng])
+    pictures = {MEASUREMENT_FOLDER: y[0], "reference": x0}
+    if isinstance(forward_model.operator, RandomInpainting):
+        pictures["mask"] = 2 * operator.singular_values[0].float() - 1
+    if baselines:
+        pictures["lifted"] = lift(y, x0.shape)[0]
+        pictures["pseudo_inverse"] = operator.A_dagger(y)[0]
+    return pictures
+
+
+def _write(pictures: dict[str, Tensor], output: Path, name: str) -> None:
+    for folder, picture in pictures.items():
+        path = output / folder / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_image(picture, path)
+    save_array(pictures[MEASUREMENT_FOLDER], output / MEASUREMENT_FOLDER / f"{name}.npy")

@@ -1,0 +1,80 @@
+"""Measurements on disk: exact `.npy` arrays, or ordinary image files."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from davi.errors import InputError
+from davi.images import IMAGE_SUFFIXES, list_files, load_image
+
+MEASUREMENT_SUFFIXES = (".npy", *IMAGE_SUFFIXES)
+MEASUREMENT_FOLDER = "measurement"  # where scripts/degrade.py puts them
+
+
+def find_measurements(source: Path) -> tuple[dict[str, Path], list[tuple[Path, str]]]:
+    """Returns {name: file} of a folder or a single file, and the files that cannot be used.
+
+    A name is the relative path without suffix. Where a `.npy` has an image of the same name
+    beside it, the image is its preview and is passed over; two images of one name are refused.
+    The output folder of scripts/degrade.py stands for its measurements.
+
+    Raises:
+        InputError: missing or empty folder, or a file of another kind.
+    """
+    if source.is_file():
+        if source.suffix.lower() not in MEASUREMENT_SUFFIXES:
+            raise InputError(f"{source}: not one of {', '.join(MEASUREMENT_SUFFIXES)}")
+        return {source.stem: source}, []
+    if (source / MEASUREMENT_FOLDER).is_dir() and (source / "manifest.jsonl").is_file():
+        source = source / MEASUREMENT_FOLDER
+    groups: dict[str, list[Path]] = {}
+    for path in list_files(source, MEASUREMENT_SUFFIXES):
+        groups.setdefault(path.with_suffix("").as_posix(), []).append(source / path)
+    chosen, refused = {}, []
+    for name, paths in groups.items():
+        exact = [path for path in paths if path.suffix.lower() == ".npy"]
+        if len(exact or paths) == 1:
+            chosen[name] = (exact or paths)[0]
+        else:
+            others = ", ".join(path.name for path in paths)
+            reason = f"its result would have the same name as that of another file ({others})"
+            refused += [(path, reason) for path in paths]
+    return chosen, refused
+
+
+def read_measurement(path: Path, shape: tuple[int, int, int]) -> Tensor:
+    """Returns a measurement of the given (C, h, w), float32 on the [-1, 1] scale.
+
+    Raises:
+        InputError: unreadable, not finite, or of another shape.
+    """
+    y = _read_array(path) if path.suffix.lower() == ".npy" else load_image(path, shape[0])
+    if tuple(y.shape) != shape:
+        raise InputError(
+            f"{path}: measurement is {_shape_text(y.shape)}, {_shape_text(shape)} needed"
+        )
+    return y
+
+
+def _read_array(path: Path) -> Tensor:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise InputError(f"{path}: not a readable .npy array ({error})") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+        raise InputError(f"{path}: not an array of real numbers")
+    if array.dtype.kind in "iu":
+        raise InputError(f"{path}: integers; store float values on the [-1, 1] scale")
+    if not np.isfinite(array).all():
+        raise InputError(f"{path}: holds NaN or infinity")
+    if array.ndim == 4 and len(array) == 1:
+        array = array[0]
+    if array.ndim == 2:
+        array = array[None]
+    return torch.from_numpy(array.astype(np.float32))
+
+
+def _shape_text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) + " (channels x height x width)"

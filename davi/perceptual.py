@@ -1,0 +1,120 @@
+"""LPIPS and Inception features; both need weights that the libraries download on first use.
+
+Where a download is impossible the message names the file and the place to put it.
+"""
+
+import contextlib
+import io
+import socket
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from davi.errors import InputError
+from davi.files import sha256_of
+
+DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
+LPIPS_PROTOCOL = "LPIPS: lpips package, version 0.1 weights, {net}, inputs in [-1, 1]"
+FID_PROTOCOL = "FID: pytorch-fid Inception weights, 2048 features, Frechet distance in float64"
+# What torchvision and pytorch-fid download: file name, size, where from. A name ends with the
+# first digits of the file's SHA-256.
+WEIGHT_FILES = {
+    "vgg": ("vgg16-397923af.pth", "528 MB", "torchvision's VGG16_Weights.IMAGENET1K_V1"),
+    "alex": ("alexnet-owt-7be5be79.pth", "233 MB", "torchvision's AlexNet_Weights.IMAGENET1K_V1"),
+    "inception": (
+        "pt_inception-2015-12-05-6726825d.pth",
+        "91 MB",
+        "release fid_weights of the pytorch-fid project",
+    ),
+}
+
+
+def weight_path(name: str) -> Path:
+    """Returns where the weights of "vgg", "alex" or "inception" are looked for."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHT_FILES[name][0]
+
+
+@contextlib.contextmanager
+def _weights_of(name: str) -> Iterator[None]:
+    """Lets a library load or download its weights; a failure becomes an InputError.
+
+    The libraries unpickle these files, so one whose hash is not that of the original is refused.
+    """
+    file, size, source = WEIGHT_FILES[name]
+    path = weight_path(name)
+    digits = path.stem.rsplit("-", 1)[1]
+    if path.exists() and not sha256_of(path).startswith(digits):
+        raise InputError(
+            f"{path}: damaged or another file (its SHA-256 does not begin with {digits}); get "
+            f"{file} ({size}, {source}) again"
+        )
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(DOWNLOAD_TIMEOUT)
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # no network, or a download with a wrong hash
+        raise InputError(
+            f"weights of {name} are not on disk and cannot be downloaded ({error}): put {file} "
+            f"({size}, {source}) at {path}"
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+class Lpips:
+    """Learned perceptual distance.
+
+    Args:
+        net: "vgg" or "alex".
+        device: where it runs.
+
+    Raises:
+        InputError: the weights are not on disk and cannot be downloaded.
+    """
+
+    def __init__(self, net: str, device: torch.device) -> None:
+        import lpips
+
+        self.protocol = LPIPS_PROTOCOL.format(net=net)
+        self.device = device
+        with _weights_of(net), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")  # lpips calls torchvision's old interface
+            self.model = lpips.LPIPS(net=net, verbose=False).to(device).eval()
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, reference: Tensor) -> Tensor:
+        """Returns the distance of each pair, (B,) float64, for images (B, 3, H, W) in [-1, 1]."""
+        distance = self.model(x.to(self.device), reference.to(self.device))
+        return distance.flatten().double().cpu()
+
+
+class InceptionFeatures:
+    """Pool features of pytorch-fid's Inception network.
+
+    Args:
+        device: where it runs.
+
+    Raises:
+        InputError: the weights are not on disk and cannot be downloaded.
+    """
+
+    DIMENSION = 2048
+
+    def __init__(self, device: torch.device) -> None:
+        from pytorch_fid.inception import InceptionV3
+
+        self.protocol = FID_PROTOCOL
+        self.device = device
+        block = InceptionV3.BLOCK_INDEX_BY_DIM[self.DIMENSION]
+        with _weights_of("inception"):
+            self.model: nn.Module = InceptionV3([block]).to(device).eval()
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> np.ndarray:
+        """Returns (B, 2048) float64 features of images (B, 3, H, W) in [-1, 1]."""
+        features = self.model((x.to(self.device) + 1) / 2)[0]
+        return features.flatten(1).double().cpu().numpy()

@@ -1,0 +1,158 @@
+"""A trained generator, ready to restore: `davi.load(path).restore(y)`."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from davi.build import build_bridge, build_operator, image_shape
+from davi.config import RunConfig
+from davi.config_file import parse_config
+from davi.errors import InputError
+from davi.generator import ImplicitGenerator
+from davi.measurement import lift
+from davi.runtime import keyed_rng, normal_each, select_device
+from davi.sampler import posterior_sample
+from davi.schedule import Schedule
+from davi.weights import (
+    GENERATOR,
+    averaged_weights,
+    kind_of,
+    read_header,
+    read_training_checkpoint,
+    weights_file,
+)
+from guided_diffusion.checkpoint import read_weights, unet_from_weights
+
+
+class Restorer:
+    """Turns measurements into posterior samples, one network evaluation each.
+
+    Args:
+        config: the run the generator was trained by.
+        network: its (averaged) network.
+        device: where to run.
+        precision: fp32, bf16 or fp16.
+        size: (H, W) of the restored images, if not the trained size.
+
+    Attributes:
+        task: name of the inverse problem.
+        image_shape: (C, H, W) of restored images.
+        measurement_shape: shape of one measurement.
+        operator: A, or a family of which every image has its own.
+
+    Raises:
+        InputError: the size does not fit the network or the operator.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        network: torch.nn.Module,
+        device: torch.device,
+        precision: str = "fp32",
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        channels, *trained_size = image_shape(config)
+        height, width = size or trained_size
+        multiple = config.network.unet().downsampling
+        if height % multiple or width % multiple:
+            raise InputError(
+                f"image size {height}x{width}: both sides must be multiples of {multiple} for "
+                "this network"
+            )
+        schedule = Schedule.named(config.schedule)
+        self.config = config
+        self.task = config.task
+        self.device = device
+        self.image_shape = (channels, height, width)
+        self.operator = build_operator(config.operator, self.image_shape).to(device)
+        self.measurement_shape = self.operator.measurement_shape
+        self.bridge = build_bridge(config.bridge, schedule).to(device)
+        parametrisation = config.generator.parametrisation
+        generator = ImplicitGenerator(network.eval(), parametrisation, schedule, precision)
+        self.generator = generator.to(device)
+
+    def restore(
+        self, y: Tensor, num_samples: int = 1, seed: int = 0, names: Sequence[str] | None = None
+    ) -> Tensor:
+        """Returns posterior samples, (num_samples, B, C, H, W) float32 in [-1, 1], on the CPU.
+
+        Source: Algorithm 2.
+
+        Args:
+            y: (B, *measurement_shape) measurements on the [-1, 1] scale.
+            num_samples: samples per measurement.
+            seed: together with a measurement's name and the sample's number it determines the
+                noise z, whatever else is in the batch.
+            names: one per measurement; by default "0", "1", ...
+
+        Raises:
+            InputError: wrong shape, or not finite.
+        """
+        names = [str(index) for index in range(len(y))] if names is None else names
+        if y.shape[1:] != self.measurement_shape:
+            raise InputError(
+                f"measurements of shape {tuple(y.shape)}: {self.task} at "
+                f"{self.image_shape[1]}x{self.image_shape[2]} needs (B, "
+                f"{', '.join(map(str, self.measurement_shape))})"
+            )
+        if not torch.isfinite(y).all():
+            raise InputError("measurements hold NaN or infinity")
+        y = self.operator.project(y.to(self.device, torch.float32))
+        y_image = lift(y, self.image_shape)
+        samples = []
+        for number in range(num_samples):
+            rngs = [keyed_rng(self.device, seed, "restore", name, number) for name in names]
+            z = normal_each(self.image_shape, rngs)
+            samples.append(self._sample(y_image, z).clamp(-1, 1).cpu())
+        return torch.stack(samples)
+
+    def _sample(self, y_image: Tensor, z: Tensor) -> Tensor:
+        """Algorithm 2 for a batch; on a CPU image by image.
+
+        CPU kernels round differently for another batch size. One by one a result is the same bit
+        for bit in any company, at about 0.85 of the speed.
+        """
+        size = 1 if self.device.type == "cpu" else len(z)
+        parts = zip(y_image.split(size), z.split(size), strict=True)
+        return torch.cat([posterior_sample(self.generator, self.bridge, *part) for part in parts])
+
+
+def load(
+    path: str | Path,
+    device: str = "auto",
+    precision: str = "fp32",
+    size: tuple[int, int] | None = None,
+) -> Restorer:
+    """Returns the restorer of a trained generator.
+
+    Args:
+        path: a `.safetensors` file, a training checkpoint, or a run folder (its newest
+            checkpoint). The averaged weights are used.
+        device: auto, cpu, cuda or cuda:N.
+        precision: fp32, bf16 or fp16.
+        size: (H, W) of the restored images, if not the trained size.
+
+    Raises:
+        InputError, CheckpointError: missing or damaged file, or no DAVI generator.
+    """
+    path = weights_file(Path(path))
+    if path.suffix == ".safetensors":
+        header = read_header(path)
+        kind, values, weights = header.get("kind"), header.get("config"), read_weights(path)
+        values = json.loads(values) if values else None
+    else:
+        content = read_training_checkpoint(path)
+        kind, values = kind_of(content), content["config"]
+        weights = averaged_weights(content, kind)
+    if kind != GENERATOR:
+        raise InputError(
+            f"{path}: holds {'a ' + kind if kind else 'weights without a DAVI config'}, a "
+            f"{GENERATOR} is needed (one is trained by scripts/train.py)"
+        )
+    config = parse_config(values, RunConfig, str(path))
+    network = unet_from_weights(weights, config.network.unet(), str(path))
+    return Restorer(config, network, select_device(device), precision, size)

@@ -1,0 +1,119 @@
+"""Restores a folder of measurements and writes the images."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from davi.errors import InputError
+from davi.files import sha256_of
+from davi.images import save_array, save_image
+from davi.ledger import FolderReport, Ledger
+from davi.measurement_files import find_measurements, read_measurement
+from davi.restorer import Restorer
+
+
+@dataclass(frozen=True)
+class _Item:
+    name: str
+    path: Path
+    sha256: str
+    y: Tensor
+
+
+def restore_folder(
+    restorer: Restorer,
+    source: Path,
+    output: Path,
+    *,
+    num_samples: int,
+    batch_size: int,
+    seed: int,
+    origin: dict[str, Any],
+) -> FolderReport:
+    """Restores every measurement of a folder (or one file) and returns what became of each.
+
+    With one sample per measurement: OUTPUT/NAME.png. With several:
+    OUTPUT/sample_000/NAME.png ... and their mean and standard deviation, OUTPUT/mean/NAME.png and
+    OUTPUT/std/NAME.npy (on the [-1, 1] scale) with a picture beside it, in which the largest
+    deviation of the image is white.
+
+    Args:
+        restorer: the generator.
+        source: a folder or a file, see `measurement_files`.
+        output: a new folder, or one that this command has begun.
+        num_samples: posterior samples per measurement.
+        batch_size: measurements per network evaluation; without influence on the results.
+        seed: of the samples.
+        origin: what else determines the results, for the record.
+
+    Raises:
+        InputError: one of the folders cannot be used.
+    """
+    found, refused = find_measurements(source)
+    ledger = Ledger(output, {**origin, "num_samples": num_samples, "seed": seed})
+    report = FolderReport(failed=refused)
+    with tqdm(total=len(found), desc="restoring", unit="image") as bar:
+        for batch in _batches(_readable(found, restorer, ledger, report, bar), batch_size):
+            y, names = torch.stack([item.y for item in batch]), [item.name for item in batch]
+            samples = restorer.restore(y, num_samples, seed, names)
+            for item, own_samples in zip(batch, samples.unbind(dim=1), strict=True):
+                _write(own_samples, output, item.name)
+                ledger.record(item.name, item.path, item.sha256)
+            report.done += len(batch)
+            bar.update(len(batch))
+    return report
+
+
+def _readable(
+    found: dict[str, Path], restorer: Restorer, ledger: Ledger, report: FolderReport, bar: tqdm
+) -> Iterator[_Item]:
+    """Yields what is to be restored; counts what is done already, lists what cannot be read."""
+    for name, path in found.items():
+        try:
+            sha256 = sha256_of(path)
+            if ledger.is_done(name, sha256):
+                report.skipped += 1
+                bar.update()
+                continue
+            y = read_measurement(path, restorer.measurement_shape)
+        except (InputError, OSError) as error:
+            report.failed.append((path, str(error)))
+            bar.update()
+            continue
+        yield _Item(name, path, sha256, y)
+
+
+def _batches(items: Iterator[_Item], batch_size: int) -> Iterator[list[_Item]]:
+    batch: list[_Item] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _write(samples: Tensor, output: Path, name: str) -> None:
+    """Writes the (N, C, H, W) samples of one measurement."""
+    if len(samples) == 1:
+        _save(samples[0], output, name)
+        return
+    for number, sample in enumerate(samples):
+        _save(sample, output / f"sample_{number:03d}", name)
+    _save(samples.mean(dim=0), output / "mean", name)
+    std = samples.std(dim=0)
+    brightness = std.mean(dim=0, keepdim=True)
+    _save(2 * brightness / brightness.max().clamp(min=1e-6) - 1, output / "std", name)
+    save_array(std, output / "std" / f"{name}.npy")
+
+
+def _save(image: Tensor, folder: Path, name: str) -> None:
+    path = folder / f"{name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_image(image, path)

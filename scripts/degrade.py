@@ -1,0 +1,44 @@
+"""Make measurements of clean images: y = A x + n, with operator and noise of a config.
+
+Writes OUTPUT/measurement (exact .npy, and a .png to look at), OUTPUT/reference (the clean images
+after crop and resize) and OUTPUT/manifest.jsonl.
+"""
+
+from pathlib import Path
+
+import torch
+
+from davi.build import build_forward_model, image_shape
+from davi.cli import config_parser, read_config, run_main
+from davi.config import RunConfig
+from davi.data import open_images
+from davi.degrading import degrade_images
+
+
+def main() -> int:
+    """Parse, build, run."""
+    parser = config_parser(__doc__)
+    parser.add_argument(
+        "--input", required=True, help="folder of clean images, or photos:held_out, photos:train"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="new folder")
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
+    parser.add_argument(
+        "--baselines", action="store_true", help="also write lifted and pseudo_inverse images"
+    )
+    arguments = parser.parse_args()
+    config = read_config(arguments, RunConfig)
+    shape = image_shape(config)
+    report = degrade_images(
+        open_images(arguments.input, shape[1]),
+        build_forward_model(config, shape, torch.device("cpu")),
+        config,
+        arguments.output,
+        seed=arguments.seed,
+        baselines=arguments.baselines,
+    )
+    return report.print_summary("measurements written")
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,68 @@
+"""Restore a folder of degraded images by Algorithm 2: one network evaluation per sample.
+
+Reads .npy (float, [-1, 1] scale), png, jpg, webp, tiff and bmp, nested folders included, and
+writes PNG files of the same names. A result depends on the file's content, its name and the seed
+only. Running the command again skips what is done. Exit code 1: some files could not be used.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from davi.cli import add_device, image_size, positive_int, run_main
+from davi.files import sha256_of
+from davi.restorer import load
+from davi.restoring import restore_folder
+from davi.weights import weights_file
+
+
+def main() -> int:
+    """Parse, load, run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=True,
+        metavar="RUN_OR_FILE",
+        help="run folder, training checkpoint or .safetensors",
+    )
+    parser.add_argument("--input", type=Path, required=True, metavar="DIR_OR_FILE")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--num-samples", type=positive_int, default=1, help="per measurement")
+    parser.add_argument("--batch-size", type=positive_int, default=8)
+    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--size",
+        type=image_size,
+        metavar="HxW",
+        help="size of the restored images, if not the trained one",
+    )
+    add_device(parser)
+    arguments = parser.parse_args()
+    path = weights_file(arguments.checkpoint)
+    restorer = load(path, arguments.device, arguments.precision, arguments.size)
+    start = time.perf_counter()
+    report = restore_folder(
+        restorer,
+        arguments.input,
+        arguments.output,
+        num_samples=arguments.num_samples,
+        batch_size=arguments.batch_size,
+        seed=arguments.seed,
+        origin={
+            "task": restorer.task,
+            "weights_sha256": sha256_of(path),
+            "precision": arguments.precision,
+            "size": list(restorer.image_shape[1:]),
+        },
+    )
+    seconds = time.perf_counter() - start
+    code = report.print_summary("restored")
+    if report.done:
+        print(f"{report.done * arguments.num_samples / seconds:.1f} images per second")
+    return code
+
+
+if __name__ == "__main__":
+    run_main(main)

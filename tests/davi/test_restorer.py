@@ -1,0 +1,138 @@
+"""A trained generator from Python: `davi.load(path).restore(y)`."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import davi
+from davi.errors import InputError
+from davi.measurement import lift
+from davi.runtime import keyed_rng, select_device
+from davi.sampler import posterior_sample
+from guided_diffusion.checkpoint import CheckpointError
+from tests.tiny import write_tiny_generator
+
+INPAINTING = "operator={name: inpainting, mask: centred_box, box_size: 8}"
+
+
+@pytest.fixture(scope="module")
+def weights(tiny_prior: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_generator(tmp_path_factory.mktemp("w") / "g.safetensors", tiny_prior)
+
+
+@pytest.fixture(scope="module")
+def restorer(weights: Path) -> davi.Restorer:
+    return davi.load(weights, "cpu")
+
+
+def measurements(count: int = 3) -> torch.Tensor:
+    return torch.rand(count, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def test_restores_images_of_the_trained_size_in_range(restorer: davi.Restorer) -> None:
+    samples = restorer.restore(measurements(), num_samples=2)
+    assert samples.shape == (2, 3, 3, 16, 16)
+    assert samples.abs().max() <= 1
+    assert restorer.task == "super_resolution"
+    assert restorer.measurement_shape == (3, 4, 4)
+
+
+def test_a_sample_is_algorithm_2(restorer: davi.Restorer) -> None:
+    y = measurements(1)
+    z = torch.randn(3, 16, 16, generator=keyed_rng("cpu", 5, "restore", "name", 0))
+    y_a = lift(y, (3, 16, 16)) + restorer.bridge.perturb_scale[999].float() * z
+    expected = restorer.generator(y_a, torch.tensor([999])).detach().clamp(-1, 1)
+    assert torch.equal(restorer.restore(y, seed=5, names=["name"])[0], expected)
+    sample = posterior_sample(restorer.generator, restorer.bridge, lift(y, (3, 16, 16)), z[None])
+    assert torch.equal(sample.clamp(-1, 1), expected)
+
+
+def test_a_result_does_not_depend_on_its_company(restorer: davi.Restorer) -> None:
+    y, names = measurements(3), ["a", "b", "c"]
+    together = restorer.restore(y, 2, seed=1, names=names)
+    turned = restorer.restore(y.flip(0), 2, seed=1, names=names[::-1])
+    alone = restorer.restore(y[1:2], 2, seed=1, names=["b"])
+    assert torch.equal(together.flip(1), turned)
+    assert torch.equal(together[:, 1:2], alone)
+
+
+def test_samples_differ_by_seed_name_and_number(restorer: davi.Restorer) -> None:
+    y = measurements(1)
+    first = restorer.restore(y, 2, seed=0, names=["a"])
+    assert not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], restorer.restore(y, seed=1, names=["a"])[0])
+    assert not torch.equal(first[0], restorer.restore(y, seed=0, names=["b"])[0])
+    assert torch.equal(first[:1], restorer.restore(y, 1, seed=0, names=["a"]))
+
+
+def test_other_sizes_are_restored_when_asked_for(weights: Path) -> None:
+    restorer = davi.load(weights, "cpu", size=(24, 32))
+    assert restorer.restore(torch.zeros(1, 3, 6, 8)).shape == (1, 1, 3, 24, 32)
+    with pytest.raises(InputError, match="24x33: both sides must be multiples of"):
+        davi.load(weights, "cpu", size=(24, 33))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_stays_close(weights: Path, precision: str) -> None:
+    y = measurements()
+    exact = davi.load(weights, "cpu").restore(y)
+    error = (davi.load(weights, "cpu", precision).restore(y) - exact).abs()
+    assert 0 < error.max() < 0.1
+    assert error.mean() < 0.01
+
+
+def test_what_lies_in_the_hole_of_an_image_file_does_not_matter(
+    tiny_prior: Path, tmp_path: Path
+) -> None:
+    restorer = davi.load(
+        write_tiny_generator(tmp_path / "g.safetensors", tiny_prior, INPAINTING), "cpu"
+    )
+    y = torch.zeros(1, 3, 16, 16)
+    black = y.clone()
+    black[..., 4:12, 4:12] = -1
+    assert torch.equal(restorer.restore(y), restorer.restore(black))
+
+
+def test_wrong_shapes_and_nan_are_refused(restorer: davi.Restorer) -> None:
+    with pytest.raises(InputError, match=r"super_resolution at 16x16 needs \(B, 3, 4, 4\)"):
+        restorer.restore(torch.zeros(1, 3, 16, 16))
+    with pytest.raises(InputError, match="NaN or infinity"):
+        restorer.restore(torch.full((1, 3, 4, 4), torch.nan))
+
+
+def test_files_that_hold_no_generator_are_refused(
+    tmp_path: Path, tiny_prior: Path, weights: Path
+) -> None:
+    with pytest.raises(InputError, match="holds a davi prior, a davi generator is needed"):
+        davi.load(tiny_prior, "cpu")
+    save_file({"a": torch.zeros(1)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="weights without a DAVI config"):
+        davi.load(tmp_path / "other.safetensors", "cpu")
+    with pytest.raises(InputError, match="absent: no such file or run folder"):
+        davi.load(tmp_path / "absent", "cpu")
+    with pytest.raises(InputError, match="so it is no run folder"):
+        davi.load(tmp_path, "cpu")
+    torch.save({"a": torch.zeros(1)}, tmp_path / "plain.pt")
+    with pytest.raises(CheckpointError, match=r"plain\.pt: not a checkpoint of scripts/train\.py"):
+        davi.load(tmp_path / "plain.pt", "cpu")
+    (tmp_path / "broken.pt").write_bytes(b"broken")
+    with pytest.raises(CheckpointError, match=r"broken\.pt: not a readable training checkpoint"):
+        davi.load(tmp_path / "broken.pt", "cpu")
+    content = weights.read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(CheckpointError, match=r"cut\.safetensors: damaged"):
+        davi.load(tmp_path / "cut.safetensors", "cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without GPU")
+def test_a_missing_gpu_is_named(weights: Path) -> None:
+    with pytest.raises(InputError, match="device 'cuda' is not available: PyTorch sees 0"):
+        davi.load(weights, "cuda")
+
+
+def test_unknown_devices_are_refused() -> None:
+    with pytest.raises(InputError, match="device 'gpu' is unknown"):
+        select_device("gpu")
+    assert select_device("cpu").type == "cpu"

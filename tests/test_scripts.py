@@ -1,0 +1,504 @@
+"""Every script the way a user runs it, on the tiny config, with good and bad input."""
+
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from davi.images import load_image
+from tests.conftest import REPOSITORY
+from tests.tiny import write_tiny_generator
+
+SCRIPTS = sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py"))
+TINY = REPOSITORY / "configs/tiny.yaml"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> object:
+    """Returns run(name, *arguments) -> (exit code, what it printed)."""
+
+    def run(name: str, *arguments: object) -> tuple[int, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(REPOSITORY / f"scripts/{name}.py"), run_name="__main__")
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out + captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def generator(tiny_prior: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_generator(tmp_path_factory.mktemp("w") / "g.safetensors", tiny_prior)
+
+
+@pytest.fixture(scope="module")
+def colorizer(tiny_prior: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("w") / "g.safetensors"
+    return write_tiny_generator(path, tiny_prior, "operator={name: colorization}")
+
+
+@pytest.fixture
+def clean(tmp_path: Path) -> Path:
+    """A folder of four clean photographs, one of them nested."""
+    folder = tmp_path / "clean"
+    (folder / "nested").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for name in ("a.png", "b.jpg", "c.webp", "nested/d.tif"):
+        pixels = random.integers(0, 256, (20, 24, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((48, 40)).save(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help_explains_the_script(name: str, script: object) -> None:
+    code, output = script(name, "--help")
+    assert code == 0
+    assert "usage:" in output
+    assert len(output.splitlines()) > 5
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scripts_are_short(name: str) -> None:
+    lines = (REPOSITORY / f"scripts/{name}.py").read_text().splitlines()
+    assert len(lines) < 100
+
+
+def test_prior_to_pictures_from_end_to_end(script: object, tmp_path: Path) -> None:
+    """Prior, export, measurements, Algorithm 1, Algorithm 2, scores."""
+    prior_run, run = tmp_path / "prior_run", tmp_path / "run"
+    prior = tmp_path / "prior.safetensors"
+    assert (
+        script("train_prior", REPOSITORY / "configs/tiny_prior.yaml", "--run-dir", prior_run)[0]
+        == 0
+    )
+    assert script("export", prior_run, "--output", prior)[0] == 0
+    train = ("train", TINY, "--run-dir", run, "--set", f"prior.checkpoint={prior}")
+    assert script(*train)[0] == 0
+    names = {path.name for path in run.iterdir()}
+    assert names == {"config.yaml", "checkpoints", "stats.jsonl", "panels", "tensorboard"}
+    stats = [json.loads(line) for line in (run / "stats.jsonl").read_text().splitlines()]
+    assert [row["iteration"] for row in stats] == [2, 4, 4]
+    assert {"psnr", "ssim"} <= stats[-1].keys()
+
+    code, output = script(*train)
+    assert code == 0
+    assert "already at iteration 4" in output
+
+    measured, restored = tmp_path / "measured", tmp_path / "restored"
+    code, output = script(
+        "degrade", TINY, "--input", "photos:held_out", "--output", measured, "--baselines"
+    )
+    assert code == 0, output
+    count = len(list((measured / "measurement").glob("*.npy")))
+    code, output = script("sample", "--checkpoint", run, "--input", measured, "--output", restored)
+    assert code == 0, output
+    assert f"{count} restored, 0 failed" in output
+    assert "images per second" in output
+    for folder in (restored, measured / "lifted", measured / "pseudo_inverse"):
+        code, output = script(
+            "eval",
+            "--reference",
+            measured / "reference",
+            "--restored",
+            folder,
+            "--metrics",
+            "psnr,ssim",
+            "--output",
+            tmp_path / f"eval_{folder.name}",
+        )
+        assert code == 0, output
+        assert f"({count} images)" in output
+        summary = json.loads((tmp_path / f"eval_{folder.name}/summary.json").read_text())
+        assert 5 < summary["summary"]["psnr"]["mean"] < 40
+
+
+def test_print_config_shows_the_resolved_values_and_stops(script: object, tmp_path: Path) -> None:
+    code, output = script(
+        "train", TINY, "--run-dir", tmp_path / "run", "--set", "loss.gamma=1e-3", "--print-config"
+    )
+    assert code == 0
+    assert "gamma: 0.001" in output
+    assert "ikl_weight: sigma_over_alpha" in output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_folder_is_not_continued_with_another_config(
+    script: object, tmp_path: Path, tiny_prior: Path
+) -> None:
+    train = (
+        "train",
+        TINY,
+        "--run-dir",
+        tmp_path / "run",
+        "--set",
+        f"prior.checkpoint={tiny_prior}",
+    )
+    assert script(*train, "--set", "train.num_iterations=2")[0] == 0
+    code, output = script(*train, "--set", "loss.gamma=0.5")
+    assert code == 2
+    assert "loss.gamma: 0.1 -> 0.5" in output
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").touch()
+    code, output = script(
+        "train", TINY, "--run-dir", tmp_path / "mine", "--set", f"prior.checkpoint={tiny_prior}"
+    )
+    assert code == 2
+    assert "exists and holds no run" in output
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+TRAIN_ERRORS = {
+    "data.train=null": "data.train is not set: give a folder",
+    "data.train=/absent": "/absent: no such folder",
+    "data.train=photos:all": "photos:all: unknown split",
+    "prior.checkpoint=/absent.pt": "/absent.pt: no such weight file",
+    "train.num_validation_images=100000": "the validation set has",
+    "operator.factor=5": "operator: image of 16x16: both sides must be multiples",
+    "operator={name: inpainting, box_size: 20}": "operator: box_size=20 is larger than the 16x16",
+    "operator={name: inpainting, mask: file, path: /absent.png}": "/absent.png: not a readable",
+}
+
+
+@pytest.mark.parametrize("override", TRAIN_ERRORS)
+def test_training_says_in_one_line_what_is_wrong(
+    override: str, script: object, tmp_path: Path, tiny_prior: Path
+) -> None:
+    code, output = script(
+        "train",
+        TINY,
+        "--run-dir",
+        tmp_path / "run",
+        "--set",
+        f"prior.checkpoint={tiny_prior}",
+        "--set",
+        override,
+    )
+    assert code == 2
+    assert output.startswith("error: ")
+    assert TRAIN_ERRORS[override] in output
+    assert len(output.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without GPU")
+def test_a_missing_gpu_is_named(script: object, generator: Path, tmp_path: Path) -> None:
+    for arguments in (
+        ("train", TINY),
+        ("sample", "--checkpoint", generator, "--input", tmp_path, "--output", tmp_path / "o"),
+    ):
+        code, output = script(*arguments, "--device", "cuda")
+        assert code == 2
+        assert "device 'cuda' is not available" in output
+
+
+def test_degrade_writes_exact_measurements_and_a_manifest(
+    script: object, clean: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "measured"
+    arguments = ("degrade", TINY, "--input", clean, "--output", output)
+    assert script(*arguments)[0] == 0
+    for name in ("a", "b", "c", "nested/d"):
+        y = np.load(output / f"measurement/{name}.npy")
+        assert y.shape == (3, 4, 4)
+        assert y.dtype == np.float32
+        x0 = load_image(output / f"reference/{name}.png")
+        means = x0.view(3, 4, 4, 4, 4).mean(dim=(2, 4)).numpy()
+        assert 0.02 < np.std(y - means) < 0.09  # sigma 0.05
+        picture = load_image(output / f"measurement/{name}.png").numpy()
+        np.testing.assert_allclose(picture, y.clip(-1, 1), atol=1 / 255 + 1e-6)
+    lines = (output / "manifest.jsonl").read_text().splitlines()
+    settings, *entries = map(json.loads, lines)
+    assert settings["operator"]["name"] == "super_resolution"
+    assert settings["noise"]["sigma"] == 0.05
+    assert settings["seed"] == 0
+    assert [entry["name"] for entry in entries] == ["a", "b", "c", "nested/d"]
+    assert all(len(entry["sha256"]) == 64 for entry in entries)
+
+    code, text = script(*arguments)
+    assert code == 0
+    assert "0 measurements written, 4 done before, 0 failed" in text
+    code, text = script(*arguments, "--seed", 1)
+    assert code == 2
+    assert "was written with other settings (seed: 0 -> 1)" in text
+
+
+def test_the_noise_of_a_file_depends_on_its_name_and_the_seed(
+    script: object, clean: Path, tmp_path: Path
+) -> None:
+    for name, seed in (("one", 0), ("two", 1)):
+        script("degrade", TINY, "--input", clean, "--output", tmp_path / name, "--seed", seed)
+    (clean / "a.png").unlink()
+    script("degrade", TINY, "--input", clean, "--output", tmp_path / "fewer")
+    read = lambda folder: np.load(tmp_path / folder / "measurement/b.npy")  # noqa: E731
+    np.testing.assert_array_equal(read("one"), read("fewer"))
+    assert not np.array_equal(read("one"), read("two"))
+
+
+def test_random_masks_are_written_beside_the_measurements(
+    script: object, clean: Path, tmp_path: Path
+) -> None:
+    script(
+        "degrade",
+        TINY,
+        "--input",
+        clean,
+        "--output",
+        tmp_path / "m",
+        "--set",
+        "operator={name: inpainting, mask: random_box, box_size: 6}",
+    )
+    masks = [load_image(tmp_path / f"m/mask/{name}.png", 1) for name in ("a", "b")]
+    assert not torch.equal(masks[0], masks[1])
+    for name, mask in zip(("a", "b"), masks, strict=True):
+        y = np.load(tmp_path / f"m/measurement/{name}.npy")
+        assert (y[:, mask[0].numpy() < 0] == 0).all()
+        assert (mask < 0).sum() == 36
+
+
+def test_degrade_goes_on_after_bad_files(script: object, clean: Path, tmp_path: Path) -> None:
+    (clean / "broken.png").write_bytes((clean / "a.png").read_bytes()[:80])
+    shutil.copy(clean / "b.jpg", clean / "nested/d.jpg")
+    code, output = script("degrade", TINY, "--input", clean, "--output", tmp_path / "m")
+    assert code == 1
+    assert "3 measurements written, 3 failed" in output
+    assert "broken.png: not a readable image" in output
+    assert "d.jpg: another file has the same name but for the suffix" in output
+
+
+@pytest.fixture
+def measured(script: object, clean: Path, tmp_path: Path) -> Path:
+    """The measurements of the clean photographs."""
+    script("degrade", TINY, "--input", clean, "--output", tmp_path / "measured")
+    return tmp_path / "measured"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every picture below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")
+    }
+
+
+def test_samples_keep_their_names_and_do_not_depend_on_batch_size_or_order(
+    script: object, generator: Path, measured: Path, tmp_path: Path
+) -> None:
+    sample = ("sample", "--checkpoint", generator)
+    folder = measured / "measurement"
+    for size in (1, 3):
+        code, _ = script(
+            *sample, "--input", folder, "--output", tmp_path / f"o{size}", "--batch-size", size
+        )
+        assert code == 0
+    assert set(contents(tmp_path / "o1")) == {"a.png", "b.png", "c.png", "nested/d.png"}
+    assert contents(tmp_path / "o1") == contents(tmp_path / "o3")
+    (folder / "a.npy").unlink()
+    (folder / "a.png").unlink()
+    script(*sample, "--input", folder, "--output", tmp_path / "fewer")
+    expected = {key: value for key, value in contents(tmp_path / "o1").items() if key != "a.png"}
+    assert contents(tmp_path / "fewer") == expected
+    code, _ = script(*sample, "--input", folder / "b.npy", "--output", tmp_path / "single")
+    assert contents(tmp_path / "single") == {"b.png": expected["b.png"]}
+
+
+def test_several_samples_come_with_mean_and_deviation(
+    script: object, generator: Path, measured: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "o"
+    script(
+        "sample",
+        "--checkpoint",
+        generator,
+        "--input",
+        measured,
+        "--output",
+        output,
+        "--num-samples",
+        3,
+    )
+    samples = torch.stack([load_image(output / f"sample_{k:03d}/nested/d.png") for k in range(3)])
+    mean, std = load_image(output / "mean/nested/d.png"), np.load(output / "std/nested/d.npy")
+    torch.testing.assert_close(samples.mean(dim=0), mean, rtol=0, atol=0.02)
+    np.testing.assert_allclose(samples.std(dim=0), std, atol=0.02)
+    assert load_image(output / "std/nested/d.png", 1).max() == 1
+    script("sample", "--checkpoint", generator, "--input", measured, "--output", tmp_path / "one")
+    assert contents(tmp_path / "one")["a.png"] == contents(output)["sample_000/a.png"]
+
+
+def test_a_rerun_does_only_what_is_missing_or_changed(
+    script: object, generator: Path, measured: Path, tmp_path: Path
+) -> None:
+    sample = ("sample", "--checkpoint", generator, "--input", measured, "--output", tmp_path / "o")
+    script(*sample)
+    before = contents(tmp_path / "o")
+    np.save(measured / "measurement/a.npy", np.zeros((3, 4, 4), np.float32))
+    np.save(measured / "measurement/e.npy", np.zeros((3, 4, 4), np.float32))
+    code, output = script(*sample)
+    assert code == 0
+    assert "2 restored, 3 done before, 0 failed" in output
+    after = contents(tmp_path / "o")
+    assert after["b.png"] == before["b.png"]
+    assert after["a.png"] != before["a.png"]
+    assert "e.png" in after
+
+
+def test_a_cut_off_line_in_the_manifest_is_done_again(
+    script: object, generator: Path, measured: Path, tmp_path: Path
+) -> None:
+    sample = ("sample", "--checkpoint", generator, "--input", measured, "--output", tmp_path / "o")
+    script(*sample)
+    manifest = tmp_path / "o/manifest.jsonl"
+    manifest.write_text(manifest.read_text()[:-30])  # as if killed while writing
+    code, output = script(*sample)
+    assert code == 0
+    assert "1 restored, 3 done before, 0 failed" in output
+
+
+def test_results_of_other_settings_are_not_mixed(
+    script: object, generator: Path, colorizer: Path, measured: Path, tmp_path: Path
+) -> None:
+    sample = ("sample", "--checkpoint", generator, "--input", measured, "--output", tmp_path / "o")
+    script(*sample)
+    code, output = script(*sample, "--seed", 7)
+    assert code == 2
+    assert "was written with other settings (seed: 0 -> 7)" in output
+    code, output = script("sample", "--checkpoint", colorizer, *sample[3:])
+    assert code == 2
+    assert "task: 'super_resolution' -> 'colorization'" in output
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/a.png").write_bytes(b"precious")
+    code, output = script(*sample[:-1], tmp_path / "mine")
+    assert code == 2
+    assert "so that nothing of yours is overwritten" in output
+    assert (tmp_path / "mine/a.png").read_bytes() == b"precious"
+
+
+def test_one_bad_file_never_stops_the_others(
+    script: object, generator: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    good = np.zeros((3, 4, 4), np.float32)
+    pixels = np.full((4, 4, 3), 200, np.uint8)
+    np.save(folder / "good.npy", good)
+    Image.fromarray(pixels).save(folder / "colour.png")
+    Image.fromarray(pixels[..., 0]).save(folder / "gray.png")
+    Image.fromarray(pixels).quantize(2).save(folder / "palette.png")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(folder / "sixteen.png")
+    np.save(folder / "nan.npy", np.full_like(good, np.nan))
+    np.save(folder / "objects.npy", np.array([{}]), allow_pickle=True)
+    np.save(folder / "bytes.npy", np.zeros((3, 4, 4), np.uint8))
+    np.save(folder / "large.npy", np.zeros((3, 16, 16), np.float32))
+    (folder / "empty.npy").touch()
+    (folder / "broken.png").write_bytes(b"\x89PNG broken")
+    Image.fromarray(pixels).convert("RGBA").resize((4, 4)).save(folder / "opaque.png")
+    glass = Image.fromarray(pixels).convert("RGBA")
+    glass.putalpha(10)
+    glass.save(folder / "glass.png")
+    for suffix in ("png", "bmp"):
+        Image.fromarray(pixels).save(folder / f"twin.{suffix}")
+    code, output = script(
+        "sample", "--checkpoint", generator, "--input", folder, "--output", tmp_path / "o"
+    )
+    assert code == 1
+    assert set(contents(tmp_path / "o")) == {
+        f"{name}.png" for name in ("good", "colour", "gray", "palette", "sixteen", "opaque")
+    }
+    assert "6 restored, 9 failed" in output
+    for reason in (
+        "nan.npy: holds NaN or infinity",
+        "objects.npy: not a readable .npy array",
+        "bytes.npy: integers; store float values",
+        "large.npy: measurement is 3x16x16 (channels x height x width), 3x4x4",
+        "empty.npy: not a readable .npy array",
+        "broken.png: not a readable image",
+        "glass.png: has transparent pixels",
+        "twin.bmp: its result would have the same name as that of another file",
+    ):
+        assert reason in output
+
+
+def test_gray_measurements_may_be_gray_or_gray_in_colour(
+    script: object, colorizer: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    Image.fromarray(np.full((16, 16), 90, np.uint8)).save(folder / "a.png")
+    Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(folder / "b.png")
+    Image.fromarray(np.tile(np.uint8([200, 0, 0]), (16, 16, 1))).save(folder / "red.png")
+    code, output = script(
+        "sample", "--checkpoint", colorizer, "--input", folder, "--output", tmp_path / "o"
+    )
+    assert code == 1
+    assert set(contents(tmp_path / "o")) == {"a.png", "b.png"}
+    assert "red.png: has 3 channels, 1 needed" in output
+
+
+def test_unusable_folders_and_checkpoints_are_named(
+    script: object, generator: Path, tiny_prior: Path, measured: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    cases = {
+        (generator, tmp_path / "absent", tmp_path / "o1"): "absent: no such folder",
+        (generator, tmp_path / "empty", tmp_path / "o2"): "empty: holds no image",
+        (generator, measured, tmp_path / "file/o"): "cannot write there",
+        (tiny_prior, measured, tmp_path / "o3"): "holds a davi prior",
+        (tmp_path / "absent.pt", measured, tmp_path / "o4"): "absent.pt: no such file",
+    }
+    for (checkpoint, source, output), message in cases.items():
+        code, text = script(
+            "sample", "--checkpoint", checkpoint, "--input", source, "--output", output
+        )
+        assert code == 2
+        assert text.startswith("error: ")
+        assert message in text
+
+
+def test_eval_refuses_to_overwrite_and_unknown_metrics(
+    script: object, measured: Path, tmp_path: Path
+) -> None:
+    arguments = (
+        "eval",
+        "--reference",
+        measured / "reference",
+        "--restored",
+        measured / "reference",
+        "--metrics",
+        "psnr",
+        "--output",
+        tmp_path / "e",
+    )
+    assert script(*arguments)[0] == 0
+    code, output = script(*arguments)
+    assert code == 2
+    assert "holds an evaluation already" in output
+    code, output = script(*arguments[:-3], "psnr,niqe")
+    assert code == 2
+    assert "unknown ['niqe']" in output
+
+
+def test_exports_of_half_precision_load_and_stay_close(
+    script: object, tiny_prior: Path, tmp_path: Path
+) -> None:
+    import davi
+
+    script("train", TINY, "--run-dir", tmp_path / "run", "--set", f"prior.checkpoint={tiny_prior}")
+    script("export", tmp_path / "run", "--output", tmp_path / "g.safetensors")
+    y = torch.zeros(1, 3, 4, 4)
+    exact = davi.load(tmp_path / "run", "cpu").restore(y)
+    half = davi.load(tmp_path / "g.safetensors", "cpu").restore(y)
+    torch.testing.assert_close(half, exact, rtol=0, atol=0.01)
+    assert not torch.equal(half, exact)
+    newest = tmp_path / "run/checkpoints/iteration_0000004.pt"
+    assert torch.equal(davi.load(newest, "cpu").restore(y), exact)
+    code, output = script("export", tmp_path / "run", "--output", tmp_path / "g.pt")
+    assert code == 2
+    assert "must end in .safetensors" in output
