@@ -5,6 +5,8 @@ rewritten, but not renamed or moved within its `nn.Sequential`.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +14,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from guided_diffusion.nn import normalization, timestep_embedding, zero_module
+
+Build = Callable[..., nn.Module]  # a block of given widths
 
 
 class TimestepBlock(nn.Module):
@@ -63,10 +67,10 @@ class ResBlock(TimestepBlock):
     def __init__(
         self,
         channels: int,
-        emb_channels: int,
-        dropout: float,
         out_channels: int,
         *,
+        emb_channels: int,
+        dropout: float,
         use_scale_shift_norm: bool,
         use_checkpoint: bool,
         up: bool = False,
@@ -178,6 +182,65 @@ class AttentionBlock(nn.Module):
         return (flat + out).reshape(batch, channels, *spatial)
 
 
+@dataclass(frozen=True)
+class _Plan:
+    """Widths of the levels, from the image down, and where attention goes."""
+
+    widths: list[int]
+    num_res_blocks: int
+    attention_resolutions: Collection[int]
+
+    def has_attention(self, level: int) -> bool:
+        return 2**level in self.attention_resolutions
+
+
+def _downsample(use_conv: bool, channels: int, _: int) -> Downsample:
+    return Downsample(channels, use_conv)
+
+
+def _upsample(use_conv: bool, channels: int, _: int) -> Upsample:
+    return Upsample(channels, use_conv)
+
+
+def _input_blocks(
+    plan: _Plan, first_conv: nn.Module, res_block: Build, attention: Build, down: Build
+) -> tuple[nn.ModuleList, list[int]]:
+    """The way down, and the width of every skip connection it leaves behind."""
+    channels = plan.widths[0]
+    blocks = [TimestepEmbedSequential(first_conv)]
+    skip_widths = [channels]
+    for level, width in enumerate(plan.widths):
+        for _ in range(plan.num_res_blocks):
+            layers = [res_block(channels, width)]
+            channels = width
+            if plan.has_attention(level):
+                layers.append(attention(channels))
+            blocks.append(TimestepEmbedSequential(*layers))
+            skip_widths.append(channels)
+        if level < len(plan.widths) - 1:
+            blocks.append(TimestepEmbedSequential(down(channels, channels)))
+            skip_widths.append(channels)
+    return nn.ModuleList(blocks), skip_widths
+
+
+def _output_blocks(
+    plan: _Plan, skip_widths: list[int], res_block: Build, attention: Build, up: Build
+) -> nn.ModuleList:
+    """The way up; consumes the skip connections from the last to the first."""
+    channels = plan.widths[-1]
+    blocks = []
+    for level, width in reversed(list(enumerate(plan.widths))):
+        for block in range(plan.num_res_blocks + 1):
+            layers = [res_block(channels + skip_widths.pop(), width)]
+            channels = width
+            if plan.has_attention(level):
+                layers.append(attention(channels))
+            if level > 0 and block == plan.num_res_blocks:
+                layers.append(up(channels, channels))
+            blocks.append(TimestepEmbedSequential(*layers))
+    return nn.ModuleList(blocks)
+
+
 def _run(function: Callable[..., Tensor], inputs: tuple, use_checkpoint: bool) -> Tensor:
     if use_checkpoint and torch.is_grad_enabled():
         return checkpoint(function, *inputs, use_reentrant=False)
@@ -257,75 +320,43 @@ class UNetModel(nn.Module):
         if num_classes is not None:
             self.label_emb = nn.Embedding(num_classes, emb_channels)
 
-        def res_block(channels: int, out: int, **resample: bool) -> ResBlock:
-            return ResBlock(
-                channels,
-                emb_channels,
-                dropout,
-                out,
-                use_scale_shift_norm=use_scale_shift_norm,
-                use_checkpoint=use_checkpoint,
-                **resample,
-            )
-
-        def attention(channels: int, heads: int = num_heads) -> AttentionBlock:
-            return AttentionBlock(
-                channels,
-                num_heads=heads,
-                num_head_channels=num_head_channels,
-                use_new_attention_order=use_new_attention_order,
-                use_checkpoint=use_checkpoint,
-            )
-
-        widths = [int(multiple * model_channels) for multiple in channel_mult]
-        heads_up = num_heads if num_heads_upsample == -1 else num_heads_upsample
-        last_level = len(widths) - 1
-
-        channels = widths[0]
-        first_conv = nn.Conv2d(in_channels, channels, 3, padding=1)
-        self.input_blocks = nn.ModuleList([TimestepEmbedSequential(first_conv)])
-        skip_widths = [channels]
-        for level, width in enumerate(widths):
-            for _ in range(num_res_blocks):
-                layers: list[nn.Module] = [res_block(channels, width)]
-                channels = width
-                if 2**level in attention_resolutions:
-                    layers.append(attention(channels))
-                self.input_blocks.append(TimestepEmbedSequential(*layers))
-                skip_widths.append(channels)
-            if level < last_level:
-                down = (
-                    res_block(channels, channels, down=True)
-                    if resblock_updown
-                    else Downsample(channels, conv_resample)
-                )
-                self.input_blocks.append(TimestepEmbedSequential(down))
-                skip_widths.append(channels)
-
-        self.middle_block = TimestepEmbedSequential(
-            res_block(channels, channels), attention(channels), res_block(channels, channels)
+        res_block = partial(
+            ResBlock,
+            emb_channels=emb_channels,
+            dropout=dropout,
+            use_scale_shift_norm=use_scale_shift_norm,
+            use_checkpoint=use_checkpoint,
         )
+        attention = partial(
+            AttentionBlock,
+            num_heads=num_heads,
+            num_head_channels=num_head_channels,
+            use_new_attention_order=use_new_attention_order,
+            use_checkpoint=use_checkpoint,
+        )
+        if num_heads_upsample == -1:
+            num_heads_upsample = num_heads
+        widths = [int(multiple * model_channels) for multiple in channel_mult]
+        plan = _Plan(widths, num_res_blocks, attention_resolutions)
+        down = (
+            partial(res_block, down=True)
+            if resblock_updown
+            else partial(_downsample, conv_resample)
+        )
+        up = partial(res_block, up=True) if resblock_updown else partial(_upsample, conv_resample)
 
-        self.output_blocks = nn.ModuleList()
-        for level, width in reversed(list(enumerate(widths))):
-            for block in range(num_res_blocks + 1):
-                layers = [res_block(channels + skip_widths.pop(), width)]
-                channels = width
-                if 2**level in attention_resolutions:
-                    layers.append(attention(channels, heads_up))
-                if level > 0 and block == num_res_blocks:
-                    up = (
-                        res_block(channels, channels, up=True)
-                        if resblock_updown
-                        else Upsample(channels, conv_resample)
-                    )
-                    layers.append(up)
-                self.output_blocks.append(TimestepEmbedSequential(*layers))
-
+        first_conv = nn.Conv2d(in_channels, widths[0], 3, padding=1)
+        self.input_blocks, skip_widths = _input_blocks(plan, first_conv, res_block, attention, down)
+        deepest = widths[-1]
+        self.middle_block = TimestepEmbedSequential(
+            res_block(deepest, deepest), attention(deepest), res_block(deepest, deepest)
+        )
+        attention_up = partial(attention, num_heads=num_heads_upsample)
+        self.output_blocks = _output_blocks(plan, skip_widths, res_block, attention_up, up)
         self.out = nn.Sequential(
-            normalization(channels),
+            normalization(widths[0]),
             nn.SiLU(),
-            zero_module(nn.Conv2d(channels, out_channels, 3, padding=1)),
+            zero_module(nn.Conv2d(widths[0], out_channels, 3, padding=1)),
         )
 
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:

@@ -11,6 +11,14 @@ GOLDEN = Path(__file__).parent / "golden"
 REPOSITORY = Path(__file__).parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips what needs a GPU where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
 @pytest.fixture
 def rng() -> torch.Generator:
     """A generator that starts the same in every test."""
@@ -50,3 +58,11 @@ def sine_image(channels: int, height: int, width: int, batch: int = 1) -> torch.
     c, i, j = np.meshgrid(np.arange(channels), np.arange(height), np.arange(width), indexing="ij")
     x = np.sin(0.37 * c + 0.011 * i * (1 + 0.003 * j) + 0.017 * j)
     return torch.tensor(x, dtype=torch.float32).expand(batch, -1, -1, -1).contiguous()
+
+
+@pytest.fixture(scope="session")
+def tiny_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prior file for configs/tiny.yaml."""
+    from tests.tiny import write_tiny_prior
+
+    return write_tiny_prior(tmp_path_factory.mktemp("prior") / "prior.safetensors")
