@@ -4,10 +4,11 @@ import torch
 from torch.utils.data import Dataset
 
 from davi.build import build_bridge, build_forward_model, image_shape
-from davi.config import PriorRunConfig, RunConfig
+from davi.config import LoopConfig, PriorRunConfig, RunConfig
 from davi.data import open_images, validation_batch
 from davi.errors import InputError
 from davi.generator import ImplicitGenerator
+from davi.learning_rate import RateShape
 from davi.prior_trainer import PriorTrainer
 from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
@@ -63,6 +64,7 @@ def build_trainer(config: RunConfig, device: torch.device) -> DaviTrainer:
         learning_rate=config.train.learning_rate,
         fake_score_learning_rate=config.train.fake_score_learning_rate,
         weight_decay=config.train.weight_decay,
+        rate_shape=_rate_shape(config.train),
         ema_decay=config.train.ema_decay,
         validation=validation,
     )
@@ -78,8 +80,16 @@ def build_prior_trainer(config: PriorRunConfig, device: torch.device) -> PriorTr
         seed=config.seed,
         learning_rate=config.train.learning_rate,
         weight_decay=config.train.weight_decay,
-        warmup_iterations=config.train.warmup_iterations,
+        rate_shape=_rate_shape(config.train),
         ema_decay=config.train.ema_decay,
         precision=config.train.precision,
         validation=build_validation_batch(config),
+    )
+
+
+def _rate_shape(config: LoopConfig) -> RateShape:
+    return RateShape(
+        warmup=config.warmup_iterations,
+        cooldown=config.cooldown_iterations,
+        total=config.num_iterations,
     )

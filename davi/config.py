@@ -54,6 +54,8 @@ class LoopConfig(Section):
     num_iterations: int = Field(gt=0)  # K
     batch_size: int = Field(gt=0)
     learning_rate: float = Field(1e-4, gt=0)  # supplement C.1
+    warmup_iterations: int = Field(0, ge=0)  # the learning rate rises linearly; paper: none
+    cooldown_iterations: int = Field(0, ge=0)  # and falls to 0 at the end; paper: none
     weight_decay: float = Field(0.01, ge=0)  # torch's AdamW default, as in the release
     ema_decay: float = Field(0.9999, ge=0, lt=1)  # release
     precision: Precision = "fp32"
@@ -62,12 +64,7 @@ class LoopConfig(Section):
     validate_every: int = Field(1000, gt=0)
     save_every: int = Field(1000, gt=0)
     keep_checkpoints: int = Field(2, gt=0)
-
-
-class PriorTrainConfig(LoopConfig):
-    """Training of the diffusion prior s_theta."""
-
-    warmup_iterations: int = Field(0, ge=0)  # the learning rate rises linearly
+    wandb_project: str | None = None  # mirror curves and panels to Weights & Biases
 
 
 class PriorRunConfig(Section):
@@ -77,7 +74,7 @@ class PriorRunConfig(Section):
     network: NetworkConfig
     schedule: ScheduleName = "linear"
     data: DataConfig
-    train: PriorTrainConfig
+    train: LoopConfig
 
 
 class DenoisingConfig(Section):

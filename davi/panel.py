@@ -1,11 +1,16 @@
-"""Pictures of pictures: rows of images side by side."""
+"""Pictures of pictures: rows of images, with or without titles."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from davi.images import from_uint8, to_uint8
+
 SPACING = 2  # pixels between images
+TITLE_WIDTH, FONT_SIZE = 180, 16  # pixels
 
 
 def image_grid(rows: list[Tensor]) -> Tensor:
@@ -16,9 +21,27 @@ def image_grid(rows: list[Tensor]) -> Tensor:
             colour, a smaller one is enlarged (nearest) to the size of the largest.
     """
     size = max((row.shape[-2:] for row in rows), key=lambda shape: shape[0] * shape[1])
-    columns = len(rows[0])
     prepared = [
         F.interpolate(row.float().cpu(), size=size, mode="nearest").expand(-1, 3, -1, -1)
         for row in rows
     ]
-    return make_grid(torch.cat(prepared).clamp(-1, 1), nrow=columns, padding=SPACING, pad_value=1.0)
+    images = torch.cat(prepared).clamp(-1, 1)
+    return make_grid(images, nrow=len(rows[0]), padding=SPACING, pad_value=1.0)
+
+
+def titled_grid(rows: dict[str, Tensor], scale: int = 1) -> Tensor:
+    """Returns `image_grid` of the rows with their titles to the left, (3, H, W) in [-1, 1].
+
+    Args:
+        rows: {title: batch (N, 1 or 3, h, w) in [-1, 1]}.
+        scale: enlargement (nearest) of every image.
+    """
+    grid = image_grid([F.interpolate(row, scale_factor=scale) for row in rows.values()])
+    height, width = grid.shape[1:]
+    canvas = Image.new("RGB", (TITLE_WIDTH + width, height), "white")
+    canvas.paste(Image.fromarray(to_uint8(grid).permute(1, 2, 0).numpy()), (TITLE_WIDTH, 0))
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT_SIZE)
+    for index, title in enumerate(rows):
+        middle = (index + 0.5) * height / len(rows)
+        draw.text((TITLE_WIDTH - 10, middle), title, "black", font, anchor="rm")
+    return from_uint8(torch.from_numpy(np.array(canvas))).permute(2, 0, 1)

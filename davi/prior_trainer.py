@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from davi.ddim import ddim_sample
 from davi.ema import make_ema
+from davi.learning_rate import RateShape
 from davi.panel import image_grid
 from davi.runtime import draw_each, keyed_rng, normal_each
 from davi.schedule import Schedule
@@ -24,7 +25,7 @@ class PriorTrainer:
         schedule: the diffusion to learn.
         seed: run seed; draws are keyed by (seed, iteration, position in the batch).
         learning_rate, weight_decay: of AdamW.
-        warmup_iterations: the learning rate rises linearly over the first ones.
+        rate_shape: of the learning rate over the run.
         ema_decay: of the averaged weights, which are the result.
         precision: what the network runs in.
         validation: (B, C, H, W) images in [-1, 1] never trained on.
@@ -38,7 +39,7 @@ class PriorTrainer:
         seed: int,
         learning_rate: float,
         weight_decay: float,
-        warmup_iterations: int,
+        rate_shape: RateShape,
         ema_decay: float,
         precision: str,
         validation: Tensor,
@@ -50,16 +51,14 @@ class PriorTrainer:
             network.parameters(), lr=learning_rate, weight_decay=weight_decay
         )
         self.learning_rate = learning_rate
-        self.warmup_iterations = warmup_iterations
+        self.rate_shape = rate_shape
         self.seed = seed
         self.device = next(network.parameters()).device
         self.validation = validation.to(self.device)
 
     def train_step(self, x0: Tensor, iteration: int) -> dict[str, Tensor]:
         """Minimises Eq. 4 in noise form, |eps - eps_theta|^2, on clean images (B, C, H, W)."""
-        self.optimizer.param_groups[0]["lr"] = self.learning_rate * min(
-            1.0, (iteration + 1) / max(1, self.warmup_iterations)
-        )
+        self.rate_shape.apply(self.optimizer, self.learning_rate, iteration)
         x0 = x0.to(self.device, non_blocking=True)
         loss = self._loss(self.model, x0, ("train", iteration))
         self.optimizer.zero_grad(set_to_none=True)

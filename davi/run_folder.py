@@ -7,6 +7,7 @@ panels/*.png          validation pictures
 tensorboard/          the same curves and pictures, with speed
 """
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ RESUMABLE_KEYS = (
     "train.validate_every",
     "train.save_every",
     "train.keep_checkpoints",
+    "train.wandb_project",
     "data.num_workers",
 )
 
@@ -116,8 +118,28 @@ class RunFolder:
 
     def _curves(self) -> SummaryWriter:
         if self._writer is None:
+            if self.config.train.wandb_project is not None:
+                self._mirror(self.config.train.wandb_project)
             self._writer = SummaryWriter(self.path / "tensorboard")
         return self._writer
+
+    def _mirror(self, project: str) -> None:
+        """Lets Weights & Biases follow the curves; a resumed run goes on under its old name."""
+        try:
+            import wandb
+        except ImportError as error:
+            raise InputError(
+                f"train.wandb_project={project}: not installed; pip install 'davi[tracking]'"
+            ) from error
+        wandb.init(
+            project=project,
+            name=self.path.name,
+            id=hashlib.sha256(str(self.path.resolve()).encode()).hexdigest()[:16],
+            resume="allow",
+            dir=self.path,
+            config=flatten(self.config),
+            sync_tensorboard=True,
+        )
 
     def close(self) -> None:
         """Flushes the curves."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from davi.bridge import PosteriorBridge
 from davi.ema import make_ema
 from davi.generator import ImplicitGenerator
+from davi.learning_rate import RateShape
 from davi.losses import data_consistency, fake_score_loss, ikl_surrogate, l2_regulariser
 from davi.measurement import ForwardModel, lift
 from davi.metrics import psnr, ssim
@@ -72,6 +73,7 @@ class DaviTrainer:
         weights: of the loss terms.
         seed: run seed; draws are keyed by (seed, iteration, position in the batch).
         learning_rate, fake_score_learning_rate, weight_decay: of the two AdamW.
+        rate_shape: of both learning rates over the run.
         ema_decay: of the averaged generator, which is the result.
         validation: (B, C, H, W) images in [-1, 1] never trained on, or None.
     """
@@ -90,6 +92,7 @@ class DaviTrainer:
         learning_rate: float,
         fake_score_learning_rate: float,
         weight_decay: float,
+        rate_shape: RateShape,
         ema_decay: float,
         validation: Tensor,
     ) -> None:
@@ -108,11 +111,16 @@ class DaviTrainer:
         self.fake_score_optimizer = torch.optim.AdamW(
             fake_score.parameters(), lr=fake_score_learning_rate, weight_decay=weight_decay
         )
+        self.learning_rate = learning_rate
+        self.fake_score_learning_rate = fake_score_learning_rate
+        self.rate_shape = rate_shape
         self.device = next(generator.parameters()).device
         self.validation = validation.to(self.device)
 
     def train_step(self, x0: Tensor, iteration: int) -> dict[str, Tensor]:
         """Draws what iteration `iteration` needs and takes one step of Algorithm 1."""
+        self.rate_shape.apply(self.generator_optimizer, self.learning_rate, iteration)
+        self.rate_shape.apply(self.fake_score_optimizer, self.fake_score_learning_rate, iteration)
         return self.step(self.draw(x0.to(self.device, non_blocking=True), "train", iteration))
 
     def draw(self, x0: Tensor, *key: int | str) -> StepInputs:

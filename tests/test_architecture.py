@@ -16,7 +16,15 @@ TIERS = [
     ["davi.errors"],
     ["davi.files", "davi.runtime", "davi.config"],
     ["davi.images", "davi.schedule", "davi.config_file"],
-    ["davi.photos", "davi.bridge", "davi.losses", "davi.ema", "davi.panel", "davi.ledger"],
+    [
+        "davi.photos",
+        "davi.bridge",
+        "davi.losses",
+        "davi.ema",
+        "davi.panel",
+        "davi.ledger",
+        "davi.learning_rate",
+    ],
     ["davi.operators", "davi.operators.svd"],
     ["davi.operators.separable"],
     [

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from davi.data import open_images
+from davi.learning_rate import RateShape
 from davi.measurement import lift
 from davi.run_folder import RunFolder
 from davi.trainer import DaviTrainer, StepInputs
@@ -148,6 +149,19 @@ def test_training_lowers_the_distance_to_the_truth(tiny_prior: Path) -> None:
     for iteration in range(20):
         trainer.train_step(clean_batch(), iteration)
     assert trainer.validate()[0]["psnr"] > first + 3
+
+
+def test_the_learning_rate_rises_stays_and_falls(tiny_prior: Path) -> None:
+    shape = RateShape(warmup=4, cooldown=2, total=10)
+    expected = [0.25, 0.5, 0.75, 1, 1, 1, 1, 1, 1, 0.5]
+    assert [shape.factor(iteration) for iteration in range(10)] == expected
+    assert RateShape(warmup=0, cooldown=0, total=10).factor(9) == 1
+    trainer = tiny_trainer(
+        tiny_prior, "train.warmup_iterations=4", "train.fake_score_learning_rate=4e-4"
+    )
+    trainer.train_step(clean_batch(), 1)
+    assert trainer.generator_optimizer.param_groups[0]["lr"] == 0.5e-4
+    assert trainer.fake_score_optimizer.param_groups[0]["lr"] == 2e-4
 
 
 def run(folder: Path, prior: Path, *overrides: str) -> dict:

@@ -18,6 +18,7 @@ import davi.trainer
 from davi.analytic import GaussianMixturePrior
 from davi.bridge import PosteriorBridge, end_cdf
 from davi.generator import ImplicitGenerator
+from davi.learning_rate import RateShape
 from davi.measurement import ForwardModel
 from davi.noise import GaussianNoise
 from davi.operators.inpainting import Inpainting
@@ -166,6 +167,7 @@ def build_trainer() -> DaviTrainer:
         learning_rate=3e-4,
         fake_score_learning_rate=3e-3,  # s_psi has to keep up with the generator
         weight_decay=0.0,
+        rate_shape=RateShape(warmup=0, cooldown=0, total=NUM_ITERATIONS),
         ema_decay=0.999,
         validation=torch.zeros(1, 1, 1, DIM),
     )
