@@ -100,15 +100,27 @@ class KeyedOrder:
 
 
 class _KeyedDataset(Dataset):
-    """A data set indexed by (index, flip)."""
+    """A data set indexed by (index, flip).
+
+    An unusable file is returned as its error: raised in a worker process, it would reach the user
+    wrapped in that process's traceback.
+    """
 
     def __init__(self, images: Dataset) -> None:
         self.images = images
 
-    def __getitem__(self, key: tuple[int, bool]) -> Tensor:
+    def __getitem__(self, key: tuple[int, bool]) -> Tensor | InputError:
         index, flip = key
-        image = self.images[index]
+        try:
+            image = self.images[index]
+        except InputError as error:
+            return error
         return image.flip(-1) if flip else image
+
+
+def _stack(images: list[Tensor | InputError]) -> Tensor | InputError:
+    errors = [image for image in images if isinstance(image, InputError)]
+    return errors[0] if errors else torch.stack(images)
 
 
 def training_batches(
@@ -127,6 +139,9 @@ def training_batches(
 
     Yields:
         (batch_size, 3, S, S) float32 in [-1, 1].
+
+    Raises:
+        InputError: an image cannot be used.
     """
     order = KeyedOrder(len(images), seed, flip)
     batches = (
@@ -137,9 +152,13 @@ def training_batches(
         _KeyedDataset(images),
         batch_sampler=batches,
         num_workers=num_workers,
+        collate_fn=_stack,
         pin_memory=torch.cuda.is_available(),
     )
-    yield from loader
+    for batch in loader:
+        if isinstance(batch, InputError):
+            raise batch
+        yield batch
 
 
 def validation_batch(images: Dataset, num_images: int) -> Tensor:

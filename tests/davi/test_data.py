@@ -136,6 +136,14 @@ def test_a_batch_does_not_depend_on_where_the_run_began(
     assert all(torch.equal(a, b) for a, b in zip(whole[2:], tail, strict=True))
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_unusable_image_ends_training_with_one_line(tmp_path: Path, num_workers: int) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"broken\.png: not a readable image") as caught:
+        batches(0, 1, ImageFolder(tmp_path, 16), num_workers=num_workers)
+    assert "\n" not in str(caught.value)
+
+
 def test_batches_run_on_across_epochs(held_out: PhotoCrops) -> None:
     small = torch.utils.data.Subset(held_out, range(3))
     assert [len(batch) for batch in batches(0, 5, small)] == [4] * 5
