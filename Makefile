@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test clean
+.PHONY: demo test
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python scripts/demo.py
@@ -21,6 +21,3 @@ $(INSTALLED): setup.py
 	@echo "installing PyTorch and the rest into $(VENV): some 5 GB, a few minutes"
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	touch $@
-
-clean:
-	rm -rf $(VENV) demo

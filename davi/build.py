@@ -19,8 +19,8 @@ from davi.config import (
     SuperResolutionConfig,
 )
 from davi.errors import InputError
-from davi.images import load_image
 from davi.measurement import ForwardModel
+from davi.measurement_files import read_mask
 from davi.noise import GaussianNoise, PoissonNoise
 from davi.operators.colorization import Colorization
 from davi.operators.denoising import Denoising
@@ -73,13 +73,7 @@ def _build_inpainting(config: InpaintingConfig, shape: ImageShape) -> Inpainting
     if config.mask == "random_pixels":
         return RandomInpainting(shape, partial(random_pixels, height, width, config.hole_rate))
     if config.mask == "file":
-        mask = load_image(Path(config.path), channels=1)[0] > 0
-        if mask.shape != (height, width):
-            raise InputError(
-                f"{config.path}: mask of {mask.shape[0]}x{mask.shape[1]}, images are "
-                f"{height}x{width}"
-            )
-        return Inpainting(shape, mask)
+        return Inpainting(shape, read_mask(Path(config.path), (height, width)))
     if config.box_size > min(height, width):
         raise ValueError(f"box_size={config.box_size} is larger than the {height}x{width} image")
     if config.mask == "centred_box":
@@ -90,7 +84,7 @@ def _build_inpainting(config: InpaintingConfig, shape: ImageShape) -> Inpainting
 def build_noise(config: NoiseConfig) -> GaussianNoise | PoissonNoise:
     """Returns the noise model."""
     if isinstance(config, GaussianNoiseConfig):
-        return GaussianNoise(*(config.sigma_range or (config.sigma, config.sigma)))
+        return GaussianNoise(*config.bounds)
     return PoissonNoise(config.rate)
 
 

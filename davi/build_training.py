@@ -1,18 +1,23 @@
 """Configuration values -> data sets and trainers. Nothing else happens here."""
 
+import copy
+from pathlib import Path
+
 import torch
 from torch.utils.data import Dataset
 
 from davi.build import build_bridge, build_forward_model, image_shape
-from davi.config import LoopConfig, PriorRunConfig, RunConfig
+from davi.config import InpaintingConfig, LoopConfig, PriorRunConfig, RunConfig
 from davi.data import open_images, validation_batch
 from davi.errors import InputError
+from davi.files import sha256_of
 from davi.generator import ImplicitGenerator
 from davi.learning_rate import RateShape
 from davi.prior_trainer import PriorTrainer
 from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
 from davi.trainer import DaviTrainer, LossWeights
+from davi.weights import GENERATOR, read_header
 from guided_diffusion.checkpoint import load_adm
 from guided_diffusion.presets import create_unet
 
@@ -36,6 +41,14 @@ def build_validation_batch(config: RunConfig | PriorRunConfig) -> torch.Tensor:
     return validation_batch(build_images(config, "validation"), config.train.num_validation_images)
 
 
+def input_hashes(config: RunConfig) -> dict[str, str]:
+    """Returns {key: SHA-256} of the files that a run's configuration names."""
+    files = {"prior.checkpoint": config.prior.checkpoint}
+    if isinstance(config.operator, InpaintingConfig) and config.operator.path is not None:
+        files["operator.path"] = config.operator.path
+    return {key: sha256_of(Path(path)) for key, path in files.items()}
+
+
 def build_trainer(config: RunConfig, device: torch.device) -> DaviTrainer:
     """Returns the trainer of Algorithm 1, all three networks initialised from the prior.
 
@@ -44,18 +57,16 @@ def build_trainer(config: RunConfig, device: torch.device) -> DaviTrainer:
     """
     validation = build_validation_batch(config)
     schedule = Schedule.named(config.schedule)
-    unet, precision = config.network.unet(), config.train.precision
+    precision = config.train.precision
 
-    def network() -> torch.nn.Module:
-        return load_adm(config.prior.checkpoint, unet).to(device)
-
-    generator = ImplicitGenerator(
-        network().train(), config.generator.parametrisation, schedule, precision
-    )
+    prior = _load_prior(config).to(device)
+    generator_network, score_network = (copy.deepcopy(prior).train() for _ in range(2))
+    parametrisation = config.generator.parametrisation
+    generator = ImplicitGenerator(generator_network, parametrisation, schedule, precision)
     return DaviTrainer(
         generator=generator.to(device),
-        fake_score=ScoreModel(network().train(), schedule, precision),
-        prior=FrozenPrior(ScoreModel(network(), schedule, precision)),
+        fake_score=ScoreModel(score_network, schedule, precision),
+        prior=FrozenPrior(ScoreModel(prior, schedule, precision)),
         forward_model=build_forward_model(config, image_shape(config), device),
         bridge=build_bridge(config.bridge, schedule).to(device),
         schedule=schedule,
@@ -68,6 +79,13 @@ def build_trainer(config: RunConfig, device: torch.device) -> DaviTrainer:
         ema_decay=config.train.ema_decay,
         validation=validation,
     )
+
+
+def _load_prior(config: RunConfig) -> torch.nn.Module:
+    path = Path(config.prior.checkpoint)
+    if path.suffix == ".safetensors" and path.is_file() and read_header(path)[0] == GENERATOR:
+        raise InputError(f"prior.checkpoint: {path} holds a {GENERATOR}; a prior is needed")
+    return load_adm(path, config.network.unet())
 
 
 def build_prior_trainer(config: PriorRunConfig, device: torch.device) -> PriorTrainer:

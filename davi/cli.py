@@ -20,6 +20,11 @@ def run_main(main: Callable[[], int | None]) -> None:
     except (InputError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
+    except OSError as error:
+        if error.filename is None:  # not about a file: a bug, to be seen whole
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
     except KeyboardInterrupt:
         sys.exit("interrupted")
     sys.exit(code or 0)
@@ -27,7 +32,9 @@ def run_main(main: Callable[[], int | None]) -> None:
 
 def config_parser(description: str) -> argparse.ArgumentParser:
     """Returns a parser with what every script that reads a config takes."""
-    parser = argparse.ArgumentParser(description=description)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file of the run")
     parser.add_argument(
         "--set",
@@ -67,6 +74,6 @@ def positive_int(text: str) -> int:
 def image_size(text: str) -> tuple[int, int]:
     """Argument type: HxW, for example 256x384."""
     height, _, width = text.partition("x")
-    if not (height.isdigit() and width.isdigit()):
+    if not (height.isdigit() and width.isdigit()) or "0" in (height, width):
         raise argparse.ArgumentTypeError(f"{text}: write it as HxW, for example 256x384")
     return int(height), int(width)

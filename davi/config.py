@@ -4,14 +4,24 @@
 work, which know nothing of configurations.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import torch
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
-from guided_diffusion.presets import PRESETS, UNetConfig
+from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
 
 ScheduleName = Literal["linear", "quadratic"]
-Precision = Literal["fp32", "bf16", "fp16"]
+MAX_SIGMA = 2.0  # the whole range of an image; larger numbers are on another scale
+TrainPrecision = Literal["fp32", "bf16"]  # fp16 gradients would need loss scaling
 
 
 class Section(BaseModel):
@@ -24,19 +34,32 @@ class NetworkConfig(Section):
     """The ADM architecture: a preset, of which any size may be changed."""
 
     preset: Literal[tuple(PRESETS)] = "ffhq_256"
-    image_size: int | None = None
-    model_channels: int | None = None
-    num_res_blocks: int | None = None
-    attention_resolutions: tuple[int, ...] | None = None
-    channel_mult: tuple[int, ...] | None = None
-    out_channels: int | None = None
-    num_head_channels: int | None = None
+    image_size: PositiveInt | None = None
+    model_channels: PositiveInt | None = None
+    num_res_blocks: PositiveInt | None = None
+    attention_resolutions: tuple[PositiveInt, ...] | None = None  # downsampling factors
+    channel_mult: tuple[PositiveInt, ...] | None = Field(None, min_length=1)
+    out_channels: PositiveInt | None = None
+    num_head_channels: PositiveInt | None = None
     use_checkpoint: bool | None = None
 
     def unet(self) -> UNetConfig:
         """Returns the preset with the changes applied."""
         changes = self.model_dump(exclude={"preset"}, exclude_none=True)
         return UNetConfig(**{**vars(PRESETS[self.preset]), **changes})
+
+    @model_validator(mode="after")
+    def _can_be_built(self) -> "NetworkConfig":
+        unet = self.unet()
+        with torch.device("meta"):
+            create_unet(unet)  # its errors name what does not fit
+        if unet.image_size % unet.downsampling:
+            raise ValueError(f"image_size={unet.image_size} is no multiple of {unet.downsampling}")
+        if unet.out_channels < unet.in_channels:
+            raise ValueError(
+                f"out_channels={unet.out_channels}: at least {unet.in_channels} needed"
+            )
+        return self
 
 
 class DataConfig(Section):
@@ -58,7 +81,7 @@ class LoopConfig(Section):
     cooldown_iterations: int = Field(0, ge=0)  # and falls to 0 at the end; paper: none
     weight_decay: float = Field(0.01, ge=0)  # torch's AdamW default, as in the release
     ema_decay: float = Field(0.9999, ge=0, lt=1)  # release
-    precision: Precision = "fp32"
+    precision: TrainPrecision = "fp32"
     num_validation_images: int = Field(8, gt=0)
     log_every: int = Field(10, gt=0)
     validate_every: int = Field(1000, gt=0)
@@ -134,19 +157,28 @@ OperatorConfig = Annotated[
 
 
 class GaussianNoiseConfig(Section):
-    """Additive white noise; standard deviations on the [-1, 1] scale."""
+    """Additive white noise."""
 
     name: Literal["gaussian"]
-    sigma: float | None = Field(None, ge=0)
-    sigma_range: tuple[float, float] | None = None  # drawn per image, Table 3
+    # Standard deviation on the [-1, 1] scale; [low, high] is drawn from per image (Table 3).
+    sigma: float | tuple[float, float]
 
-    @model_validator(mode="after")
-    def _one_of_two(self) -> "GaussianNoiseConfig":
-        if (self.sigma is None) == (self.sigma_range is None):
-            raise ValueError("give either sigma or sigma_range")
-        if self.sigma_range and not 0 <= self.sigma_range[0] <= self.sigma_range[1]:
-            raise ValueError("sigma_range must be two numbers, 0 <= low <= high")
-        return self
+    @field_validator("sigma", mode="before")
+    @classmethod
+    def _is_a_deviation_or_a_range(cls, value: Any) -> Any:
+        bounds = value if isinstance(value, (list, tuple)) and len(value) == 2 else [value, value]
+        numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in bounds)
+        if not numbers or not 0 <= bounds[0] <= bounds[1] <= MAX_SIGMA:
+            raise ValueError(
+                "a standard deviation on the [-1, 1] scale is needed, or a range [low, high] of "
+                f"them, between 0 and {MAX_SIGMA}"
+            )
+        return value
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and the largest standard deviation."""
+        return self.sigma if isinstance(self.sigma, tuple) else (self.sigma, self.sigma)
 
 
 class PoissonNoiseConfig(Section):
@@ -172,7 +204,7 @@ class BridgeConfig(Section):
     mixing: Literal["linear", "quadratic", "symmetric"] = "linear"  # which betas give sigma_a
     perturbation: Literal["monotone", "constant"] = "monotone"
     time: Literal["beta", "uniform", "end"] = "beta"  # p(a); end: a = 1 always, no bridge
-    beta_shape: tuple[float, float] = (3.0, 1.0)  # supplement C.1
+    beta_shape: tuple[PositiveFloat, PositiveFloat] = (3.0, 1.0)  # supplement C.1
     extra_noise: bool = False  # sigma_a (1 - sigma_a) z of Eq. 14
 
 

@@ -47,7 +47,10 @@ def load_config(path: str | Path, model: type[Config], overrides: Sequence[str] 
         key, equals, text = override.partition("=")
         if not key or not equals:
             raise InputError(f"--set {override}: write it as section.key=value")
-        values = _merge(values, _nested(key.split("."), _parse(text, f"--set {key}")))
+        value = _parse(text, f"--set {key}")
+        if isinstance(value, str) and text[0] not in "'\"":
+            value = text  # YAML would take " #" in a path for a comment
+        values = _merge(values, _nested(key.split("."), value))
     return parse_config(values, model, str(path))
 
 

@@ -32,7 +32,7 @@ class ImageFolder(Dataset):
     """
 
     def __init__(self, root: Path, image_size: int) -> None:
-        self.root = root
+        self.folder = root
         self.image_size = image_size
         self.paths = list_files(root)
 
@@ -53,7 +53,7 @@ class ImageFolder(Dataset):
 
     def source(self, index: int) -> Path:
         """Returns the file of image `index`."""
-        return self.root / self.paths[index]
+        return self.folder / self.paths[index]
 
     def sha256(self, index: int) -> str:
         """Returns the hash of the file of image `index`."""

@@ -57,7 +57,7 @@ def degrade_images(
         "seed": seed,
         "baselines": baselines,
     }
-    ledger, report = Ledger(output, settings), FolderReport()
+    ledger, report = Ledger(output, settings, images.folder), FolderReport()
     uses = Counter(images.name(index) for index in range(len(images)))
     for index in tqdm(range(len(images)), desc="degrading", unit="image"):
         name, source = images.name(index), images.source(index)
@@ -65,7 +65,7 @@ def degrade_images(
             if uses[name] > 1:
                 raise InputError(f"{source}: another file has the same name but for the suffix")
             sha256 = images.sha256(index)
-            if ledger.is_done(name, sha256):
+            if ledger.is_done(name, sha256, [output / MEASUREMENT_FOLDER / f"{name}.npy"]):
                 report.skipped += 1
                 continue
             x0 = images[index]
@@ -94,6 +94,7 @@ def _degrade(
 
 
 def _write(pictures: dict[str, Tensor], output: Path, name: str) -> None:
+    """Writes the pictures and, last, the exact measurement."""
     for folder, picture in pictures.items():
         path = output / folder / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,9 @@
 """Exponential moving average of the weights, with a warm-up so that short runs profit, too."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 
 def ema_decay_at(decay: float, num_updates: int) -> float:
@@ -14,16 +15,31 @@ def ema_decay_at(decay: float, num_updates: int) -> float:
     return min(decay, (1 + num_updates) / (10 + num_updates))
 
 
-def make_ema(network: nn.Module, decay: float) -> AveragedModel:
-    """Returns the average of a network's weights; call `update_parameters(network)` after a step.
+class Ema(nn.Module):
+    """The average of a network's weights; keys of its state are those of torch's AveragedModel.
 
-    The averaged network is its `.module`.
+    (AveragedModel itself waits for the GPU at every update, to read its counter.)
+
+    Args:
+        network: on its device; its present weights begin the average.
+        decay: after the warm-up.
+
+    Attributes:
+        module: the averaged network.
     """
 
-    def update(averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor) -> None:
-        # num_averaged lives on the CPU, so this float() waits for no device.
-        weight = 1 - ema_decay_at(decay, int(num_averaged))
-        torch._foreach_lerp_(averaged, current, weight)
+    n_averaged: Tensor
 
-    average = AveragedModel(network, multi_avg_fn=update)
-    return average.requires_grad_(False).eval()
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(network).requires_grad_(False).eval()
+        self.decay = decay
+        self.register_buffer("n_averaged", torch.tensor(0))  # stays on the CPU
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Takes the network's weights into the average."""
+        weight = 1 - ema_decay_at(self.decay, int(self.n_averaged))
+        averaged, current = list(self.module.parameters()), list(network.parameters())
+        torch._foreach_lerp_(averaged, current, weight)
+        self.n_averaged += 1

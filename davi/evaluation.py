@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from davi.errors import InputError
 from davi.files import atomic_path, write_text
-from davi.images import list_files, load_image
-from davi.metrics import frechet_distance, psnr, ssim
+from davi.images import list_files, load_image, open_image
+from davi.metrics import SSIM_WINDOW, frechet_distance, psnr, ssim
 from davi.perceptual import InceptionFeatures, Lpips
 
 METRICS = ("psnr", "ssim", "lpips", "fid")
@@ -100,7 +100,8 @@ def pair_by_name(reference: Path, restored: Path) -> dict[str, tuple[Path, Path]
     """Returns {name: (reference file, restored file)}; a name is a path without suffix.
 
     Raises:
-        InputError: a folder is missing or empty, or files have no partner; they are listed.
+        InputError: a folder is missing or empty, files have no partner, cannot be read, or differ
+            in size from their partner; they are listed.
     """
     truths, images = _by_name(reference), _by_name(restored)
     missing, superfluous = sorted(truths.keys() - images), sorted(images.keys() - truths)
@@ -109,7 +110,25 @@ def pair_by_name(reference: Path, restored: Path) -> dict[str, tuple[Path, Path]
             f"the folders do not match: {_listed(missing)} only in {reference}, "
             f"{_listed(superfluous)} only in {restored}"
         )
-    return {name: (truths[name], images[name]) for name in sorted(truths)}
+    pairs = {name: (truths[name], images[name]) for name in sorted(truths)}
+    problems = [problem for name, paths in pairs.items() if (problem := _problem(name, *paths))]
+    if problems:
+        raise InputError(f"{len(problems)} pairs cannot be compared: " + "; ".join(problems))
+    return pairs
+
+
+def _problem(name: str, truth: Path, image: Path) -> str | None:
+    """What keeps two files from being compared."""
+    try:
+        sizes = [open_image(path).size for path in (truth, image)]
+    except InputError as error:
+        return str(error)
+    if sizes[0] != sizes[1]:
+        shown = " and ".join(f"{height}x{width}" for width, height in sizes)
+        return f"{name}: reference and restored image differ in size ({shown})"
+    if min(sizes[0]) < SSIM_WINDOW:
+        return f"{name}: smaller than {SSIM_WINDOW}x{SSIM_WINDOW} pixels"
+    return None
 
 
 def evaluate_folders(
@@ -135,23 +154,23 @@ def evaluate_folders(
     pairs = pair_by_name(reference, restored)
     result = Evaluation()
     scores, fid = _build_metrics(metrics, device, lpips_net, result)
-    problems = []
+    if fid is not None and len(pairs) == 1:
+        result.notes.append("FID is left out: it needs at least 2 images")
+        fid = None
+    if not scores and fid is None:
+        raise InputError("none of the metrics can be computed: " + "; ".join(result.notes))
     for name, paths in tqdm(pairs.items(), desc="evaluating", unit="image"):
-        try:
-            truth, image = _load_pair(name, *paths)
-        except InputError as error:
-            problems.append(str(error))
-            continue
-        values = {metric: score(image, truth).item() for metric, score in scores.items()}
-        result.per_image[name] = values
+        truth, image = (load_image(path)[None] for path in paths)
+        result.per_image[name] = {
+            metric: score(image, truth).item() for metric, score in scores.items()
+        }
         if fid is not None:
             fid.add(truth, image)
-    if problems:
-        raise InputError(f"{len(problems)} pairs cannot be compared: {'; '.join(problems[:10])}")
     for metric in scores:
         result.summary[metric] = _mean([values[metric] for values in result.per_image.values()])
     if fid is not None:
         result.summary["fid"] = {"mean": fid.value(), "standard_error": math.nan}
+        result.protocols.append(fid.protocol)
         if len(pairs) < FEW_IMAGES:
             result.notes.append(
                 f"FID of {len(pairs)} images is biased upwards (fewer than {FEW_IMAGES}): compare "
@@ -181,19 +200,9 @@ def _build_metrics(
     try:
         if "fid" in metrics:
             fid = Fid(device)
-            result.protocols.append(fid.protocol)
     except InputError as error:
         result.notes.append(f"FID is left out: {error}")
     return scores, fid
-
-
-def _load_pair(name: str, truth_path: Path, image_path: Path) -> tuple[Tensor, Tensor]:
-    """Both images of a pair as (1, 3, H, W)."""
-    truth, image = load_image(truth_path)[None], load_image(image_path)[None]
-    if truth.shape != image.shape:
-        sizes = " and ".join(f"{x.shape[2]}x{x.shape[3]}" for x in (truth, image))
-        raise InputError(f"{name}: reference and restored image differ in size ({sizes})")
-    return truth, image
 
 
 def _mean(values: list[float]) -> dict[str, float]:
@@ -213,6 +222,5 @@ def _by_name(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _listed(names: list[str], most: int = 5) -> str:
-    text = ", ".join(names[:most]) + (", ..." if len(names) > most else "")
-    return f"{len(names)} images" + (f" ({text})" if names else "")
+def _listed(names: list[str]) -> str:
+    return f"{len(names)} images" + (f" ({', '.join(names)})" if names else "")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from davi.errors import InputError
@@ -38,12 +38,20 @@ def list_files(root: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[P
     return found
 
 
-def _walk(folder: Path) -> Iterator[Path]:
-    for entry in os.scandir(folder):
+def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
+    """Files below a folder; links are followed, but not back to a folder above."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+    for entry in entries:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _walk(Path(entry.path))
+            yield from _walk(Path(entry.path), (*above, real))
         elif entry.is_file():
             yield Path(entry.path)
 
@@ -60,25 +68,32 @@ def open_image(path: Path) -> Image.Image:
         with Image.open(path) as handle:
             image = ImageOps.exif_transpose(handle)
             image.load()
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # damaged bytes make the decoders raise whatever they spell
         raise InputError(f"{path}: not a readable image ({error})") from error
+    if image.mode in _SIXTEEN_BIT_MODES:
+        return _sixteen_bit(image, path)
     if image.mode in ("P", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
     if image.mode in ("RGBA", "LA", "La", "RGBa"):
         if image.getchannel("A").getextrema()[0] < 255:
             raise InputError(f"{path}: has transparent pixels; flatten it onto a background first")
         image = image.convert("L" if image.mode.startswith("L") else "RGB")
-    if image.mode in _SIXTEEN_BIT_MODES:
-        image = image.convert("I")
-        if not 0 <= image.getextrema()[0] <= image.getextrema()[1] <= 65535:
-            raise InputError(f"{path}: integers outside 0..65535; save it as 8- or 16-bit")
-        return image
     if image.mode == "1":
         return image.convert("L")
     if image.mode in ("CMYK", "YCbCr", "HSV", "LAB"):
         return image.convert("RGB")
     if image.mode not in ("L", "RGB"):
         raise InputError(f"{path}: image mode {image.mode} is not supported; save it as 8-bit RGB")
+    return image
+
+
+def _sixteen_bit(image: Image.Image, path: Path) -> Image.Image:
+    if "transparency" in image.info:
+        raise InputError(f"{path}: has a transparent colour; flatten it onto a background first")
+    image = image.convert("I")
+    lowest, highest = image.getextrema()
+    if lowest < 0 or highest > 65535:
+        raise InputError(f"{path}: integers outside 0..65535; save it as 8- or 16-bit")
     return image
 
 

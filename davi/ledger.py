@@ -6,6 +6,7 @@ no folder holds results of two kinds.
 """
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,30 +23,35 @@ class Ledger:
     Args:
         folder: the output folder.
         settings: whatever determines the results, as plain JSON values.
+        source: the folder that is worked through, if it is one.
 
     Raises:
-        InputError: the folder is not writable, holds something else, or was written with other
-            settings.
+        InputError: the folder is not writable, holds something else, was written with other
+            settings, or lies inside the source, where results would become input.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: dict[str, Any], source: Path | None = None) -> None:
+        if source is not None and folder.resolve().is_relative_to(source.resolve()):
+            raise InputError(f"{folder}: lies inside the input {source}; choose another --output")
         self.folder = folder
         self.path = folder / MANIFEST
         self._done: dict[str, str] = {}
-        if self.path.exists():
-            self._read(json.loads(json.dumps(settings)))
-        elif folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(folder.iterdir()) and not self.path.exists():
             raise InputError(
                 f"{folder}: is not empty and holds no {MANIFEST}; choose a new or empty folder, so "
                 "that nothing of yours is overwritten"
             )
+        make_folder(folder)
+        if self.path.exists():
+            self._read(json.loads(json.dumps(settings)))
         else:
-            make_folder(folder)
             self._append(settings)
 
     def _read(self, settings: dict[str, Any]) -> None:
-        lines = self.path.read_text(encoding="utf-8").splitlines()
-        entries = [entry for entry in map(_parse, lines) if entry is not None]
+        text = self.path.read_text(encoding="utf-8")
+        if not text.endswith("\n"):  # a crash cut the last line off; the next begins a new one
+            self._append_text("\n")
+        entries = [entry for entry in map(_parse, text.splitlines()) if entry is not None]
         before = entries[0] if entries else {}
         differing = [
             f"{key}: {before.get(key)!r} -> {settings.get(key)!r}"
@@ -59,9 +65,9 @@ class Ledger:
             )
         self._done = {entry["name"]: entry["sha256"] for entry in entries[1:]}
 
-    def is_done(self, name: str, sha256: str) -> bool:
-        """Returns whether a file of this name and content has been finished."""
-        return self._done.get(name) == sha256
+    def is_done(self, name: str, sha256: str, results: Iterable[Path]) -> bool:
+        """Returns whether a file of this name and content is finished, its results in place."""
+        return self._done.get(name) == sha256 and all(path.exists() for path in results)
 
     def record(self, name: str, source: Path, sha256: str) -> None:
         """Notes that a file is finished; to be called after its results are on disk."""
@@ -69,16 +75,28 @@ class Ledger:
         self._append({"name": name, "source": str(source), "sha256": sha256})
 
     def _append(self, entry: dict[str, Any]) -> None:
+        self._append_text(json.dumps(entry) + "\n")
+
+    def _append_text(self, text: str) -> None:
         with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
+            stream.write(text)
 
 
 def _parse(line: str) -> dict[str, Any] | None:
-    """The entry of a line; None for a line cut off by a crash."""
+    """The entry of a line; None for an empty line or one cut off by a crash."""
     try:
         return json.loads(line)
     except json.JSONDecodeError:
         return None
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """Returns the settings an output folder was written with; {} if it is none or damaged."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return {}
+    with open(path, encoding="utf-8", errors="replace") as stream:
+        return _parse(stream.readline()) or {}
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Measurements on disk: exact `.npy` arrays, or ordinary image files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,9 +9,11 @@ from torch import Tensor
 
 from davi.errors import InputError
 from davi.images import IMAGE_SUFFIXES, list_files, load_image
+from davi.ledger import read_settings
 
 MEASUREMENT_SUFFIXES = (".npy", *IMAGE_SUFFIXES)
 MEASUREMENT_FOLDER = "measurement"  # where scripts/degrade.py puts them
+LARGEST_VALUE = 10.0  # of a believable measurement, noise included; 0..255 is another scale
 
 
 def find_measurements(source: Path) -> tuple[dict[str, Path], list[tuple[Path, str]]]:
@@ -18,7 +21,6 @@ def find_measurements(source: Path) -> tuple[dict[str, Path], list[tuple[Path, s
 
     A name is the relative path without suffix. Where a `.npy` has an image of the same name
     beside it, the image is its preview and is passed over; two images of one name are refused.
-    The output folder of scripts/degrade.py stands for its measurements.
 
     Raises:
         InputError: missing or empty folder, or a file of another kind.
@@ -27,8 +29,6 @@ def find_measurements(source: Path) -> tuple[dict[str, Path], list[tuple[Path, s
         if source.suffix.lower() not in MEASUREMENT_SUFFIXES:
             raise InputError(f"{source}: not one of {', '.join(MEASUREMENT_SUFFIXES)}")
         return {source.stem: source}, []
-    if (source / MEASUREMENT_FOLDER).is_dir() and (source / "manifest.jsonl").is_file():
-        source = source / MEASUREMENT_FOLDER
     groups: dict[str, list[Path]] = {}
     for path in list_files(source, MEASUREMENT_SUFFIXES):
         groups.setdefault(path.with_suffix("").as_posix(), []).append(source / path)
@@ -42,6 +42,32 @@ def find_measurements(source: Path) -> tuple[dict[str, Path], list[tuple[Path, s
             reason = f"its result would have the same name as that of another file ({others})"
             refused += [(path, reason) for path in paths]
     return chosen, refused
+
+
+def measurement_folder(source: Path) -> tuple[Path, dict[str, Any]]:
+    """Returns where the measurements are, and what scripts/degrade.py noted about them.
+
+    The output folder of degrade.py stands for the measurements in it; elsewhere nothing is known
+    and {} is returned.
+    """
+    if source.name == MEASUREMENT_FOLDER and (settings := read_settings(source.parent)):
+        return source, settings
+    settings = read_settings(source)
+    return (source / MEASUREMENT_FOLDER, settings) if "operator" in settings else (source, {})
+
+
+def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
+    """Returns a bool mask (H, W) from an image: white is kept, black is missing.
+
+    Raises:
+        InputError: unreadable, or of another size.
+    """
+    mask = load_image(path, channels=1)[0] > 0
+    if tuple(mask.shape) != size:
+        raise InputError(
+            f"{path}: mask of {mask.shape[0]}x{mask.shape[1]}, images are {size[0]}x{size[1]}"
+        )
+    return mask
 
 
 def read_measurement(path: Path, shape: tuple[int, int, int]) -> Tensor:
@@ -61,7 +87,7 @@ def read_measurement(path: Path, shape: tuple[int, int, int]) -> Tensor:
 def _read_array(path: Path) -> Tensor:
     try:
         array = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    except Exception as error:  # damaged bytes make the decoder raise whatever they spell
         raise InputError(f"{path}: not a readable .npy array ({error})") from error
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise InputError(f"{path}: not an array of real numbers")
@@ -69,6 +95,10 @@ def _read_array(path: Path) -> Tensor:
         raise InputError(f"{path}: integers; store float values on the [-1, 1] scale")
     if not np.isfinite(array).all():
         raise InputError(f"{path}: holds NaN or infinity")
+    if array.size and np.abs(array).max() > LARGEST_VALUE:
+        raise InputError(
+            f"{path}: values up to {np.abs(array).max():.4g}; measurements are on the [-1, 1] scale"
+        )
     if array.ndim == 4 and len(array) == 1:
         array = array[0]
     if array.ndim == 2:

@@ -6,6 +6,7 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 
 DATA_RANGE = 2.0  # of images in [-1, 1]
+SSIM_WINDOW = 11  # side in pixels of the Gaussian window of sigma 1.5
 
 
 def psnr(x: Tensor, reference: Tensor) -> Tensor:
@@ -26,7 +27,7 @@ def ssim(x: Tensor, reference: Tensor) -> Tensor:
     channels.
 
     Args:
-        x: (B, C, H, W), sides of at least 11, clipped to [-1, 1].
+        x: (B, C, H, W), sides of at least `SSIM_WINDOW`, clipped to [-1, 1].
         reference: shape as x, in [-1, 1].
     """
     pairs = zip(_numpy(x.clamp(-1, 1)), _numpy(reference), strict=True)

@@ -84,6 +84,7 @@ class PhotoCrops(torch.utils.data.Dataset):
         if split not in SPLITS:
             raise InputError(f"photos:{split}: unknown split, choose from {', '.join(SPLITS)}")
         self.image_size = image_size
+        self.folder = None  # the photographs lie in installed packages
         self.crops = [
             Crop(photo, reduction, top, left)
             for photo in SPLITS[split]

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from davi.ddim import ddim_sample
-from davi.ema import make_ema
+from davi.ema import Ema
 from davi.learning_rate import RateShape
 from davi.panel import image_grid
 from davi.runtime import draw_each, keyed_rng, normal_each
@@ -45,7 +45,7 @@ class PriorTrainer:
         validation: Tensor,
     ) -> None:
         self.model = ScoreModel(network, schedule, precision)
-        self.ema = make_ema(network, ema_decay)
+        self.ema = Ema(network, ema_decay)
         self.averaged_model = ScoreModel(self.ema.module, schedule, precision)
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=learning_rate, weight_decay=weight_decay
@@ -64,7 +64,7 @@ class PriorTrainer:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        self.ema.update_parameters(self.model.network)
+        self.ema.update(self.model.network)
         return {"loss": loss.detach()}
 
     def _loss(self, model: ScoreModel, x0: Tensor, key: tuple) -> Tensor:

@@ -1,6 +1,5 @@
 """A trained generator, ready to restore: `davi.load(path).restore(y)`."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -90,7 +89,7 @@ class Restorer:
             names: one per measurement; by default "0", "1", ...
 
         Raises:
-            InputError: wrong shape, or not finite.
+            InputError: wrong shape, or not finite; or the result is not finite.
         """
         names = [str(index) for index in range(len(y))] if names is None else names
         if y.shape[1:] != self.measurement_shape:
@@ -105,10 +104,17 @@ class Restorer:
         y_image = lift(y, self.image_shape)
         samples = []
         for number in range(num_samples):
-            rngs = [keyed_rng(self.device, seed, "restore", name, number) for name in names]
-            z = normal_each(self.image_shape, rngs)
+            # Drawn on the CPU: the same noise on every device.
+            rngs = [keyed_rng("cpu", seed, "restore", name, number) for name in names]
+            z = normal_each(self.image_shape, rngs).to(self.device)
             samples.append(self._sample(y_image, z).clamp(-1, 1).cpu())
-        return torch.stack(samples)
+        samples = torch.stack(samples)
+        if not torch.isfinite(samples).all():
+            raise InputError(
+                "the network returned NaN or infinity: its training diverged, or its activations "
+                f"overflow in {self.generator.precision}"
+            )
+        return samples
 
     def _sample(self, y_image: Tensor, z: Tensor) -> Tensor:
         """Algorithm 2 for a batch; on a CPU image by image.
@@ -141,11 +147,9 @@ def load(
     """
     path = weights_file(Path(path))
     if path.suffix == ".safetensors":
-        header = read_header(path)
-        kind, values, weights = header.get("kind"), header.get("config"), read_weights(path)
-        values = json.loads(values) if values else None
+        (kind, values), weights = read_header(path), read_weights(path)
     else:
-        content = read_training_checkpoint(path)
+        content = read_training_checkpoint(path, mapped=True)
         kind, values = kind_of(content), content["config"]
         weights = averaged_weights(content, kind)
     if kind != GENERATOR:

@@ -13,7 +13,12 @@ from davi.errors import InputError
 from davi.files import sha256_of
 from davi.images import save_array, save_image
 from davi.ledger import FolderReport, Ledger
-from davi.measurement_files import find_measurements, read_measurement
+from davi.measurement_files import (
+    find_measurements,
+    measurement_folder,
+    read_mask,
+    read_measurement,
+)
 from davi.restorer import Restorer
 
 
@@ -33,6 +38,7 @@ def restore_folder(
     num_samples: int,
     batch_size: int,
     seed: int,
+    masks: Path | None = None,
     origin: dict[str, Any],
 ) -> FolderReport:
     """Restores every measurement of a folder (or one file) and returns what became of each.
@@ -49,16 +55,25 @@ def restore_folder(
         num_samples: posterior samples per measurement.
         batch_size: measurements per network evaluation; without influence on the results.
         seed: of the samples.
+        masks: inpainting only: one mask for all, or a folder with NAME.png for each.
         origin: what else determines the results, for the record.
 
     Raises:
-        InputError: one of the folders cannot be used.
+        InputError: one of the folders cannot be used, or the measurements are of another task.
     """
+    source, made_by = measurement_folder(source)
+    _check_task(restorer, source, made_by)
+    if masks is not None and restorer.task != "inpainting":
+        raise InputError(
+            f"{masks}: masks are for inpainting, this generator is for {restorer.task}"
+        )
     found, refused = find_measurements(source)
-    ledger = Ledger(output, {**origin, "num_samples": num_samples, "seed": seed})
+    settings = {**origin, "num_samples": num_samples, "seed": seed, "masks": masks and str(masks)}
+    ledger = Ledger(output, settings, source if source.is_dir() else None)
     report = FolderReport(failed=refused)
     with tqdm(total=len(found), desc="restoring", unit="image") as bar:
-        for batch in _batches(_readable(found, restorer, ledger, report, bar), batch_size):
+        readable = _readable(found, restorer, ledger, report, bar, num_samples, masks)
+        for batch in _batches(readable, batch_size):
             y, names = torch.stack([item.y for item in batch]), [item.name for item in batch]
             samples = restorer.restore(y, num_samples, seed, names)
             for item, own_samples in zip(batch, samples.unbind(dim=1), strict=True):
@@ -69,18 +84,39 @@ def restore_folder(
     return report
 
 
+def _check_task(restorer: Restorer, source: Path, made_by: dict[str, Any]) -> None:
+    """Refuses measurements of another task, and points out another operator or noise."""
+    if made_by.get("task", restorer.task) != restorer.task:
+        raise InputError(
+            f"{source}: measurements of {made_by['task']}, this generator is for {restorer.task}"
+        )
+    for key in ("operator", "noise"):
+        trained = getattr(restorer.config, key).model_dump(mode="json")
+        if made_by.get(key, trained) != trained:
+            print(f"note: {key} of the measurements is {made_by[key]}, of the training {trained}")
+
+
 def _readable(
-    found: dict[str, Path], restorer: Restorer, ledger: Ledger, report: FolderReport, bar: tqdm
+    found: dict[str, Path],
+    restorer: Restorer,
+    ledger: Ledger,
+    report: FolderReport,
+    bar: tqdm,
+    num_samples: int,
+    masks: Path | None,
 ) -> Iterator[_Item]:
     """Yields what is to be restored; counts what is done already, lists what cannot be read."""
     for name, path in found.items():
         try:
             sha256 = sha256_of(path)
-            if ledger.is_done(name, sha256):
+            if ledger.is_done(name, sha256, _results(ledger.folder, name, num_samples)):
                 report.skipped += 1
                 bar.update()
                 continue
             y = read_measurement(path, restorer.measurement_shape)
+            if masks is not None:
+                mask_path = masks / f"{name}.png" if masks.is_dir() else masks
+                y = y * read_mask(mask_path, restorer.image_shape[1:])
         except (InputError, OSError) as error:
             report.failed.append((path, str(error)))
             bar.update()
@@ -99,21 +135,27 @@ def _batches(items: Iterator[_Item], batch_size: int) -> Iterator[list[_Item]]:
         yield batch
 
 
+def _results(output: Path, name: str, num_samples: int) -> list[Path]:
+    """Where the samples of a measurement go."""
+    if num_samples == 1:
+        return [output / f"{name}.png"]
+    return [output / f"sample_{number:03d}" / f"{name}.png" for number in range(num_samples)]
+
+
 def _write(samples: Tensor, output: Path, name: str) -> None:
     """Writes the (N, C, H, W) samples of one measurement."""
+    for sample, path in zip(samples, _results(output, name, len(samples)), strict=True):
+        _save(sample, path)
     if len(samples) == 1:
-        _save(samples[0], output, name)
         return
-    for number, sample in enumerate(samples):
-        _save(sample, output / f"sample_{number:03d}", name)
-    _save(samples.mean(dim=0), output / "mean", name)
+    _save(samples.mean(dim=0), output / "mean" / f"{name}.png")
     std = samples.std(dim=0)
     brightness = std.mean(dim=0, keepdim=True)
-    _save(2 * brightness / brightness.max().clamp(min=1e-6) - 1, output / "std", name)
+    view = 2 * brightness / brightness.max().clamp(min=1e-6) - 1
+    _save(view, output / "std" / f"{name}.png")
     save_array(std, output / "std" / f"{name}.npy")
 
 
-def _save(image: Tensor, folder: Path, name: str) -> None:
-    path = folder / f"{name}.png"
+def _save(image: Tensor, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_image(image, path)

@@ -8,7 +8,9 @@ tensorboard/          the same curves and pictures, with speed
 """
 
 import hashlib
+import importlib.util
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ from davi.files import atomic_path, make_folder, write_text
 from davi.images import save_image, to_uint8
 from davi.weights import read_training_checkpoint
 
-# What may differ between the parts of one run without making it another run.
+INPUTS = "inputs.json"
+# What may differ between the parts of one run without making it another run. (Under a cool-down
+# num_iterations shapes the learning rate, and may not.)
 RESUMABLE_KEYS = (
     "train.num_iterations",
     "train.log_every",
@@ -41,37 +45,54 @@ class RunFolder:
     Args:
         path: the folder; created if needed. An existing one must hold the same run.
         config: the run's configuration.
+        inputs: {key of the configuration: SHA-256 of the file it names}.
 
     Raises:
         InputError: the folder is not writable, is in use for something else, or holds a run with
             another configuration; the differing keys are listed.
     """
 
-    def __init__(self, path: Path, config: Section) -> None:
+    def __init__(self, path: Path, config: Section, inputs: dict[str, str]) -> None:
         self.path = path
         self.config = config
         kept = path / "config.yaml"
+        if config.train.wandb_project is not None and importlib.util.find_spec("wandb") is None:
+            raise InputError("train.wandb_project is set: pip install 'davi[tracking]' first")
         if kept.exists():
             self._check_same_run(kept)
+            self._check_same_inputs(inputs)
         elif path.is_dir() and any(path.iterdir()):
             raise InputError(f"{path}: exists and holds no run; choose another --run-dir")
         make_folder(path / "checkpoints")
         make_folder(path / "panels")
         write_text(kept, to_yaml(config))
+        write_text(path / INPUTS, json.dumps(inputs, indent=2) + "\n")
         self._writer: SummaryWriter | None = None
+        self._purge_step: int | None = None
 
     def _check_same_run(self, kept: Path) -> None:
         before = flatten(load_config(kept, type(self.config)))
         now = flatten(self.config)
+        free = set(RESUMABLE_KEYS)
+        if self.config.train.cooldown_iterations:
+            free.remove("train.num_iterations")
         differing = [
             f"{key}: {before.get(key)} -> {now.get(key)}"
             for key in before | now
-            if before.get(key) != now.get(key) and key not in RESUMABLE_KEYS
+            if before.get(key) != now.get(key) and key not in free
         ]
         if differing:
             raise InputError(
                 f"{self.path}: holds a run with another configuration ({'; '.join(differing)}); "
                 "choose another --run-dir or undo the change"
+            )
+
+    def _check_same_inputs(self, inputs: dict[str, str]) -> None:
+        before = json.loads((self.path / INPUTS).read_text(encoding="utf-8"))
+        if changed := [key for key in before | inputs if before.get(key) != inputs.get(key)]:
+            raise InputError(
+                f"{self.path}: began with another content of the file of {', '.join(changed)}; put "
+                "the old file back or choose another --run-dir"
             )
 
     def checkpoints(self) -> list[Path]:
@@ -94,11 +115,11 @@ class RunFolder:
 
     def forget_after(self, iteration: int) -> None:
         """Drops the statistics of later iterations, which a resumed run will write again."""
+        self._purge_step = iteration + 1
         stats = self.path / "stats.jsonl"
         if stats.exists():
             lines = stats.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = [line for line in lines if json.loads(line)["iteration"] <= iteration]
-            write_text(stats, "".join(kept))
+            write_text(stats, "".join(line for line in lines if _iteration(line) <= iteration))
 
     def log(self, iteration: int, values: dict[str, float]) -> None:
         """Appends a line to the statistics and the curves."""
@@ -120,17 +141,14 @@ class RunFolder:
         if self._writer is None:
             if self.config.train.wandb_project is not None:
                 self._mirror(self.config.train.wandb_project)
-            self._writer = SummaryWriter(self.path / "tensorboard")
+            folder = self.path / "tensorboard"
+            self._writer = SummaryWriter(folder, purge_step=self._purge_step)
         return self._writer
 
     def _mirror(self, project: str) -> None:
         """Lets Weights & Biases follow the curves; a resumed run goes on under its old name."""
-        try:
-            import wandb
-        except ImportError as error:
-            raise InputError(
-                f"train.wandb_project={project}: not installed; pip install 'davi[tracking]'"
-            ) from error
+        import wandb
+
         wandb.init(
             project=project,
             name=self.path.name,
@@ -145,3 +163,11 @@ class RunFolder:
         """Flushes the curves."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _iteration(line: str) -> float:
+    """The iteration of a line of statistics; infinity for a line cut off by a crash."""
+    try:
+        return json.loads(line)["iteration"]
+    except json.JSONDecodeError:
+        return math.inf

@@ -7,6 +7,7 @@ number of processes.
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Callable
 
 import torch
@@ -25,10 +26,9 @@ def select_device(name: str = "auto") -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"device {name!r} is unknown: use auto, cpu, cuda or cuda:N") from error
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise InputError(f"device {name!r} is unknown: use auto, cpu, cuda or cuda:N")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"device {name!r} is not available: PyTorch sees {torch.cuda.device_count()} CUDA "

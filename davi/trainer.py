@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from davi.bridge import PosteriorBridge
-from davi.ema import make_ema
+from davi.ema import Ema
 from davi.generator import ImplicitGenerator
 from davi.learning_rate import RateShape
 from davi.losses import data_consistency, fake_score_loss, ikl_surrogate, l2_regulariser
@@ -75,7 +75,7 @@ class DaviTrainer:
         learning_rate, fake_score_learning_rate, weight_decay: of the two AdamW.
         rate_shape: of both learning rates over the run.
         ema_decay: of the averaged generator, which is the result.
-        validation: (B, C, H, W) images in [-1, 1] never trained on, or None.
+        validation: (B, C, H, W) images in [-1, 1] never trained on.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class DaviTrainer:
         self.schedule = schedule
         self.weights = weights
         self.seed = seed
-        self.ema = make_ema(generator, ema_decay)
+        self.ema = Ema(generator, ema_decay)
         self.generator_optimizer = torch.optim.AdamW(
             generator.parameters(), lr=learning_rate, weight_decay=weight_decay
         )
@@ -173,7 +173,7 @@ class DaviTrainer:
             + self.weights.reg * regulariser
         )
         _descend(self.generator_optimizer, total)
-        self.ema.update_parameters(self.generator)
+        self.ema.update(self.generator)
         return {
             "fake_score_loss": score_loss.detach(),
             "consistency": consistency.detach(),

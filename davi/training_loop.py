@@ -7,12 +7,14 @@ its iteration, so that a resumed run repeats the unbroken one.
 import time
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from davi.config import DataConfig, LoopConfig
 from davi.data import training_batches
+from davi.errors import InputError
 from davi.run_folder import RunFolder
 
 
@@ -61,13 +63,29 @@ def run_training(
             losses = learner.train_step(x0, iteration)
             done = iteration + 1
             bar.update()
-            if done % settings.log_every == 0 or done == last:
+            log_now, validate_now, save_now = (
+                done % every == 0 or done == last
+                for every in (settings.log_every, settings.validate_every, settings.save_every)
+            )
+            if log_now or save_now:
+                _require_finite(losses, done, run)
+            if log_now:
                 log.losses(done, losses)
-            if done % settings.validate_every == 0 or done == last:
+            if validate_now:
                 log.validation(done, *learner.validate())
-            if done % settings.save_every == 0 or done == last:
+            if save_now:
                 run.save(done, learner.state_dict(), settings.keep_checkpoints)
     run.close()
+
+
+def _require_finite(losses: dict[str, Tensor], done: int, run: RunFolder) -> None:
+    """Stops a diverged run before it writes a checkpoint."""
+    broken = [name for name, value in losses.items() if not torch.isfinite(value)]
+    if broken:
+        raise InputError(
+            f"{run.path}: {', '.join(broken)} not finite after iteration {done}; checkpoints up to "
+            "the last one are sound. Try a lower train.learning_rate in a new run"
+        )
 
 
 class _Log:
@@ -96,6 +114,7 @@ class _Log:
 def _resume(learner: Learner, run: RunFolder) -> int:
     state = run.load_newest()
     if state is None:
+        run.forget_after(0)
         return 0
     iteration = state.pop("iteration")
     state.pop("config")

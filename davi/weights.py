@@ -12,24 +12,24 @@ from torch import Tensor
 
 from davi.errors import InputError
 from davi.files import atomic_path
-from guided_diffusion.checkpoint import CheckpointError
+from guided_diffusion.checkpoint import CheckpointError, read_pt
 
 GENERATOR, PRIOR = "davi generator", "davi prior"
 EMA_PREFIXES = {GENERATOR: "module.network.", PRIOR: "module."}
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
-def read_training_checkpoint(path: Path) -> dict[str, Any]:
+def read_training_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
     """Returns the content of a file written during training, tensors on the CPU.
+
+    Args:
+        path: the file.
+        mapped: see `read_pt`; for readers that need one of the networks only.
 
     Raises:
         CheckpointError: not such a file, or damaged.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes make the unpickler raise whatever they spell
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: not a readable training checkpoint ({reason})") from error
+    content = read_pt(path, mapped)
     if not isinstance(content, dict) or not {"iteration", "config", "ema"} <= content.keys():
         raise CheckpointError(
             f"{path}: not a checkpoint of scripts/train.py or train_prior.py (no iteration, "
@@ -73,16 +73,17 @@ def save_weights(
         save_file(tensors, temporary, metadata=header)
 
 
-def read_header(path: Path) -> dict[str, str]:
-    """Returns the header of a safetensors file.
+def read_header(path: Path) -> tuple[str | None, dict | None]:
+    """Returns kind and configuration from the header of a safetensors file, None where absent.
 
     Raises:
         CheckpointError: damaged, or no safetensors file.
     """
     try:
         with safe_open(path, framework="pt") as stream:
-            return stream.metadata() or {}
-    except (SafetensorError, OSError) as error:
+            header = stream.metadata() or {}
+            return header.get("kind"), json.loads(header.get("config", "null"))
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path}: damaged or not a safetensors file ({error})") from error
 
 

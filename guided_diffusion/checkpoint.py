@@ -2,10 +2,13 @@
 
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,6 +22,33 @@ class CheckpointError(ValueError):
     """A weight file cannot be used; the message says what it is and what to do."""
 
 
+def read_pt(path: Path, mapped: bool = False) -> Any:
+    """Returns the content of a PyTorch file: tensors on the CPU, and plain containers.
+
+    Args:
+        path: the file.
+        mapped: leave the tensors in the file until they are used, which saves reading those that
+            are not.
+
+    Raises:
+        CheckpointError: missing or unreadable file, or a pickle that would run code.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such weight file (looked for {path.resolve()})")
+    mapped = mapped and zipfile.is_zipfile(path)  # files of old PyTorch versions cannot be
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; the error below says it all
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: not a plain PyTorch weight file (it is damaged, or a pickle that would run "
+            "code, which is refused); get the original file again"
+        ) from error
+    except Exception as error:  # damaged bytes make the unpickler raise whatever they spell
+        raise CheckpointError(f"{path}: damaged or not a weight file ({_reason(error)})") from error
+
+
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """Returns the state dict in a `.safetensors` or PyTorch file, on the CPU.
 
@@ -27,29 +57,28 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             anything but a flat state dict.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such weight file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; the error below says it all
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: not a plain PyTorch weight file (it is damaged, or a pickle that would run "
-            "code, which is refused); get the original file again"
-        ) from error
-    except Exception as error:  # damaged bytes make the unpickler raise whatever they spell
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path}: damaged or not a weight file ({reason})") from error
+    if path.suffix != ".safetensors":
+        content = read_pt(path, mapped=True)
+    elif not path.is_file():
+        raise CheckpointError(f"{path}: no such weight file (looked for {path.resolve()})")
+    else:
+        try:
+            content = load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(
+                f"{path}: damaged or not a weight file ({_reason(error)})"
+            ) from error
     if not isinstance(content, Mapping) or not all(
-        isinstance(value, Tensor) for value in content.values()
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     ):
         raise CheckpointError(
-            f"{path}: holds no flat state dict (key -> tensor), so it is no ADM weight file"
+            f"{path}: holds no flat state dict (name -> tensor), so it is no ADM weight file"
         )
     return dict(content)
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def load_adm(path: str | Path, preset: str | UNetConfig) -> UNetModel:
@@ -72,11 +101,13 @@ def unet_from_weights(weights: Mapping[str, Tensor], config: UNetConfig, where: 
     Raises:
         CheckpointError: they belong to another architecture; `where` names their origin.
     """
-    network = create_unet(config)
+    with torch.device("meta"):  # no time for an initialisation that is overwritten
+        network = create_unet(config)
     expected = network.state_dict()
     if _shapes(weights) != _shapes(expected):
         raise CheckpointError(f"{where}: {_explain_mismatch(weights, expected)}")
-    network.load_state_dict(weights)
+    own = {key: value.to(torch.float32, copy=True) for key, value in weights.items()}
+    network.load_state_dict(own, assign=True)
     return network.eval()
 
 

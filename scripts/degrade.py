@@ -21,7 +21,9 @@ def main() -> int:
     parser.add_argument(
         "--input", required=True, help="folder of clean images, or photos:held_out, photos:train"
     )
-    parser.add_argument("--output", type=Path, required=True, help="new folder")
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="a new folder, or to go on in"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
     parser.add_argument(
         "--baselines", action="store_true", help="also write lifted and pseudo_inverse images"

@@ -23,20 +23,32 @@ def metric_names(text: str) -> tuple[str, ...]:
 
 def main() -> None:
     """Parse, run, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--reference", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--restored", type=Path, required=True, metavar="DIR")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--reference", type=Path, required=True, metavar="DIR", help="true images")
     parser.add_argument(
-        "--metrics", type=metric_names, default=METRICS, help="default: psnr,ssim,lpips,fid"
+        "--restored", type=Path, required=True, metavar="DIR", help="images to judge"
+    )
+    parser.add_argument(
+        "--metrics",
+        type=metric_names,
+        default=METRICS,
+        help="comma-separated, default: psnr,ssim,lpips,fid",
     )
     parser.add_argument("--lpips-net", choices=["vgg", "alex"], default="vgg")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: RESTORED-eval")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation")
     add_device(parser)
     arguments = parser.parse_args()
     device = select_device(arguments.device)
-    output = arguments.output or arguments.restored.with_name(f"{arguments.restored.name}-eval")
-    if (output / "summary.json").exists():
-        raise InputError(f"{output}: holds an evaluation already; choose another --output")
+    restored = arguments.restored.resolve()
+    output = arguments.output or restored.with_name(f"{restored.name}-eval")
+    if (output / "summary.json").exists() and not arguments.overwrite:
+        raise InputError(
+            f"{output}: holds an evaluation already; add --overwrite or choose another --output"
+        )
+    make_folder(output)
     result = evaluate_folders(
         arguments.reference,
         arguments.restored,
@@ -44,8 +56,8 @@ def main() -> None:
         device=device,
         lpips_net=arguments.lpips_net,
     )
-    result.save(make_folder(output))
     print(result.table())
+    result.save(output)
     print(f"written to {output}/per_image.csv and {output}/summary.json")
 
 

@@ -18,14 +18,19 @@ from davi.weights import (
 
 def main() -> None:
     """Parse, read, write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", metavar="RUN_OR_FILE", type=Path, help="run folder or checkpoint")
     parser.add_argument("--output", type=Path, required=True, help="FILE.safetensors")
-    parser.add_argument("--dtype", choices=DTYPES, default="float16")
+    parser.add_argument("--dtype", choices=DTYPES, default="float16", help="of the weights")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     arguments = parser.parse_args()
     if arguments.output.suffix != ".safetensors":
         raise InputError(f"{arguments.output}: the name must end in .safetensors")
-    content = read_training_checkpoint(weights_file(arguments.run))
+    if arguments.output.exists() and not arguments.overwrite:
+        raise InputError(f"{arguments.output}: exists; add --overwrite or choose another name")
+    content = read_training_checkpoint(weights_file(arguments.run), mapped=True)
     kind = kind_of(content)
     make_folder(arguments.output.parent)
     save_weights(

@@ -1,8 +1,10 @@
 """Restore a folder of degraded images by Algorithm 2: one network evaluation per sample.
 
-Reads .npy (float, [-1, 1] scale), png, jpg, webp, tiff and bmp, nested folders included, and
-writes PNG files of the same names. A result depends on the file's content, its name and the seed
-only. Running the command again skips what is done. Exit code 1: some files could not be used.
+Reads .npy (float, [-1, 1] scale), png, jpg, webp, tiff and bmp, nested folders included, or the
+output folder of degrade.py, and writes PNG files of the same names. A result depends on the file's
+content, its name and the seed: bit for bit on a CPU, where images are evaluated one by one, and up
+to the rounding of its kernels on a GPU. Running the command again does what is missing. Exit code
+1: some files could not be used.
 """
 
 import argparse
@@ -16,9 +18,11 @@ from davi.restoring import restore_folder
 from davi.weights import weights_file
 
 
-def main() -> int:
-    """Parse, load, run."""
-    parser = argparse.ArgumentParser(description=__doc__)
+def parse_arguments() -> argparse.Namespace:
+    """Returns the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "--checkpoint",
         type=Path,
@@ -26,12 +30,29 @@ def main() -> int:
         metavar="RUN_OR_FILE",
         help="run folder, training checkpoint or .safetensors",
     )
-    parser.add_argument("--input", type=Path, required=True, metavar="DIR_OR_FILE")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--num-samples", type=positive_int, default=1, help="per measurement")
-    parser.add_argument("--batch-size", type=positive_int, default=8)
-    parser.add_argument("--precision", choices=["fp32", "bf16", "fp16"], default="fp32")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--input", type=Path, required=True, metavar="DIR_OR_FILE", help="measurements"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="a new folder, or to go on in"
+    )
+    parser.add_argument(
+        "--num-samples",
+        type=positive_int,
+        default=1,
+        help="per measurement; several come with mean and standard deviation (default 1)",
+    )
+    parser.add_argument("--batch-size", type=positive_int, default=8, help="on a GPU (default 8)")
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="of the network"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the samples (default 0)")
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        metavar="DIR_OR_FILE",
+        help="inpainting: white where a pixel is known; one mask, or NAME.png for every image",
+    )
     parser.add_argument(
         "--size",
         type=image_size,
@@ -39,7 +60,12 @@ def main() -> int:
         help="size of the restored images, if not the trained one",
     )
     add_device(parser)
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Parse, load, run."""
+    arguments = parse_arguments()
     path = weights_file(arguments.checkpoint)
     restorer = load(path, arguments.device, arguments.precision, arguments.size)
     start = time.perf_counter()
@@ -50,6 +76,7 @@ def main() -> int:
         num_samples=arguments.num_samples,
         batch_size=arguments.batch_size,
         seed=arguments.seed,
+        masks=arguments.mask,
         origin={
             "task": restorer.task,
             "weights_sha256": sha256_of(path),

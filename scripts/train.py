@@ -5,7 +5,7 @@ The same command goes on where an interrupted run stopped.
 
 from pathlib import Path
 
-from davi.build_training import build_images, build_trainer
+from davi.build_training import build_images, build_trainer, input_hashes
 from davi.cli import add_device, config_parser, read_config, run_main
 from davi.config import RunConfig
 from davi.run_folder import RunFolder
@@ -23,7 +23,8 @@ def main() -> None:
     device = select_device(arguments.device)
     images = build_images(config, "train")
     trainer = build_trainer(config, device)
-    run = RunFolder(arguments.run_dir or Path("runs") / arguments.config.stem, config)
+    run_dir = arguments.run_dir or Path("runs") / arguments.config.stem
+    run = RunFolder(run_dir, config, input_hashes(config))
     run_training(trainer, images, run, seed=config.seed, data=config.data, settings=config.train)
 
 

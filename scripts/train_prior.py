@@ -23,7 +23,8 @@ def main() -> None:
     device = select_device(arguments.device)
     images = build_images(config, "train")
     trainer = build_prior_trainer(config, device)
-    run = RunFolder(arguments.run_dir or Path("runs") / arguments.config.stem, config)
+    run_dir = arguments.run_dir or Path("runs") / arguments.config.stem
+    run = RunFolder(run_dir, config, {})
     run_training(trainer, images, run, seed=config.seed, data=config.data, settings=config.train)
 
 

@@ -1,6 +1,8 @@
 """What `pip install .` puts into a site-packages folder."""
 
+import ast
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +21,37 @@ for package in (davi, davi.operators, guided_diffusion):
     print(pathlib.Path(package.__file__).parent)
 print(callable(davi.load))
 """
+
+
+IMPORT_NAMES = {  # of requirements that are imported under another name
+    "pyyaml": "yaml",
+    "pillow": "PIL",
+    "pytorch-fid": "pytorch_fid",
+    "scikit-image": "skimage",
+    "scikit-learn": "sklearn",
+}
+
+
+def test_every_imported_package_is_a_requirement() -> None:
+    setup = ast.parse((REPOSITORY / "setup.py").read_text())
+    call = next(
+        node
+        for node in ast.walk(setup)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "setup"
+    )
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+    requirements = {re.split("[<>=]", item.value)[0] for item in keywords["install_requires"].elts}
+    declared = {IMPORT_NAMES.get(name, name) for name in requirements}
+    imported = set()
+    for package in ("davi", "guided_diffusion", "scripts"):
+        for path in (REPOSITORY / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom):
+                    imported.add(node.module.split(".")[0])
+    own = {"davi", "guided_diffusion", "wandb"}  # wandb: the extra `tracking`
+    assert imported - own - set(sys.stdlib_module_names) <= declared
 
 
 @pytest.mark.slow

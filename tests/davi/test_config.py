@@ -91,6 +91,17 @@ def test_architecture_options_change_a_preset() -> None:
     assert (unet.model_channels, unet.channel_mult, unet.num_res_blocks) == (64, (1, 1), 1)
 
 
+def test_a_range_of_noise_is_written_in_the_place_of_a_number() -> None:
+    noise = load_config(TINY, RunConfig, ["noise.sigma=[0.01, 0.1]"]).noise
+    assert noise.bounds == (0.01, 0.1)
+    assert load_config(TINY, RunConfig, ["noise.sigma=0.3"]).noise.bounds == (0.3, 0.3)
+
+
+def test_a_path_may_hold_what_yaml_takes_for_a_comment() -> None:
+    assert load_config(TINY, RunConfig, ["data.train=my #1 photos"]).data.train == "my #1 photos"
+    assert load_config(TINY, RunConfig, ["data.train='quoted'"]).data.train == "quoted"
+
+
 def test_flatten_names_every_leaf() -> None:
     flat = flatten(load_config(TINY, RunConfig))
     assert flat["operator.name"] == "super_resolution"
@@ -106,10 +117,18 @@ BAD_VALUES = {
     "train.batch_size=1.5": r"train\.batch_size: .*integer",
     "train.learning_rate=.nan": r"train\.learning_rate: .*finite",
     "operator.name=deblur": "operator: .*'gaussian_blur'",
-    "noise.sigma=-1": r"noise\.sigma: .*greater than or equal to 0",
-    "noise.sigma_range=[0.1, 0.2]": "noise: give either sigma or sigma_range",
-    "noise.sigma=null": "noise: give either sigma or sigma_range",
-    "noise={sigma: null, sigma_range: [0.2, 0.1]}": "0 <= low <= high",
+    "noise.sigma=-1": r"noise\.sigma: a standard deviation on the \[-1, 1\] scale .*-1",
+    "noise.sigma=12.75": r"noise\.sigma: a standard deviation .* between 0 and 2",
+    "noise.sigma=[0.2, 0.1]": r"noise\.sigma: .*a range \[low, high\]",
+    "noise.sigma=loud": r"noise\.sigma: a standard deviation",
+    "noise={name: poisson, rate: 0}": r"noise\.rate: .*greater than 0",
+    "bridge.beta_shape=[0, 1]": r"bridge\.beta_shape\.0: .*greater than 0",
+    "network.image_size=17": "network: image_size=17 is no multiple of 2",
+    "network.image_size=-3": r"network\.image_size: .*greater than 0",
+    "network.model_channels=30": r"network: num_channels .*divisible by num_groups",
+    "network.num_head_channels=7": "network: .*heads",
+    "network.out_channels=2": "network: out_channels=2: at least 3",
+    "train.precision=fp16": r"train\.precision: .*'fp32' or 'bf16'",
     "operator={name: inpainting, mask: file}": "operator: path is needed for mask: file",
     "train=3": "train: .*3",
     "network.preset=big": r"network\.preset: .*'ffhq_256'",

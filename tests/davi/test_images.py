@@ -1,5 +1,6 @@
 """Image files of every kind a user may have, and tensors back to files."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,54 @@ def test_damaged_files_are_named(tmp_path: Path, damage: str) -> None:
     path.write_bytes({"text": b"no picture", "empty": b"", "truncated": content[:-200]}[damage])
     with pytest.raises(InputError, match=r"a\.png: not a readable image"):
         load_image(path)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's remarks on the damage
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif", "bmp"])
+def test_no_damage_escapes_as_another_error(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(COLOURS).save(path, exif=Image.Exif()) if suffix != "bmp" else Image.fromarray(
+        COLOURS
+    ).save(path)
+    content, random = path.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(content)
+        for position in random.integers(0, min(len(content), 200), 3):  # headers, mostly
+            damaged[position] = random.integers(256)
+        path.write_bytes(damaged)
+        try:
+            load_image(path)
+        except InputError as error:
+            refused += 1
+            assert f"a.{suffix}" in str(error)
+    assert refused > 20
+
+
+def test_a_decoder_that_raises_anything_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise struct.error("unpack requires a buffer of 2 bytes")
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(InputError, match="not a readable image"):
+        load_image(tmp_path / "a.jpg")
+
+
+def test_a_transparent_value_in_a_sixteen_bit_file_is_refused(tmp_path: Path) -> None:
+    values = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000
+    Image.fromarray(values).save(tmp_path / "a.png", transparency=5)
+    with pytest.raises(InputError, match="has a transparent colour"):
+        load_image(tmp_path / "a.png", 1)
+
+
+def test_links_back_to_a_folder_above_end_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/b.png").touch()
+    (tmp_path / "a/up").symlink_to(tmp_path)
+    (tmp_path / "c").symlink_to(tmp_path / "a")
+    assert [str(path) for path in list_files(tmp_path)] == ["a/b.png", "c/b.png"]
 
 
 def test_float_images_are_refused(tmp_path: Path) -> None:

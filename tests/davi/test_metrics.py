@@ -140,6 +140,19 @@ def test_different_sizes_and_damaged_files_are_listed_together(folders: tuple[Pa
     assert "b.png: not a readable image" in str(caught.value)
 
 
+def test_every_problem_is_listed(folders: tuple[Path, Path]) -> None:
+    for index in range(12):
+        save_image(torch.zeros(3, 24, 24), folders[0] / f"more_{index:02d}.png")
+    with pytest.raises(InputError, match=r"12 images \(more_00, .*more_11\) only in"):
+        evaluate_folders(*folders, ("psnr",), device=CPU)
+
+
+def test_images_too_small_for_ssim_are_named(tmp_path: Path) -> None:
+    save_image(torch.zeros(3, 10, 24), tmp_path / "a.png")
+    with pytest.raises(InputError, match="a: smaller than 11x11 pixels"):
+        evaluate_folders(tmp_path, tmp_path, ("psnr",), device=CPU)
+
+
 def test_two_references_of_one_name_are_refused(folders: tuple[Path, Path]) -> None:
     shutil.copy(folders[0] / "a.png", folders[0] / "a.jpg")
     with pytest.raises(InputError, match="two images are called a"):
@@ -169,6 +182,21 @@ def test_without_weights_the_rest_is_reported_and_the_files_are_named(
     assert "put vgg16-397923af.pth (528 MB" in text
     assert str(no_weights / "hub/checkpoints/vgg16-397923af.pth") in text
     assert str(no_weights / "hub/checkpoints/pt_inception-2015-12-05-6726825d.pth") in text
+
+
+def test_without_any_metric_there_is_no_evaluation(
+    folders: tuple[Path, Path], no_weights: Path
+) -> None:
+    with pytest.raises(InputError, match="none of the metrics can be computed: FID is left out"):
+        evaluate_folders(*folders, ("fid",), device=CPU)
+
+
+def test_fid_of_a_single_image_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(davi.evaluation, "Fid", lambda device: object())
+    save_image(torch.zeros(3, 24, 24), tmp_path / "a.png")
+    result = evaluate_folders(tmp_path, tmp_path, ("ssim", "fid"), device=CPU)
+    assert set(result.summary) == {"ssim"}
+    assert "FID is left out: it needs at least 2 images" in result.table()
 
 
 def test_weights_of_another_hash_are_not_unpickled(no_weights: Path) -> None:

@@ -264,11 +264,12 @@ def test_gives_the_same_on_a_gpu(name: str) -> None:
 
 @each_operator
 def test_is_built_fast_and_small_at_256(name: str) -> None:
-    start = time.process_time()
-    operator = OPERATORS[name]((3, 256, 256))
-    seconds = time.process_time() - start
-    # Far above what is measured (0.07 s on one core) and far below any dense construction.
-    assert seconds < 2
+    seconds = []
+    for _ in range(3):
+        start = time.process_time()
+        operator = OPERATORS[name]((3, 256, 256))
+        seconds.append(time.process_time() - start)
+    assert min(seconds) < 0.2  # on one core
     assert max(buffer.numel() for buffer in operator.buffers()) <= 3 * 256 * 256
 
 

@@ -1,5 +1,6 @@
 """What a run leaves on disk, and what it refuses to mix."""
 
+import importlib.util
 import sys
 import types
 from pathlib import Path
@@ -14,7 +15,7 @@ from tests.tiny import tiny_config
 
 
 def open_run(path: Path, prior: Path, *overrides: str) -> RunFolder:
-    return RunFolder(path, tiny_config(prior, *overrides))
+    return RunFolder(path, tiny_config(prior, *overrides), {"prior.checkpoint": "abc"})
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, tiny_prior: Path) -> None:
@@ -48,6 +49,7 @@ def test_weights_and_biases_mirrors_the_curves(
     calls = []
     fake = types.ModuleType("wandb")
     fake.init = lambda **arguments: calls.append(arguments)
+    fake.__spec__ = importlib.util.spec_from_loader("wandb", loader=None)
     monkeypatch.setitem(sys.modules, "wandb", fake)
     for _ in range(2):
         run = open_run(tmp_path / "run", tiny_prior, "train.wandb_project=restoration")
@@ -63,7 +65,50 @@ def test_weights_and_biases_mirrors_the_curves(
 def test_a_missing_wandb_is_named(
     tmp_path: Path, tiny_prior: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    run = open_run(tmp_path, tiny_prior, "train.wandb_project=restoration")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'davi\[tracking\]'"):
-        run.log(1, {"loss": 0.5})
+        open_run(tmp_path / "run", tiny_prior, "train.wandb_project=restoration")
+    assert not (tmp_path / "run").exists()
+
+
+def test_under_a_cool_down_a_longer_run_is_another_run(tmp_path: Path, tiny_prior: Path) -> None:
+    open_run(tmp_path, tiny_prior, "train.cooldown_iterations=2")
+    with pytest.raises(InputError, match=r"train\.num_iterations: 4 -> 8"):
+        open_run(tmp_path, tiny_prior, "train.cooldown_iterations=2", "train.num_iterations=8")
+
+
+def test_a_run_notices_another_prior_of_the_same_name(tmp_path: Path, tiny_prior: Path) -> None:
+    config = tiny_config(tiny_prior)
+    RunFolder(tmp_path, config, {"prior.checkpoint": "abc"})
+    with pytest.raises(InputError, match=r"another content of the file of prior\.checkpoint"):
+        RunFolder(tmp_path, config, {"prior.checkpoint": "def"})
+
+
+def test_a_line_of_statistics_cut_off_by_a_crash_is_dropped(
+    tmp_path: Path, tiny_prior: Path
+) -> None:
+    run = open_run(tmp_path, tiny_prior)
+    for iteration in (1, 2, 3):
+        run.log(iteration, {"loss": 0.5})
+    run.close()
+    stats = tmp_path / "stats.jsonl"
+    whole = stats.read_text()
+    stats.write_text(whole[:-10])
+    run.forget_after(3)
+    assert stats.read_text() == "".join(whole.splitlines(keepends=True)[:2])
+    run.forget_after(1)
+    assert stats.read_text() == whole.splitlines(keepends=True)[0]
+
+
+def test_curves_of_dropped_iterations_are_purged(tmp_path: Path, tiny_prior: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for last in (4, 5):
+        run = open_run(tmp_path, tiny_prior)
+        run.forget_after(2 if last == 5 else 0)
+        for iteration in range(3 if last == 5 else 1, last + 1):
+            run.log(iteration, {"loss": 0.5})
+        run.close()
+    curves = EventAccumulator(str(tmp_path / "tensorboard"))
+    curves.Reload()
+    assert [event.step for event in curves.Scalars("loss")] == [1, 2, 3, 4, 5]

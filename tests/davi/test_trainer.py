@@ -1,6 +1,7 @@
 """One step of Algorithm 1 against the same step written out, and what must not depend on what."""
 
 import copy
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from davi.build_training import build_trainer
 from davi.data import open_images
+from davi.errors import InputError
 from davi.learning_rate import RateShape
 from davi.measurement import lift
 from davi.run_folder import RunFolder
@@ -167,7 +170,7 @@ def test_the_learning_rate_rises_stays_and_falls(tiny_prior: Path) -> None:
 def run(folder: Path, prior: Path, *overrides: str) -> dict:
     """Trains as scripts/train.py does; returns the newest checkpoint."""
     config = tiny_config(prior, *overrides)
-    run_folder = RunFolder(folder, config)
+    run_folder = RunFolder(folder, config, {})
     run_training(
         tiny_trainer(prior, *overrides),
         open_images("photos:train", 16),
@@ -216,6 +219,77 @@ def test_statistics_after_the_last_checkpoint_are_written_anew(
     (tmp_path / "checkpoints/iteration_0000004.pt").unlink()  # as if killed before this save
     run(tmp_path, tiny_prior)
     assert (tmp_path / "stats.jsonl").read_text() == before
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(
+    tmp_path: Path, tiny_prior: Path
+) -> None:
+    run(tmp_path, tiny_prior)
+    before = (tmp_path / "stats.jsonl").read_text()
+    for path in (tmp_path / "checkpoints").iterdir():
+        path.unlink()
+    run(tmp_path, tiny_prior)
+    assert (tmp_path / "stats.jsonl").read_text() == before
+
+
+def test_a_diverged_run_stops_and_keeps_its_sound_checkpoints(
+    tmp_path: Path, tiny_prior: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = DaviTrainer.train_step
+
+    def diverge(self: DaviTrainer, x0: Tensor, iteration: int) -> dict[str, Tensor]:
+        losses = original(self, x0, iteration)
+        return losses if iteration < 2 else {**losses, "consistency": torch.tensor(torch.nan)}
+
+    monkeypatch.setattr(DaviTrainer, "train_step", diverge)
+    with pytest.raises(InputError, match="consistency not finite after iteration 4"):
+        run(tmp_path, tiny_prior)
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["iteration_0000002.pt"]
+    assert "NaN" not in (tmp_path / "stats.jsonl").read_text()
+
+
+def test_training_in_bf16_follows_fp32(tiny_prior: Path) -> None:
+    found = []
+    for precision in ("fp32", "bf16"):
+        trainer = tiny_trainer(tiny_prior, f"train.precision={precision}")
+        trainer.step(trainer.draw(clean_batch(), "test"))
+        found.append(torch.cat([g.flatten() for g in gradients(trainer.generator).values()]))
+    exact, rounded = found
+    assert 0 < (rounded - exact).norm() / exact.norm() < 0.05
+
+
+@pytest.mark.gpu
+def test_a_step_on_a_gpu_waits_for_nothing(tiny_prior: Path) -> None:
+    trainer = build_trainer(tiny_config(tiny_prior), torch.device("cuda"))
+    x0 = clean_batch().cuda()
+    trainer.train_step(x0, 0)  # tables are copied, optimisers set up
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.train_step(x0, 1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("task", OPERATORS)
+def test_a_step_on_a_gpu_gives_the_gradients_of_the_cpu(
+    task: str, precision: str, tiny_prior: Path
+) -> None:
+    overrides = (f"operator={OPERATORS[task]}", f"train.precision={precision}")
+    trainer = tiny_trainer(tiny_prior, *overrides)
+    inputs = trainer.draw(clean_batch(), "test")
+    trainer.step(inputs)
+    on_gpu = build_trainer(tiny_config(tiny_prior, *overrides), torch.device("cuda"))
+    moved = {
+        field.name: getattr(inputs, field.name).to("cuda") for field in dataclasses.fields(inputs)
+    }
+    on_gpu.step(StepInputs(**moved))
+    exact, found = (
+        torch.cat([g.flatten().cpu() for g in gradients(t.generator).values()])
+        for t in (trainer, on_gpu)
+    )
+    assert (found - exact).norm() / exact.norm() < {"fp32": 2e-3, "bf16": 5e-2}[precision]
 
 
 def test_without_the_optimiser_state_a_resumed_run_differs(

@@ -242,6 +242,13 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch, DaviTrainer], None]] = {
         setattr(trainer.prior, "score", lambda x, t: -trainer.prior.eps(x, t)),
     ),
     "no data consistency gradient": lambda patch, _: scale_loss(patch, "data_consistency", 0),
+    "no gradient from the regulariser": lambda patch, _: scale_loss(patch, "l2_regulariser", 0),
+    "s_psi learns the other sign": lambda patch, _: patch.setattr(
+        davi.trainer, "fake_score_loss", lambda eps_hat, eps: (eps_hat + eps).square().mean()
+    ),
+    "s_psi learns at half the size": lambda patch, _: patch.setattr(
+        davi.trainer, "fake_score_loss", lambda eps_hat, eps: (eps_hat - eps / 2).square().mean()
+    ),
     "s_psi never learns": lambda _, trainer: trainer.fake_score_optimizer.param_groups[0].update(
         lr=0.0
     ),

@@ -100,6 +100,9 @@ def test_a_training_checkpoint_is_not_taken_for_a_prior(tmp_path: Path, state: d
     torch.save({"model": state, "step": 3}, tmp_path / "prior.pt")
     with pytest.raises(CheckpointError, match="no flat state dict"):
         load_adm(tmp_path / "prior.pt", TINY)
+    torch.save({3: torch.zeros(1)}, tmp_path / "numbers.pt")
+    with pytest.raises(CheckpointError, match="no flat state dict"):
+        load_adm(tmp_path / "numbers.pt", TINY)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
