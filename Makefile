@@ -14,7 +14,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m "" -n auto
+	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m "" -n auto --dist loadfile
 
 $(INSTALLED): setup.py
 	$(PYTHON) -m venv $(VENV)

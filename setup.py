@@ -20,7 +20,7 @@ setup(
         "scipy",
         "pyyaml",
         "tqdm",
-        "pillow",
+        "pillow>=10.1",
         "lpips",
         "pytorch-fid",
         "pydantic>=2",

@@ -64,6 +64,8 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         InputError: unreadable or truncated, transparent, or of a mode without a clear meaning.
     """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file (looked for {path.resolve()})")
     try:
         with Image.open(path) as handle:
             image = ImageOps.exif_transpose(handle)

@@ -170,7 +170,7 @@ TRAIN_ERRORS = {
     "train.num_validation_images=100000": "the validation set has",
     "operator.factor=5": "operator: image of 16x16: both sides must be multiples",
     "operator={name: inpainting, box_size: 20}": "operator: box_size=20 is larger than the 16x16",
-    "operator={name: inpainting, mask: file, path: /absent.png}": "/absent.png: not a readable",
+    "operator={name: inpainting, mask: file, path: /absent.png}": "/absent.png: no such file",
 }
 
 

@@ -128,6 +128,7 @@ def test_a_decoder_that_raises_anything_is_caught(
     def fail(*_: object) -> None:
         raise struct.error("unpack requires a buffer of 2 bytes")
 
+    (tmp_path / "a.jpg").touch()
     monkeypatch.setattr(Image, "open", fail)
     with pytest.raises(InputError, match="not a readable image"):
         load_image(tmp_path / "a.jpg")
