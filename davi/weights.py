@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from davi.errors import InputError
@@ -70,7 +70,8 @@ def save_weights(
     }
     tensors = {key: value.to(DTYPES[dtype]).contiguous() for key, value in weights.items()}
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata=header)
+        # Not save_file, which lets nobody but the owner read the file, whatever the umask says.
+        temporary.write_bytes(save(tensors, metadata=header))
 
 
 def read_header(path: Path) -> tuple[str | None, dict | None]:

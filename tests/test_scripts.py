@@ -645,6 +645,8 @@ def test_exports_of_half_precision_load_and_stay_close(
 
     script("train", TINY, "--run-dir", tmp_path / "run", "--set", f"prior.checkpoint={tiny_prior}")
     script("export", tmp_path / "run", "--output", tmp_path / "g.safetensors")
+    (tmp_path / "plain").touch()
+    assert (tmp_path / "g.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
     y = torch.zeros(1, 3, 4, 4)
     exact = davi.load(tmp_path / "run", "cpu").restore(y)
     half = davi.load(tmp_path / "g.safetensors", "cpu").restore(y)
