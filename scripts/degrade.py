@@ -26,7 +26,9 @@ def main() -> int:
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
     parser.add_argument(
-        "--baselines", action="store_true", help="also write lifted and pseudo_inverse images"
+        "--baselines",
+        action="store_true",
+        help="also write two images that need no network: lifted (enlarged) and pseudo_inverse",
     )
     arguments = parser.parse_args()
     config = read_config(arguments, RunConfig)
