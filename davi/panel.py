@@ -1,5 +1,7 @@
 """Pictures of pictures: rows of images, with or without titles."""
 
+import math
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from torchvision.utils import make_grid
 from davi.images import from_uint8, to_uint8
 
 SPACING = 2  # pixels between images
-TITLE_WIDTH, FONT_SIZE = 180, 16  # pixels
+TITLE_MARGIN, FONT_SIZE = 10, 16  # pixels
 
 
 def image_grid(rows: list[Tensor]) -> Tensor:
@@ -38,10 +40,12 @@ def titled_grid(rows: dict[str, Tensor], scale: int = 1) -> Tensor:
     """
     grid = image_grid([F.interpolate(row, scale_factor=scale) for row in rows.values()])
     height, width = grid.shape[1:]
-    canvas = Image.new("RGB", (TITLE_WIDTH + width, height), "white")
-    canvas.paste(Image.fromarray(to_uint8(grid).permute(1, 2, 0).numpy()), (TITLE_WIDTH, 0))
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(FONT_SIZE)
+    font = ImageFont.load_default(FONT_SIZE)
+    left = 2 * TITLE_MARGIN + math.ceil(max(font.getlength(title) for title in rows))
+    canvas = Image.new("RGB", (left + width, height), "white")
+    canvas.paste(Image.fromarray(to_uint8(grid).permute(1, 2, 0).numpy()), (left, 0))
+    draw = ImageDraw.Draw(canvas)
     for index, title in enumerate(rows):
         middle = (index + 0.5) * height / len(rows)
-        draw.text((TITLE_WIDTH - 10, middle), title, "black", font, anchor="rm")
+        draw.text((left - TITLE_MARGIN, middle), title, "black", font, anchor="rm")
     return from_uint8(torch.from_numpy(np.array(canvas))).permute(2, 0, 1)

@@ -33,8 +33,7 @@ SHOWN = (  # held-out crops in the picture: whole objects, parts, textures
 def run(command: str) -> None:
     """Prints and runs one of the scripts; its failure ends the demo."""
     print(f"\n$ python scripts/{command}", flush=True)
-    code = subprocess.run([sys.executable, *shlex.split(f"scripts/{command}")]).returncode
-    if code:
+    if code := subprocess.run([sys.executable, *shlex.split(f"scripts/{command}")]).returncode:
         sys.exit(code)
 
 
@@ -50,10 +49,10 @@ def main() -> None:
     fresh = f"fresh_{arguments.iterations}"  # so that a demo of another length starts anew
 
     run(f"degrade.py {CONFIG} --input photos:held_out --output {folder}/measured --baselines")
-    run(
+    run(  # in fp32, as bf16 is slow on many CPUs
         f"train.py {CONFIG} --run-dir {folder}/{fresh}"
         f" --set train.num_iterations={arguments.iterations} --set train.cooldown_iterations=0"
-        " --set train.validate_every=50 --set train.save_every=50 --set train.precision=fp32"  # as bf16 is slow on many CPUs
+        " --set train.validate_every=50 --set train.save_every=50 --set train.precision=fp32"
     )
     for checkpoint, name in ((f"{folder}/{fresh}", fresh), (SHIPPED, "shipped")):
         run(
