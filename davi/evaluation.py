@@ -106,9 +106,11 @@ def pair_by_name(reference: Path, restored: Path) -> dict[str, tuple[Path, Path]
     truths, images = _by_name(reference), _by_name(restored)
     missing, superfluous = sorted(truths.keys() - images), sorted(images.keys() - truths)
     if missing or superfluous:
+        samples = restored / "sample_000"
+        several = f"; of several samples give one, such as {samples}" if samples.is_dir() else ""
         raise InputError(
             f"the folders do not match: {_listed(missing)} only in {reference}, "
-            f"{_listed(superfluous)} only in {restored}"
+            f"{_listed(superfluous)} only in {restored}{several}"
         )
     pairs = {name: (truths[name], images[name]) for name in sorted(truths)}
     problems = [problem for name, paths in pairs.items() if (problem := _problem(name, *paths))]

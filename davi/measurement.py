@@ -4,9 +4,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from davi.errors import InputError
 from davi.noise import GaussianNoise, PoissonNoise
 from davi.operators.inpainting import RandomInpainting
 from davi.operators.svd import SVDOperator
+
+LARGEST_VALUE = 10.0  # of a believable measurement, noise included; 0..255 is another scale
 
 
 class ForwardModel:
@@ -33,6 +36,24 @@ class ForwardModel:
         operator = self.operator.sample(rngs)
         y = operator.project(self.noise.sample(operator.A(x0), rngs))
         return y, operator
+
+
+def require_measurement_scale(y: Tensor, where: str) -> None:
+    """Refuses values that cannot be measurements on the [-1, 1] scale.
+
+    Args:
+        y: floating point, any shape.
+        where: begins the message.
+
+    Raises:
+        InputError: NaN, infinity, or far outside [-1, 1].
+    """
+    if not torch.isfinite(y).all():
+        raise InputError(f"{where}: holds NaN or infinity")
+    if y.numel() and (largest := y.abs().max().item()) > LARGEST_VALUE:
+        raise InputError(
+            f"{where}: values up to {largest:.4g}; measurements are on the [-1, 1] scale"
+        )
 
 
 def lift(y: Tensor, image_shape: tuple[int, int, int]) -> Tensor:

@@ -10,10 +10,10 @@ from torch import Tensor
 from davi.errors import InputError
 from davi.images import IMAGE_SUFFIXES, list_files, load_image
 from davi.ledger import read_settings
+from davi.measurement import require_measurement_scale
 
 MEASUREMENT_SUFFIXES = (".npy", *IMAGE_SUFFIXES)
 MEASUREMENT_FOLDER = "measurement"  # where scripts/degrade.py puts them
-LARGEST_VALUE = 10.0  # of a believable measurement, noise included; 0..255 is another scale
 
 
 def find_measurements(source: Path) -> tuple[dict[str, Path], list[tuple[Path, str]]]:
@@ -93,17 +93,13 @@ def _read_array(path: Path) -> Tensor:
         raise InputError(f"{path}: not an array of real numbers")
     if array.dtype.kind in "iu":
         raise InputError(f"{path}: integers; store float values on the [-1, 1] scale")
-    if not np.isfinite(array).all():
-        raise InputError(f"{path}: holds NaN or infinity")
-    if array.size and np.abs(array).max() > LARGEST_VALUE:
-        raise InputError(
-            f"{path}: values up to {np.abs(array).max():.4g}; measurements are on the [-1, 1] scale"
-        )
-    if array.ndim == 4 and len(array) == 1:
-        array = array[0]
-    if array.ndim == 2:
-        array = array[None]
-    return torch.from_numpy(array.astype(np.float32))
+    y = torch.from_numpy(array.astype(np.float64))
+    require_measurement_scale(y, str(path))
+    if y.ndim == 4 and len(y) == 1:
+        y = y[0]
+    if y.ndim == 2:
+        y = y[None]
+    return y.float()
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:

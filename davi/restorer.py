@@ -11,7 +11,7 @@ from davi.config import RunConfig
 from davi.config_file import parse_config
 from davi.errors import InputError
 from davi.generator import ImplicitGenerator
-from davi.measurement import lift
+from davi.measurement import lift, require_measurement_scale
 from davi.runtime import keyed_rng, normal_each, select_device
 from davi.sampler import posterior_sample
 from davi.schedule import Schedule
@@ -82,15 +82,22 @@ class Restorer:
         Source: Algorithm 2.
 
         Args:
-            y: (B, *measurement_shape) measurements on the [-1, 1] scale.
-            num_samples: samples per measurement.
+            y: (B, *measurement_shape) floating-point measurements on the [-1, 1] scale.
+            num_samples: samples per measurement, at least 1.
             seed: together with a measurement's name and the sample's number it determines the
                 noise z, whatever else is in the batch.
             names: one per measurement; by default "0", "1", ...
 
         Raises:
-            InputError: wrong shape, or not finite; or the result is not finite.
+            InputError: y is no such tensor, or the result is not finite.
         """
+        if not (isinstance(y, Tensor) and y.is_floating_point()):
+            kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
+            raise InputError(
+                f"measurements: {kind}; a floating-point Tensor on the [-1, 1] scale is needed"
+            )
+        if num_samples < 1:
+            raise InputError(f"num_samples={num_samples}: at least 1")
         names = [str(index) for index in range(len(y))] if names is None else names
         if y.shape[1:] != self.measurement_shape:
             raise InputError(
@@ -98,8 +105,7 @@ class Restorer:
                 f"{self.image_shape[1]}x{self.image_shape[2]} needs (B, "
                 f"{', '.join(map(str, self.measurement_shape))})"
             )
-        if not torch.isfinite(y).all():
-            raise InputError("measurements hold NaN or infinity")
+        require_measurement_scale(y, "measurements")
         y = self.operator.project(y.to(self.device, torch.float32))
         y_image = lift(y, self.image_shape)
         samples = []

@@ -43,7 +43,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=Path("demo"), help="default: demo")
-    parser.add_argument("--iterations", type=positive_int, default=250, help="of the training")
+    parser.add_argument("--iterations", type=positive_int, default=250, help="default: 250")
     arguments = parser.parse_args()
     output, folder = arguments.output, shlex.quote(str(arguments.output))
     fresh = f"fresh_{arguments.iterations}"  # so that a demo of another length starts anew

@@ -36,7 +36,9 @@ def main() -> None:
         default=METRICS,
         help="comma-separated, default: psnr,ssim,lpips,fid",
     )
-    parser.add_argument("--lpips-net", choices=["vgg", "alex"], default="vgg")
+    parser.add_argument(
+        "--lpips-net", choices=["vgg", "alex"], default="vgg", help="of LPIPS (default vgg)"
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: RESTORED-eval")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation")
     add_device(parser)

@@ -23,7 +23,7 @@ def main() -> None:
     )
     parser.add_argument("run", metavar="RUN_OR_FILE", type=Path, help="run folder or checkpoint")
     parser.add_argument("--output", type=Path, required=True, help="FILE.safetensors")
-    parser.add_argument("--dtype", choices=DTYPES, default="float16", help="of the weights")
+    parser.add_argument("--dtype", choices=DTYPES, default="float16", help="default float16")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     arguments = parser.parse_args()
     if arguments.output.suffix != ".safetensors":

@@ -44,7 +44,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--batch-size", type=positive_int, default=8, help="on a GPU (default 8)")
     parser.add_argument(
-        "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="of the network"
+        "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="default fp32"
     )
     parser.add_argument("--seed", type=int, default=0, help="of the samples (default 0)")
     parser.add_argument(

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -108,6 +109,26 @@ def test_a_gpu_gives_the_same_up_to_rounding(weights: Path) -> None:
     y = measurements()
     on_cpu, on_gpu = (davi.load(weights, device).restore(y, 2) for device in ("cpu", "cuda"))
     torch.testing.assert_close(on_gpu, on_cpu, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("y", "num_samples", "message"),
+    [
+        (
+            torch.full((1, 3, 4, 4), 200.0),
+            1,
+            r"values up to 200; measurements are on the \[-1, 1\]",
+        ),
+        (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), 1, "torch.uint8; a floating-point"),
+        (np.zeros((1, 3, 4, 4)), 1, "ndarray; a floating-point"),
+        (torch.zeros(1, 3, 4, 4), 0, "num_samples=0: at least 1"),
+    ],
+)
+def test_what_is_no_measurement_is_refused(
+    restorer: davi.Restorer, y: object, num_samples: int, message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        restorer.restore(y, num_samples)
 
 
 def test_wrong_shapes_and_nan_are_refused(restorer: davi.Restorer) -> None:
