@@ -15,6 +15,7 @@ TIERS = [
     ["guided_diffusion.checkpoint"],
     ["davi.errors"],
     ["davi.files", "davi.runtime", "davi.config"],
+    ["davi.world"],
     ["davi.images", "davi.schedule", "davi.config_file"],
     [
         "davi.photos",

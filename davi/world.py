@@ -1,0 +1,121 @@
+"""The processes of one job: which one this is, and the little they tell each other.
+
+Under torchrun each process finds its rank in the environment; without it there is one process and
+nothing to tell. Messages between hosts go by gloo, so that none of them waits for a GPU; gradients
+on GPUs go by NCCL.
+"""
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from davi.errors import InputError
+from davi.runtime import select_device
+
+
+@dataclass(frozen=True)
+class World:
+    """One process among its equals.
+
+    Attributes:
+        rank: number of this process, 0 .. size - 1.
+        size: number of processes.
+        device: what this process computes on.
+        distributed: whether there is a process group (also of a single process, under torchrun).
+    """
+
+    rank: int
+    size: int
+    device: torch.device
+    distributed: bool = False
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def share(self, count: int, parts: int = 1) -> list[range]:
+        """Returns the positions 0 .. count - 1 that fall to this process, in `parts` pieces.
+
+        All size * parts pieces are consecutive and differ by one in length at most.
+        """
+        total = self.size * parts
+        cuts = [count * piece // total for piece in range(total + 1)]
+        first = self.rank * parts
+        return [range(*cuts[piece : piece + 2]) for piece in range(first, first + parts)]
+
+    def any(self, flag: bool) -> bool:
+        """Returns whether the flag is set in any process; all must ask."""
+        if not self.distributed:
+            return flag
+        value = torch.tensor(float(flag))
+        dist.all_reduce(value, dist.ReduceOp.MAX)
+        return bool(value)
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Returns the sum of the processes' tensors; all must ask."""
+        if not self.distributed:
+            return values
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    def gather(self, value: Any) -> list[Any]:
+        """Returns every process's (small, plain) object, by rank; all must ask."""
+        if not self.distributed:
+            return [value]
+        values = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def on_first(self, function: Callable[[], Any]) -> Any:
+        """Runs a function in the first process and returns its (plain) result in all of them.
+
+        Raises:
+            Exception: what the function raised, in all processes.
+        """
+        outcome: list[Any] = [None, None]
+        if self.is_first:
+            try:
+                outcome[0] = function()
+            except Exception as error:  # handed to the other processes, which would wait for ever
+                outcome[1] = error
+        if self.distributed:
+            dist.broadcast_object_list(outcome, src=0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        return outcome[0]
+
+
+@contextlib.contextmanager
+def join_world(device: str = "auto") -> Iterator[World]:
+    """Gives the world of this process: one of torchrun's, or a world of its own.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N; under torchrun "auto" and "cuda" are the GPU of the
+            process's number on its machine.
+
+    Raises:
+        InputError: the device is unknown or not present, or one GPU would be shared by processes.
+    """
+    if "RANK" not in os.environ:
+        yield World(0, 1, select_device(device))
+        return
+    size, on_this_machine = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
+    chosen = select_device(device)
+    if chosen.type == "cuda":
+        if chosen.index is not None and on_this_machine > 1:
+            raise InputError(f"device {device!r}: every process needs a GPU of its own; use cuda")
+        chosen = select_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        torch.cuda.set_device(chosen)
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend)
+    yield World(int(os.environ["RANK"]), size, chosen, distributed=True)
+    # Not after an error: the others may be gone, and waiting for them would hide it.
+    dist.destroy_process_group()

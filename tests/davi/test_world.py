@@ -1,0 +1,62 @@
+"""One process, and several that must agree."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from davi.errors import InputError
+from davi.world import World, join_world
+from tests.processes import in_world
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("count", "size", "parts"), [(8, 1, 1), (8, 3, 1), (7, 2, 2), (12, 3, 4)])
+def test_shares_cover_every_position_once(count: int, size: int, parts: int) -> None:
+    pieces = [piece for rank in range(size) for piece in World(rank, size, CPU).share(count, parts)]
+    assert len(pieces) == size * parts
+    assert [position for piece in pieces for position in piece] == list(range(count))
+    lengths = [len(piece) for piece in pieces]
+    assert max(lengths) - min(lengths) <= 1
+
+
+def test_a_process_without_torchrun_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    with join_world("cpu") as world:
+        assert (world.rank, world.size, world.distributed) == (0, 1, False)
+        assert world.any(True)
+        assert not world.any(False)
+        assert world.gather("x") == ["x"]
+        assert torch.equal(world.sum(torch.ones(2)), torch.ones(2))
+        assert world.on_first(lambda: 3) == 3
+
+
+def _talk(world: World) -> dict[str, Any]:
+    def refuse() -> None:
+        raise InputError("not here")
+
+    try:
+        world.on_first(refuse)
+        refused = ""
+    except InputError as error:
+        refused = str(error)
+    return {
+        "any": [world.any(world.rank == 1), world.any(False)],
+        "sum": world.sum(torch.tensor([1.0, world.rank])).tolist(),
+        "gather": world.gather(world.rank),
+        "on_first": world.on_first(lambda: world.rank),
+        "refused": refused,
+    }
+
+
+@pytest.mark.slow
+def test_processes_agree() -> None:
+    for said in in_world(3, _talk):
+        assert said == {
+            "any": [True, False],
+            "sum": [3.0, 3.0],
+            "gather": [0, 1, 2],
+            "on_first": 0,
+            "refused": "not here",
+        }
