@@ -17,6 +17,7 @@ TIERS = [
     ["davi.files", "davi.runtime", "davi.config"],
     ["davi.world"],
     ["davi.images", "davi.schedule", "davi.config_file"],
+    ["davi.loader"],
     [
         "davi.photos",
         "davi.bridge",
@@ -55,7 +56,8 @@ CONFIG_READERS = {
     "davi.degrading",
     "davi.cli",
 }
-LAZY_PACKAGES = {"lpips", "pytorch_fid", "wandb"}  # heavy or optional: imported where used
+# Heavy or optional: imported where used.
+LAZY_PACKAGES = {"lpips", "pytorch_fid", "wandb", "webdataset", "braceexpand"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 SOURCES = {
