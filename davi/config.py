@@ -63,12 +63,13 @@ class NetworkConfig(Section):
 
 
 class DataConfig(Section):
-    """Where clean images come from: a folder, or `photos:train` and `photos:held_out`."""
+    """Where clean images come from: a folder, a .zip file, .tar shards, photos:train|held_out."""
 
     train: str | None = None
     validation: str | None = None
     flip: bool = False  # the release uses none
     num_workers: int = Field(2, ge=0)
+    on_error: Literal["fail", "skip"] = "fail"  # skip: another image stands in for a broken one
 
 
 class LoopConfig(Section):

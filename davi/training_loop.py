@@ -56,11 +56,12 @@ def run_training(
         num_workers=data.num_workers,
         first_iteration=start,
         num_iterations=last,
+        on_error=data.on_error,
     )
     with tqdm(total=last, initial=start, desc="training", unit="it") as bar:
         log = _Log(run, bar, settings.batch_size)
-        for iteration, x0 in enumerate(batches, start=start):
-            losses = learner.train_step(x0, iteration)
+        for iteration, batch in enumerate(batches, start=start):
+            losses = learner.train_step(batch.x0, iteration)
             done = iteration + 1
             bar.update()
             log_now, validate_now, save_now = (

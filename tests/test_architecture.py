@@ -17,9 +17,10 @@ TIERS = [
     ["davi.files", "davi.runtime", "davi.config"],
     ["davi.world"],
     ["davi.images", "davi.schedule", "davi.config_file"],
-    ["davi.loader"],
+    ["davi.image_sets", "davi.loader"],
     [
         "davi.photos",
+        "davi.archives",
         "davi.bridge",
         "davi.losses",
         "davi.ema",

@@ -243,6 +243,21 @@ def test_degrade_writes_exact_measurements_and_a_manifest(
     assert "was written with other settings (seed: 0 -> 1)" in text
 
 
+def test_degrade_takes_a_zip_file_like_the_folder_in_it(
+    script: object, clean: Path, tmp_path: Path
+) -> None:
+    zipped = shutil.make_archive(str(tmp_path / "clean"), "zip", clean)
+    for source, output in ((clean, "loose"), (zipped, "packed")):
+        arguments = ("--input", source, "--output", tmp_path / output, "--seed", 3)
+        assert script("degrade", TINY, *arguments)[0] == 0
+    loose, packed = contents(tmp_path / "loose"), contents(tmp_path / "packed")
+    assert len(loose) == 8  # four measurements and references
+    assert loose == packed
+    code, text = script("degrade", TINY, *arguments)
+    assert code == 0
+    assert "0 measurements written, 4 done before" in text
+
+
 def test_the_noise_of_a_file_depends_on_its_name_and_the_seed(
     script: object, clean: Path, tmp_path: Path
 ) -> None:
