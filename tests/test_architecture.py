@@ -21,6 +21,7 @@ TIERS = [
     [
         "davi.photos",
         "davi.archives",
+        "davi.scan",
         "davi.bridge",
         "davi.losses",
         "davi.ema",
