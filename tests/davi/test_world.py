@@ -25,8 +25,7 @@ def test_a_process_without_torchrun_is_alone(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("RANK", raising=False)
     with join_world("cpu") as world:
         assert (world.rank, world.size, world.distributed) == (0, 1, False)
-        assert world.any(True)
-        assert not world.any(False)
+        assert world.max(5) == 5
         assert world.gather("x") == ["x"]
         assert torch.equal(world.sum(torch.ones(2)), torch.ones(2))
         assert world.on_first(lambda: 3) == 3
@@ -42,7 +41,9 @@ def _talk(world: World) -> dict[str, Any]:
     except InputError as error:
         refused = str(error)
     return {
-        "any": [world.any(world.rank == 1), world.any(False)],
+        "max": world.max(world.rank),
+        "rows": world.map_rows(lambda x: 10 * x, torch.arange(4)).tolist(),
+        "few_rows": world.map_rows(lambda x: 10 * x, torch.arange(2)).tolist(),
         "sum": world.sum(torch.tensor([1.0, world.rank])).tolist(),
         "gather": world.gather(world.rank),
         "on_first": world.on_first(lambda: world.rank),
@@ -54,7 +55,9 @@ def _talk(world: World) -> dict[str, Any]:
 def test_processes_agree() -> None:
     for said in in_world(3, _talk):
         assert said == {
-            "any": [True, False],
+            "max": 2,
+            "rows": [0, 10, 20, 30],
+            "few_rows": [0, 10],
             "sum": [3.0, 3.0],
             "gather": [0, 1, 2],
             "on_first": 0,
