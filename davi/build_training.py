@@ -61,17 +61,31 @@ def input_record(config: RunConfig | PriorRunConfig) -> dict[str, Any]:
 
 
 def build_trainer(config: RunConfig, world: World) -> DaviTrainer:
-    """Returns the trainer of Algorithm 1, all three networks initialised from the prior.
+    """Returns the trainer of a run, with its prior and its validation images.
 
     Raises:
         InputError, CheckpointError: data or prior weights are missing or do not fit.
     """
+    return assemble_trainer(config, _load_prior(config), build_validation_batch(config), world)
+
+
+def assemble_trainer(
+    config: RunConfig, prior: UNetModel, validation: torch.Tensor, world: World
+) -> DaviTrainer:
+    """Returns the trainer of Algorithm 1, all three networks initialised from the prior.
+
+    Args:
+        config: the run.
+        prior: on the CPU; becomes the trainer's own.
+        validation: (B, 3, S, S) images in [-1, 1].
+        world: the processes to train on.
+
+    Raises:
+        InputError: the batch is too small for the processes.
+    """
     _require_a_share_each(config.train, world)
     train = config.train
-    validation = build_validation_batch(config)
     schedule = Schedule.named(config.schedule)
-
-    prior = _load_prior(config)
     generator_network, score_network = (copy.deepcopy(prior).train() for _ in range(2))
     parametrisation = config.generator.parametrisation
     generator = ImplicitGenerator(generator_network, parametrisation, schedule, train.precision)

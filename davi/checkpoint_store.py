@@ -172,7 +172,8 @@ def num_bytes(state: Any) -> int:
 
 def _cannot_write(path: Path, state: dict[str, Any], error: Exception) -> InputError:
     free = shutil.disk_usage(path.parent).free
-    reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+    cause = error.__context__ if isinstance(error.__context__, OSError) else error
+    reason = getattr(cause, "strerror", None) or str(cause).splitlines()[0]
     return InputError(
         f"{path}: cannot be written ({reason}); it needs {num_bytes(state) + _OVERHEAD} bytes, "
         f"{free} are free there. The checkpoints before it are sound: make room and give the same "

@@ -1,6 +1,7 @@
 """What the scripts share: common arguments, and errors shown as one line."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,8 @@ EXIT_STOPPED = 75  # by a signal, with everything saved: give the command again 
 def run_main(main: Callable[[], int | None]) -> None:
     """Runs a script's main and exits; what the user can mend is shown without a traceback."""
     try:
-        code = record(main)()  # under torchrun, whose report then has the traceback
+        # Under torchrun a failure is written down, so that its report has the traceback.
+        code = (record(main) if "TORCHELASTIC_ERROR_FILE" in os.environ else main)()
     except (InputError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)

@@ -209,9 +209,9 @@ class _Loop:
 
     def close(self) -> None:
         """Ends the writing."""
+        self.log.close()
         if self.writer is not None:
             self.writer.close()
-        self.log.close()
 
 
 class _Log:

@@ -11,10 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from davi.build_training import build_trainer
+from davi.build_training import build_images, build_trainer
 from davi.data import KeyedOrder, open_images
 from davi.errors import InputError
 from davi.files import sha256_of
+from davi.finite import FiniteWatch
+from davi.images import save_image
 from davi.learning_rate import RateShape
 from davi.measurement import lift
 from davi.run_folder import RunFolder
@@ -179,7 +181,7 @@ def run(folder: Path, prior: Path, *overrides: str) -> dict:
     run_folder = RunFolder(folder, config, {})
     run_training(
         tiny_trainer(prior, *overrides),
-        open_images("photos:train", 16),
+        build_images(config, "train"),
         run_folder,
         seed=config.seed,
         data=config.data,
@@ -282,24 +284,60 @@ def test_steps_that_are_not_finite_can_be_left_out_and_are_counted(
     assert_same(unbroken, resumed)
 
 
-def test_training_in_bf16_follows_fp32(tiny_prior: Path) -> None:
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_training_in_half_precision_follows_fp32(precision: str, tiny_prior: Path) -> None:
     found = []
-    for precision in ("fp32", "bf16"):
-        trainer = tiny_trainer(tiny_prior, f"train.precision={precision}")
+    for each in ("fp32", precision):
+        trainer = tiny_trainer(tiny_prior, f"train.precision={each}")
         trainer.step([trainer.draw(clean_batch(), range(4), "test")])
         found.append(torch.cat([g.flatten() for g in gradients(trainer.generator).values()]))
     exact, rounded = found
     assert 0 < (rounded - exact).norm() / exact.norm() < 0.05
 
 
+@pytest.mark.slow
+def test_a_compiled_step_is_the_same_step(tiny_prior: Path) -> None:
+    found = []
+    for compiled in ("false", "true"):
+        trainer = tiny_trainer(tiny_prior, f"train.compile={compiled}")
+        for iteration in range(2):
+            terms = trainer.train_step(clean_batch(), iteration)
+        found.append(terms)
+        assert trainer.validate()
+    plain, compiled = found
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-4, atol=0)
+
+
+def test_unusable_images_are_replaced_and_counted(tmp_path: Path, tiny_prior: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(3):
+        save_image(clean_batch()[number], folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"")
+    settings = (f"data.train={folder}", "data.on_error=skip", "train.log_every=1")
+    state = run(tmp_path / "unbroken", tiny_prior, *settings)
+    counts = [
+        json.loads(line).get("skipped_images")
+        for line in (tmp_path / "unbroken/stats.jsonl").open()
+    ]
+    # Each epoch of four images meets the broken one once, and so does each batch of four.
+    assert counts[:4] == [1, 2, 3, 4]
+    assert state["counters"]["skipped_images"] == 4
+    run(tmp_path / "resumed", tiny_prior, *settings, "train.num_iterations=2")
+    assert_same(run(tmp_path / "resumed", tiny_prior, *settings), state)
+
+
 @pytest.mark.gpu
-def test_a_step_on_a_gpu_waits_for_nothing(tiny_prior: Path) -> None:
-    trainer = build_trainer(tiny_config(tiny_prior), GPU)
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_on_a_gpu_waits_for_nothing(precision: str, tiny_prior: Path) -> None:
+    trainer = build_trainer(tiny_config(tiny_prior, f"train.precision={precision}"), GPU)
     x0 = clean_batch().cuda()
-    trainer.train_step(x0, 0)  # tables are copied, optimisers set up
+    watch = FiniteWatch()
+    watch.observe(trainer.train_step(x0, 0), 0)  # tables are copied, optimisers set up
     torch.cuda.set_sync_debug_mode("error")
     try:
-        trainer.train_step(x0, 1)
+        watch.observe(trainer.train_step(x0, 1), 1)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 

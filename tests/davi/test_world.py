@@ -63,3 +63,33 @@ def test_processes_agree() -> None:
             "on_first": 0,
             "refused": "not here",
         }
+
+
+def _fail_alone(world: World) -> None:
+    if world.rank == 1:
+        raise ZeroDivisionError("only here")
+    world.max(0)  # would wait for the other one
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_ends_the_job_with_its_traceback() -> None:
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: only here"):
+        in_world(2, _fail_alone)
+
+
+def test_restarts_on_several_machines_need_a_store_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "4",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_WORLD_SIZE": "2",
+        "TORCHELASTIC_MAX_RESTARTS": "3",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        join_world("cpu").__enter__()
