@@ -15,7 +15,7 @@ TIERS = [
     ["guided_diffusion.checkpoint"],
     ["davi.errors"],
     ["davi.files", "davi.runtime", "davi.config"],
-    ["davi.world"],
+    ["davi.world", "davi.benchmark"],
     ["davi.images", "davi.schedule", "davi.config_file"],
     ["davi.image_sets", "davi.loader"],
     [
@@ -51,6 +51,7 @@ TIERS = [
     ["davi.build_training", "davi.training_loop", "davi.restorer", "davi.degrading"],
     ["davi"],
     ["davi.restoring", "davi.cli"],
+    ["davi.ladders"],
 ]
 # These alone know of configurations; everything else takes plain values.
 CONFIG_READERS = {
@@ -62,6 +63,7 @@ CONFIG_READERS = {
     "davi.restorer",
     "davi.degrading",
     "davi.cli",
+    "davi.ladders",
 }
 # Heavy or optional: imported where used.
 LAZY_PACKAGES = {"lpips", "pytorch_fid", "wandb", "webdataset", "braceexpand"}

@@ -706,3 +706,37 @@ def test_a_run_notices_another_data_set(
     code, output = script(*arguments, *allowed)
     assert code == 0
     assert "going on from iteration 2" in output
+
+
+BENCHMARKS = {
+    "train": ["--batch-size", 2],
+    "sample": ["--batch-size", 2],
+    "operators": [],
+    "folder": ["--images", 3],
+    "data": ["--images", 2, "--workers", 1],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subject", BENCHMARKS)
+def test_every_benchmark_runs_and_writes(
+    subject: str, script: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("davi.benchmark.MATMUL_SIZES", {"cpu": (256,)})
+    path = tmp_path / "report.json"
+    arguments = ["benchmark", subject, *BENCHMARKS[subject], "--preset", "photos_64"]
+    arguments += ["--repeats", 2, "--device", "cpu", "--output", path]
+    code, output = script(*arguments)
+    assert code == 0, output
+    rungs = json.loads(path.read_text())["rungs"]
+    assert len(rungs) >= 2
+    for rung in rungs:
+        assert rung["median_s"] > 0
+        assert (rung["matmul_share"] is not None) == (subject in ("train", "sample"))
+        assert f"| {rung['name']} |" in output
+    bf16 = [rung for rung in rungs if "bf16" in rung["name"] and "necessary" not in rung["name"]]
+    assert all(20 < rung["drift_db"] < 90 for rung in bf16)
+    assert bool(bf16) == (subject in ("train", "sample"))
+    code, output = script(*arguments)
+    assert code == 2
+    assert "report.json: exists" in output
