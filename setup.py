@@ -30,7 +30,16 @@ setup(
         "tensorboard",
     ],
     extras_require={
-        "dev": ["pytest", "pytest-xdist", "ruff", "setuptools", "wheel"],
+        "dev": [
+            "pytest",
+            "pytest-xdist",
+            "ruff",
+            "setuptools",
+            "wheel",
+            "webdataset",
+            "braceexpand",
+        ],
+        "shards": ["webdataset", "braceexpand"],  # data.train=shards/{000..009}.tar
         "tracking": ["wandb"],
     },
 )

@@ -2,6 +2,7 @@
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils.data import Dataset
@@ -9,17 +10,22 @@ from torch.utils.data import Dataset
 from davi.build import build_bridge, build_forward_model, image_shape
 from davi.config import InpaintingConfig, LoopConfig, PriorRunConfig, RunConfig
 from davi.data import open_images, validation_batch
+from davi.ema import Ema
 from davi.errors import InputError
 from davi.files import sha256_of
 from davi.generator import ImplicitGenerator
 from davi.learning_rate import RateShape
+from davi.network_optimizer import NetworkOptimizer
+from davi.parallel import replicated, sharded
 from davi.prior_trainer import PriorTrainer
 from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
 from davi.trainer import DaviTrainer, LossWeights
 from davi.weights import GENERATOR, read_header
+from davi.world import World
 from guided_diffusion.checkpoint import load_adm
 from guided_diffusion.presets import create_unet
+from guided_diffusion.unet import UNetModel
 
 
 def build_images(config: RunConfig | PriorRunConfig, split: str) -> Dataset:
@@ -41,43 +47,71 @@ def build_validation_batch(config: RunConfig | PriorRunConfig) -> torch.Tensor:
     return validation_batch(build_images(config, "validation"), config.train.num_validation_images)
 
 
-def input_hashes(config: RunConfig) -> dict[str, str]:
-    """Returns {key: SHA-256} of the files that a run's configuration names."""
-    files = {"prior.checkpoint": config.prior.checkpoint}
-    if isinstance(config.operator, InpaintingConfig) and config.operator.path is not None:
-        files["operator.path"] = config.operator.path
-    return {key: sha256_of(Path(path)) for key, path in files.items()}
+def input_record(config: RunConfig | PriorRunConfig) -> dict[str, Any]:
+    """Returns {key: SHA-256 of the file, or fingerprint of the images, that it names}."""
+    record = {
+        f"data.{split}": build_images(config, split).fingerprint()
+        for split in ("train", "validation")
+    }
+    if isinstance(config, RunConfig):
+        record["prior.checkpoint"] = sha256_of(Path(config.prior.checkpoint))
+        if isinstance(config.operator, InpaintingConfig) and config.operator.path is not None:
+            record["operator.path"] = sha256_of(Path(config.operator.path))
+    return record
 
 
-def build_trainer(config: RunConfig, device: torch.device) -> DaviTrainer:
-    """Returns the trainer of Algorithm 1, all three networks initialised from the prior.
+def build_trainer(config: RunConfig, world: World) -> DaviTrainer:
+    """Returns the trainer of a run, with its prior and its validation images.
 
     Raises:
         InputError, CheckpointError: data or prior weights are missing or do not fit.
     """
-    validation = build_validation_batch(config)
-    schedule = Schedule.named(config.schedule)
-    precision = config.train.precision
+    return assemble_trainer(config, _load_prior(config), build_validation_batch(config), world)
 
-    prior = _load_prior(config).to(device)
+
+def assemble_trainer(
+    config: RunConfig, prior: UNetModel, validation: torch.Tensor, world: World
+) -> DaviTrainer:
+    """Returns the trainer of Algorithm 1, all three networks initialised from the prior.
+
+    Args:
+        config: the run.
+        prior: on the CPU; becomes the trainer's own.
+        validation: (B, 3, S, S) images in [-1, 1].
+        world: the processes to train on.
+
+    Raises:
+        InputError: the batch is too small for the processes.
+    """
+    _require_a_share_each(config.train, world)
+    train = config.train
+    schedule = Schedule.named(config.schedule)
     generator_network, score_network = (copy.deepcopy(prior).train() for _ in range(2))
     parametrisation = config.generator.parametrisation
-    generator = ImplicitGenerator(generator_network, parametrisation, schedule, precision)
+    generator = ImplicitGenerator(generator_network, parametrisation, schedule, train.precision)
+    generator.to(world.device)
+    ema = Ema(generator, train.ema_decay)
+    for model in (generator, ema.module):
+        model.network = _distributed(model.network, train, world)
+    score_network = _distributed(score_network, train, world)
+    prior.requires_grad_(False)
+    prior = (_distributed if train.shard_prior else _replicated)(prior, train, world)
     return DaviTrainer(
-        generator=generator.to(device),
-        fake_score=ScoreModel(score_network, schedule, precision),
-        prior=FrozenPrior(ScoreModel(prior, schedule, precision)),
-        forward_model=build_forward_model(config, image_shape(config), device),
-        bridge=build_bridge(config.bridge, schedule).to(device),
+        generator=generator,
+        fake_score=ScoreModel(score_network, schedule, train.precision),
+        prior=FrozenPrior(ScoreModel(prior, schedule, train.precision)),
+        ema=ema,
+        generator_optimizer=_optimizer(generator.network, train, train.learning_rate),
+        fake_score_optimizer=_optimizer(score_network, train, train.fake_score_learning_rate),
+        forward_model=build_forward_model(config, image_shape(config), world.device),
+        bridge=build_bridge(config.bridge, schedule).to(world.device),
         schedule=schedule,
         weights=LossWeights(**config.loss.model_dump()),
         seed=config.seed,
-        learning_rate=config.train.learning_rate,
-        fake_score_learning_rate=config.train.fake_score_learning_rate,
-        weight_decay=config.train.weight_decay,
-        rate_shape=_rate_shape(config.train),
-        ema_decay=config.train.ema_decay,
+        batch_size=train.batch_size,
+        num_micro_batches=train.num_micro_batches,
         validation=validation,
+        world=world,
     )
 
 
@@ -88,26 +122,69 @@ def _load_prior(config: RunConfig) -> torch.nn.Module:
     return load_adm(path, config.network.unet())
 
 
-def build_prior_trainer(config: PriorRunConfig, device: torch.device) -> PriorTrainer:
-    """Returns the trainer of a prior, freshly initialised from the seed."""
+def build_prior_trainer(config: PriorRunConfig, world: World) -> PriorTrainer:
+    """Returns the trainer of a prior, freshly initialised from the seed.
+
+    Raises:
+        InputError: data are missing or do not fit.
+    """
+    _require_a_share_each(config.train, world)
+    train = config.train
+    schedule = Schedule.named(config.schedule)
     torch.manual_seed(config.seed)  # weight initialisation is the one draw without a key
-    network = create_unet(config.network.unet()).to(device)
+    network = create_unet(config.network.unet())
+    ema = Ema(network, train.ema_decay)
+    ema.module = _distributed(ema.module, train, world)
+    network = _distributed(network, train, world)
     return PriorTrainer(
-        network,
-        Schedule.named(config.schedule),
+        model=ScoreModel(network, schedule, train.precision),
+        averaged_model=ScoreModel(ema.module, schedule, train.precision),
+        ema=ema,
+        optimizer=_optimizer(network, train, train.learning_rate),
         seed=config.seed,
-        learning_rate=config.train.learning_rate,
-        weight_decay=config.train.weight_decay,
-        rate_shape=_rate_shape(config.train),
-        ema_decay=config.train.ema_decay,
-        precision=config.train.precision,
+        batch_size=train.batch_size,
+        num_micro_batches=train.num_micro_batches,
         validation=build_validation_batch(config),
+        world=world,
     )
 
 
-def _rate_shape(config: LoopConfig) -> RateShape:
-    return RateShape(
+def _require_a_share_each(config: LoopConfig, world: World) -> None:
+    pieces = world.size * config.num_micro_batches
+    if config.batch_size < pieces:
+        raise InputError(
+            f"train.batch_size={config.batch_size} is the batch of all processes together; "
+            f"{world.size} of them with {config.num_micro_batches} micro-batches each need at "
+            f"least {pieces}"
+        )
+
+
+def _distributed(network: UNetModel, config: LoopConfig, world: World) -> torch.nn.Module:
+    """The network over the processes, in the way of the configuration."""
+    if config.parallel == "ddp" or not world.distributed:
+        return _replicated(network, config, world)
+    if config.compile:
+        for block in network.blocks:  # each gathers its weights, between compiled pieces
+            block.compile()
+    return sharded(network, network.blocks, world)
+
+
+def _replicated(network: UNetModel, config: LoopConfig, world: World) -> torch.nn.Module:
+    if config.compile:
+        network.compile()
+    return replicated(network, world)
+
+
+def _optimizer(network: torch.nn.Module, config: LoopConfig, rate: float) -> NetworkOptimizer:
+    shape = RateShape(
         warmup=config.warmup_iterations,
         cooldown=config.cooldown_iterations,
         total=config.num_iterations,
+    )
+    return NetworkOptimizer(
+        network,
+        learning_rate=rate,
+        weight_decay=config.weight_decay,
+        rate_shape=shape,
+        precision=config.precision,
     )

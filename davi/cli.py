@@ -1,9 +1,12 @@
 """What the scripts share: common arguments, and errors shown as one line."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+from torch.distributed.elastic.multiprocessing.errors import record
 
 from davi.config import Section
 from davi.config_file import load_config, to_yaml
@@ -11,12 +14,14 @@ from davi.errors import InputError
 from guided_diffusion.checkpoint import CheckpointError
 
 EXIT_BAD_INPUT = 2  # nothing was done; 1 is for "done, except for some files"
+EXIT_STOPPED = 75  # by a signal, with everything saved: give the command again (EX_TEMPFAIL)
 
 
 def run_main(main: Callable[[], int | None]) -> None:
     """Runs a script's main and exits; what the user can mend is shown without a traceback."""
     try:
-        code = main()
+        # Under torchrun a failure is written down, so that its report has the traceback.
+        code = (record(main) if "TORCHELASTIC_ERROR_FILE" in os.environ else main)()
     except (InputError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
@@ -56,6 +61,19 @@ def read_config(arguments: argparse.Namespace, model: type[Section]) -> Section:
         print(to_yaml(config), end="")
         sys.exit(0)
     return config
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what both trainings take."""
+    parser.add_argument("--run-dir", type=Path, help="default: runs/<name of the config>")
+    parser.add_argument(
+        "--allow-changes",
+        metavar="KEY",
+        nargs="+",
+        default=[],
+        help="go on although these values, or the content of the data they name, have changed",
+    )
+    add_device(parser)
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

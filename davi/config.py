@@ -21,7 +21,6 @@ from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
 
 ScheduleName = Literal["linear", "quadratic"]
 MAX_SIGMA = 2.0  # the whole range of an image; larger numbers are on another scale
-TrainPrecision = Literal["fp32", "bf16"]  # fp16 gradients would need loss scaling
 
 
 class Section(BaseModel):
@@ -63,30 +62,36 @@ class NetworkConfig(Section):
 
 
 class DataConfig(Section):
-    """Where clean images come from: a folder, or `photos:train` and `photos:held_out`."""
+    """Where clean images come from: a folder, a .zip file, .tar shards, photos:train|held_out."""
 
     train: str | None = None
     validation: str | None = None
     flip: bool = False  # the release uses none
     num_workers: int = Field(2, ge=0)
+    on_error: Literal["fail", "skip"] = "fail"  # skip: another image stands in for a broken one
 
 
 class LoopConfig(Section):
     """What the training of a prior and of a generator have in common."""
 
     num_iterations: int = Field(gt=0)  # K
-    batch_size: int = Field(gt=0)
+    batch_size: int = Field(gt=0)  # of all processes together
     learning_rate: float = Field(1e-4, gt=0)  # supplement C.1
     warmup_iterations: int = Field(0, ge=0)  # the learning rate rises linearly; paper: none
     cooldown_iterations: int = Field(0, ge=0)  # and falls to 0 at the end; paper: none
     weight_decay: float = Field(0.01, ge=0)  # torch's AdamW default, as in the release
     ema_decay: float = Field(0.9999, ge=0, lt=1)  # release
-    precision: TrainPrecision = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False  # torch.compile; pays after some minutes
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # under torchrun, see davi/parallel.py
+    num_micro_batches: int = Field(1, gt=0)  # pieces of a process's share of the batch, for memory
+    on_not_finite: Literal["stop", "skip"] = "stop"  # NaN or infinity in a loss or gradient
     num_validation_images: int = Field(8, gt=0)
     log_every: int = Field(10, gt=0)
     validate_every: int = Field(1000, gt=0)
     save_every: int = Field(1000, gt=0)
-    keep_checkpoints: int = Field(2, gt=0)
+    keep_checkpoints: int = Field(2, ge=2)  # the newest ones; the best is kept besides
+    save_in_background: bool = False  # train on while a copy in host memory is written
     wandb_project: str | None = None  # mirror curves and panels to Weights & Biases
 
 
@@ -228,6 +233,7 @@ class TrainConfig(LoopConfig):
     """Training of DAVI, Algorithm 1."""
 
     fake_score_learning_rate: float = Field(1e-4, gt=0)  # supplement C.1
+    shard_prior: bool = False  # with fsdp: the frozen prior, too
 
 
 class RunConfig(Section):

@@ -1,74 +1,46 @@
 """Clean images for training and validation, in an order that is a function of the seed alone."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import functional as transforms
+from torch.utils.data import Dataset
 
+from davi.archives import TarImages, ZipImages
 from davi.errors import InputError
-from davi.files import sha256_of
-from davi.images import image_to_tensor, list_files, match_channels, open_image
+from davi.image_sets import ImageFolder, ImageSet
+from davi.loader import load_batches
 from davi.photos import PhotoCrops
 from davi.runtime import keyed_rng
+from davi.world import World
 
 PHOTOS_PREFIX = "photos:"
+ONE_PROCESS = World(0, 1, torch.device("cpu"))
 
 
-class ImageFolder(Dataset):
-    """Every image below a folder, nested folders included, in sorted order.
-
-    An image is cropped to its centred square, then resized (bilinear, antialiased) as the
-    release does.
+def open_images(source: str, image_size: int) -> ImageSet | PhotoCrops:
+    """Returns the data set of a source.
 
     Args:
-        root: the folder.
+        source: a folder, a .zip file, .tar shards of WebDataset (one file, or several such as
+            `shards/{000..009}.tar` or `shards/*.tar`), "photos:train" or "photos:held_out".
         image_size: side of the returned images.
 
     Raises:
-        InputError: missing or empty folder.
-    """
-
-    def __init__(self, root: Path, image_size: int) -> None:
-        self.folder = root
-        self.image_size = image_size
-        self.paths = list_files(root)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: int) -> Tensor:
-        """Returns image `index` as (3, S, S) float32 in [-1, 1]."""
-        path = self.source(index)
-        image = open_image(path)
-        image = transforms.center_crop(image, [min(image.size)] * 2)
-        image = transforms.resize(image, [self.image_size] * 2)  # PIL: bilinear, antialiased
-        return match_channels(image_to_tensor(image), 3, path)
-
-    def name(self, index: int) -> str:
-        """Returns the relative path without suffix of image `index`."""
-        return self.paths[index].with_suffix("").as_posix()
-
-    def source(self, index: int) -> Path:
-        """Returns the file of image `index`."""
-        return self.folder / self.paths[index]
-
-    def sha256(self, index: int) -> str:
-        """Returns the hash of the file of image `index`."""
-        return sha256_of(self.source(index))
-
-
-def open_images(source: str, image_size: int) -> ImageFolder | PhotoCrops:
-    """Returns the data set of a source: "photos:train", "photos:held_out" or a folder.
-
-    Raises:
-        InputError: unknown split, missing or empty folder.
+        InputError: unknown, missing or without images.
     """
     if source.startswith(PHOTOS_PREFIX):
         return PhotoCrops(source.removeprefix(PHOTOS_PREFIX), image_size)
-    return ImageFolder(Path(source), image_size)
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if suffix == ".zip" and not path.is_dir():
+        return ZipImages(path, image_size)
+    if suffix == ".tar" and not path.is_dir():
+        return TarImages(source, image_size)
+    return ImageFolder(path, image_size)
 
 
 class KeyedOrder:
@@ -99,28 +71,60 @@ class KeyedOrder:
         return int(self._order[offset]), self.flip and bool(self._flips[offset])
 
 
-class _KeyedDataset(Dataset):
-    """A data set indexed by (index, flip).
+@dataclass(frozen=True)
+class Batch:
+    """What one process sees of the batch of an iteration.
 
-    An unusable file is returned as its error: raised in a worker process, it would reach the user
-    wrapped in that process's traceback.
+    Attributes:
+        x0: (n, 3, S, S) float32 in [-1, 1].
+        positions: places of the n images in the batch of all processes.
+        indices: where they are in the data set.
+        num_skipped: how many of them stand in for an image that cannot be used.
     """
 
-    def __init__(self, images: Dataset) -> None:
+    x0: Tensor
+    positions: range
+    indices: list[int]
+    num_skipped: int
+
+
+class _KeyedDataset(Dataset):
+    """A data set indexed by (index, flip): gives an image, its index, whether that is another one.
+
+    An error is returned: raised in a worker process, it would reach the user wrapped in that
+    process's traceback.
+    """
+
+    def __init__(self, images: Dataset, skip: bool) -> None:
         self.images = images
+        self.num_tries = len(images) if skip else 1
 
-    def __getitem__(self, key: tuple[int, bool]) -> Tensor | InputError:
+    def __getitem__(self, key: tuple[int, bool]) -> tuple[Tensor, int, bool] | InputError:
         index, flip = key
-        try:
-            image = self.images[index]
-        except InputError as error:
-            return error
-        return image.flip(-1) if flip else image
+        first_error = None
+        for candidate in range(index, index + self.num_tries):
+            found = candidate % len(self.images)
+            try:
+                image = self.images[found]
+            except InputError as error:
+                first_error = first_error or error
+                continue
+            return image.flip(-1) if flip else image, found, found != index
+        if self.num_tries == 1:
+            return first_error
+        return InputError(
+            f"none of {self.num_tries} images can be used; one of them: {first_error}"
+        )
 
 
-def _stack(images: list[Tensor | InputError]) -> Tensor | InputError:
-    errors = [image for image in images if isinstance(image, InputError)]
-    return errors[0] if errors else torch.stack(images)
+def _collate(
+    samples: list[tuple[Tensor, int, bool] | InputError],
+) -> tuple[Tensor, list[int], int] | InputError:
+    errors = [sample for sample in samples if isinstance(sample, InputError)]
+    if errors:
+        return errors[0]
+    images, indices, replaced = zip(*samples, strict=True)
+    return torch.stack(images), list(indices), sum(replaced)
 
 
 def training_batches(
@@ -132,33 +136,48 @@ def training_batches(
     num_workers: int,
     first_iteration: int,
     num_iterations: int,
-) -> Iterator[Tensor]:
-    """Yields the batches of iterations first_iteration .. num_iterations - 1.
+    on_error: Literal["fail", "skip"] = "fail",
+    world: World = ONE_PROCESS,
+) -> Iterator[Batch]:
+    """Yields this process's share of the batches of iterations first_iteration .. num_iterations-1.
 
-    The batch of an iteration does not depend on where the run was started.
+    Which images an iteration has depends neither on where the run was started nor on the number
+    of processes and workers.
 
-    Yields:
-        (batch_size, 3, S, S) float32 in [-1, 1].
+    Args:
+        images: a data set of `open_images`.
+        batch_size: images per iteration, over all processes.
+        seed: of the order and the flips.
+        flip: mirror half of the images.
+        num_workers: processes that read ahead; 0 reads when a batch is asked for.
+        first_iteration: where to begin.
+        num_iterations: where to stop.
+        on_error: end at an image that cannot be used, or take the next one that can.
+        world: whose positions are given.
 
     Raises:
-        InputError: an image cannot be used.
+        InputError: an image cannot be used, or none, or there are more processes than positions.
     """
+    if batch_size < world.size:
+        raise InputError(f"batch_size={batch_size} is too small for {world.size} processes")
     order = KeyedOrder(len(images), seed, flip)
-    batches = (
-        [order[iteration * batch_size + offset] for offset in range(batch_size)]
+    (positions,) = world.share(batch_size)
+    wanted = (
+        [order[iteration * batch_size + position] for position in positions]
         for iteration in range(first_iteration, num_iterations)
     )
-    loader = DataLoader(
-        _KeyedDataset(images),
-        batch_sampler=batches,
+    # Without a name for it, an error ends the loop's workers at once, and not when it is forgotten.
+    for batch in load_batches(
+        _KeyedDataset(images, skip=on_error == "skip"),
+        wanted,
         num_workers=num_workers,
-        collate_fn=_stack,
-        pin_memory=torch.cuda.is_available(),
-    )
-    for batch in loader:
+        collate=_collate,
+        pin_memory=world.device.type == "cuda",
+    ):
         if isinstance(batch, InputError):
             raise batch
-        yield batch
+        x0, indices, num_skipped = batch
+        yield Batch(x0, positions, indices, num_skipped)
 
 
 def validation_batch(images: Dataset, num_images: int) -> Tensor:

@@ -10,19 +10,43 @@ from davi.errors import InputError
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`, renamed to `path` once the block has succeeded."""
+def atomic_path(path: Path, durable: bool = False) -> Iterator[Path]:
+    """Gives a temporary path beside `path`, renamed to `path` once the block has succeeded.
+
+    Args:
+        path: what a reader will find.
+        durable: let file and name reach the disk before going on, to survive a loss of power.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        if durable:
+            flush_to_disk(temporary)
         os.replace(temporary, path)
+        if durable:
+            flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file, whole or not at all."""
-    with atomic_path(path) as temporary:
+def flush_to_disk(path: Path) -> None:
+    """Returns once a file (or a folder's list of names) is on the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of processes that were killed while writing into a folder."""
+    for temporary in folder.glob(".*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, durable: bool = False) -> None:
+    """Writes a text file, whole or not at all; `durable` as for `atomic_path`."""
+    with atomic_path(path, durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

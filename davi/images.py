@@ -6,10 +6,11 @@ On disk: 8- or 16-bit files. As tensors: float32 (C, H, W) in [-1, 1].
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from davi.errors import InputError
@@ -19,7 +20,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
-def list_files(root: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
+def list_names(root: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[str]:
     """Returns the files below a folder with one of the suffixes, relative to it and sorted.
 
     Hidden files and folders are passed over.
@@ -31,45 +32,55 @@ def list_files(root: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[P
         raise InputError(f"{root}: no such folder")
     if not root.is_dir():
         raise InputError(f"{root}: is a file, a folder is needed")
-    wanted = (path for path in _walk(root) if path.suffix.lower() in suffixes)
-    found = sorted(path.relative_to(root) for path in wanted)
+    found = [name for name in _walk(root) if name.lower().endswith(suffixes)]
     if not found:
         raise InputError(f"{root}: holds no image ({', '.join(suffixes)}), nested folders included")
     return found
 
 
-def _walk(folder: Path, above: tuple[str, ...] = ()) -> Iterator[Path]:
-    """Files below a folder; links are followed, but not back to a folder above."""
+def list_files(root: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
+    """Returns what `list_names` does, as paths."""
+    return [Path(name) for name in list_names(root, suffixes)]
+
+
+def _walk(folder: Path, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Sorted names of the files below a folder; links are followed, but not to a folder above."""
     real = os.path.realpath(folder)
     if real in above:
         return
     try:
-        entries = list(os.scandir(folder))
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
         raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
     for entry in entries:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
-            yield from _walk(Path(entry.path), (*above, real))
+            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", (*above, real))
         elif entry.is_file():
-            yield Path(entry.path)
+            yield prefix + entry.name
 
 
-def open_image(path: Path) -> Image.Image:
+def open_image(path: Path, stream: BinaryIO | None = None) -> Image.Image:
     """Returns a decoded, upright picture of mode L or RGB, or a 16-bit gray one of mode I.
 
     Palettes are resolved, CMYK and bilevel files converted, EXIF rotation applied.
 
+    Args:
+        path: an image file.
+        stream: its bytes, for one that does not lie on disk by itself; messages still name `path`.
+
     Raises:
         InputError: unreadable or truncated, transparent, or of a mode without a clear meaning.
     """
-    if not path.is_file():
+    if stream is None and not path.is_file():
         raise InputError(f"{path}: no such file (looked for {path.resolve()})")
     try:
-        with Image.open(path) as handle:
+        with Image.open(stream or path) as handle:
             image = ImageOps.exif_transpose(handle)
             image.load()
+    except UnidentifiedImageError as error:
+        raise InputError(f"{path}: not a readable image (of no known format)") from error
     except Exception as error:  # damaged bytes make the decoders raise whatever they spell
         raise InputError(f"{path}: not a readable image ({error})") from error
     if image.mode in _SIXTEEN_BIT_MODES:

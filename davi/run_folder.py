@@ -1,117 +1,151 @@
 """The folder of one training run: configuration, checkpoints, statistics, panels.
 
 config.yaml           the resolved configuration
-checkpoints/*.pt      full training state, the newest few
+inputs.json           hashes of the files and fingerprints of the data sets it was begun with
+changes.jsonl         what was changed in a run on purpose, and when
+checkpoints/          full training states, see `checkpoint_store`
 stats.jsonl           one line per logged iteration, the same for an unbroken and a resumed run
 panels/*.png          validation pictures
 tensorboard/          the same curves and pictures, with speed
+not_finite.json       what to repeat, if a loss or gradient was not finite
 """
 
 import hashlib
 import importlib.util
 import json
 import math
+import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from davi.checkpoint_store import CheckpointStore
 from davi.config import Section
 from davi.config_file import flatten, load_config, to_yaml
 from davi.errors import InputError
-from davi.files import atomic_path, make_folder, write_text
+from davi.files import flush_to_disk, make_folder, write_text
 from davi.images import save_image, to_uint8
-from davi.weights import read_training_checkpoint
 
 INPUTS = "inputs.json"
 # What may differ between the parts of one run without making it another run. (Under a cool-down
 # num_iterations shapes the learning rate, and may not.)
 RESUMABLE_KEYS = (
     "train.num_iterations",
+    "train.compile",
+    "train.parallel",
+    "train.shard_prior",
+    "train.num_micro_batches",
+    "train.on_not_finite",
     "train.log_every",
     "train.validate_every",
     "train.save_every",
     "train.keep_checkpoints",
+    "train.save_in_background",
     "train.wandb_project",
+    "network.use_checkpoint",
     "data.num_workers",
+    "data.on_error",
 )
 
 
 class RunFolder:
-    """Owns everything a run writes.
+    """Owns everything a run writes. One process of a job writes; it opens the folder.
 
     Args:
         path: the folder; created if needed. An existing one must hold the same run.
         config: the run's configuration.
-        inputs: {key of the configuration: SHA-256 of the file it names}.
+        inputs: {key of the configuration: hash or fingerprint of what it names}.
+        allowed_changes: keys that may differ from those the run was begun with.
 
     Raises:
         InputError: the folder is not writable, is in use for something else, or holds a run with
-            another configuration; the differing keys are listed.
+            another configuration or other inputs; the differing keys are listed.
     """
 
-    def __init__(self, path: Path, config: Section, inputs: dict[str, str]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        config: Section,
+        inputs: dict[str, Any],
+        allowed_changes: Collection[str] = (),
+    ) -> None:
         self.path = path
         self.config = config
+        self.inputs = inputs
         kept = path / "config.yaml"
         if config.train.wandb_project is not None and importlib.util.find_spec("wandb") is None:
             raise InputError("train.wandb_project is set: pip install 'davi[tracking]' first")
-        if kept.exists():
-            self._check_same_run(kept)
-            self._check_same_inputs(inputs)
-        elif path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and not kept.exists() and not self._is_barely_begun():
             raise InputError(f"{path}: exists and holds no run; choose another --run-dir")
+        changes = self._changes() if kept.exists() else {}
+        if refused := [text for key, text in changes.items() if key not in allowed_changes]:
+            raise InputError(
+                f"{path}: holds a run with another configuration or other data "
+                f"({'; '.join(refused)}); undo the change, choose another --run-dir, or go on with "
+                f"it by --allow-changes {' '.join(changes)}"
+            )
         make_folder(path / "checkpoints")
         make_folder(path / "panels")
-        write_text(kept, to_yaml(config))
+        self.store = CheckpointStore(path / "checkpoints", config.train.keep_checkpoints)
+        if changes:
+            self._append("changes.jsonl", {"time": time.strftime("%FT%T%z"), **changes})
         write_text(path / INPUTS, json.dumps(inputs, indent=2) + "\n")
+        write_text(kept, to_yaml(config))
         self._writer: SummaryWriter | None = None
         self._purge_step: int | None = None
 
-    def _check_same_run(self, kept: Path) -> None:
-        before = flatten(load_config(kept, type(self.config)))
+    def _is_barely_begun(self) -> bool:
+        """Whether a folder without config.yaml is empty, or of a run killed before it wrote one."""
+        names = {entry.name for entry in self.path.iterdir() if not entry.name.endswith(".tmp")}
+        return names <= {"checkpoints", "panels", INPUTS}
+
+    def _changes(self) -> dict[str, str]:
+        """{key: what differs} between the run as it was begun and as it is asked for now."""
+        before = flatten(load_config(self.path / "config.yaml", type(self.config)))
         now = flatten(self.config)
         free = set(RESUMABLE_KEYS)
         if self.config.train.cooldown_iterations:
             free.remove("train.num_iterations")
-        differing = [
-            f"{key}: {before.get(key)} -> {now.get(key)}"
+        changes = {
+            key: f"{key}: {before.get(key)} -> {now.get(key)}"
             for key in before | now
             if before.get(key) != now.get(key) and key not in free
-        ]
-        if differing:
-            raise InputError(
-                f"{self.path}: holds a run with another configuration ({'; '.join(differing)}); "
-                "choose another --run-dir or undo the change"
-            )
+        }
+        inputs_before = json.loads((self.path / INPUTS).read_text(encoding="utf-8"))
+        for key in inputs_before | self.inputs:
+            old, new = inputs_before.get(key), self.inputs.get(key)
+            if old != new:
+                changes.setdefault(key, f"content of {key}: {_text(old)} -> {_text(new)}")
+        return changes
 
-    def _check_same_inputs(self, inputs: dict[str, str]) -> None:
-        before = json.loads((self.path / INPUTS).read_text(encoding="utf-8"))
-        if changed := [key for key in before | inputs if before.get(key) != inputs.get(key)]:
-            raise InputError(
-                f"{self.path}: began with another content of the file of {', '.join(changed)}; put "
-                "the old file back or choose another --run-dir"
-            )
+    def find_newest(self) -> Path | None:
+        """Returns the newest sound checkpoint, if there is one; says which are damaged."""
+        path, messages = self.store.find_newest()
+        for message in messages:
+            print(message)
+        return path
 
-    def checkpoints(self) -> list[Path]:
-        """Returns the checkpoint files, oldest first."""
-        return sorted((self.path / "checkpoints").glob("iteration_*.pt"))
+    def save(self, iteration: int, state: dict[str, Any], score: float | None) -> None:
+        """Writes the training state after `iteration` iterations, see `CheckpointStore.save`."""
+        content = {
+            "iteration": iteration,
+            "config": self.config.model_dump(mode="json"),
+            "inputs": self.inputs,
+            **state,
+        }
+        stats = self.path / "stats.jsonl"
+        if stats.exists():
+            flush_to_disk(stats)  # its lines up to here are not written again on resuming
+        self.store.save(iteration, content, score)
 
-    def load_newest(self) -> dict[str, Any] | None:
-        """Returns the content of the newest checkpoint, on the CPU, or None if there is none."""
-        files = self.checkpoints()
-        return read_training_checkpoint(files[-1]) if files else None
-
-    def save(self, iteration: int, state: dict[str, Any], keep: int) -> None:
-        """Writes the training state after `iteration` iterations and drops all but `keep` files."""
-        target = self.path / "checkpoints" / f"iteration_{iteration:07d}.pt"
-        content = {"iteration": iteration, "config": self.config.model_dump(mode="json"), **state}
-        with atomic_path(target) as temporary:
-            torch.save(content, temporary)
-        for old in self.checkpoints()[:-keep]:
-            old.unlink()
+    def record_not_finite(self, report: dict[str, Any]) -> Path:
+        """Writes what is needed to repeat a step that was not finite, and returns the file."""
+        path = self.path / "not_finite.json"
+        write_text(path, json.dumps(report, indent=2) + "\n")
+        return path
 
     def forget_after(self, iteration: int) -> None:
         """Drops the statistics of later iterations, which a resumed run will write again."""
@@ -123,9 +157,13 @@ class RunFolder:
 
     def log(self, iteration: int, values: dict[str, float]) -> None:
         """Appends a line to the statistics and the curves."""
-        with open(self.path / "stats.jsonl", "a", encoding="utf-8") as stream:
-            stream.write(json.dumps({"iteration": iteration, **values}) + "\n")
+        finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
+        self._append("stats.jsonl", {"iteration": iteration, **finite})
         self.log_speed(iteration, values)
+
+    def _append(self, name: str, entry: dict[str, Any]) -> None:
+        with open(self.path / name, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(entry) + "\n")
 
     def log_speed(self, iteration: int, values: dict[str, float]) -> None:
         """Adds to the curves only: timings differ from run to run."""
@@ -163,6 +201,13 @@ class RunFolder:
         """Flushes the curves."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _text(value: Any) -> str:
+    """A hash or fingerprint in one short line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_text(part)}" for key, part in value.items())
+    return str(value)[:12]
 
 
 def _iteration(line: str) -> float:

@@ -1,10 +1,13 @@
 """The loop that every training shares: batches in, statistics, panels and checkpoints out.
 
 What a step is, the learner decides; the loop only counts. All randomness of a step is keyed by
-its iteration, so that a resumed run repeats the unbroken one.
+its iteration and the position in the global batch, so that a resumed run repeats the unbroken one,
+on however many processes.
 """
 
 import time
+from contextlib import closing
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -12,23 +15,35 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from davi.background import LatestJob
 from davi.config import DataConfig, LoopConfig
-from davi.data import training_batches
+from davi.data import Batch, KeyedOrder, training_batches
 from davi.errors import InputError
+from davi.finite import FiniteWatch
 from davi.run_folder import RunFolder
+from davi.signals import StopRequest
+from davi.weights import read_training_checkpoint
+from davi.world import World
 
 
 class Learner(Protocol):
-    """What the loop needs to know of a method."""
+    """What the loop needs to know of a method. All processes of a job call all of it together."""
 
     def train_step(self, x0: Tensor, iteration: int) -> dict[str, Tensor]:
-        """Updates the networks on clean images (B, C, H, W); returns detached scalars."""
+        """Updates the networks on this process's clean images (B, C, H, W).
+
+        Returns:
+            Detached scalars whose sums over the processes are the values of the global batch.
+        """
 
     def validate(self) -> tuple[dict[str, float], Tensor]:
         """Returns scores and a (3, H, W) picture in [-1, 1] for the fixed validation batch."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """Returns everything the next step depends on."""
+    def quality(self, scores: dict[str, float]) -> float:
+        """Returns a number of the scores that is the higher the better."""
+
+    def state_dict(self, keep: bool) -> dict[str, Any]:
+        """Returns everything the next step depends on, on the CPU; only to those that keep it."""
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
@@ -42,12 +57,23 @@ def run_training(
     seed: int,
     data: DataConfig,
     settings: LoopConfig,
-) -> None:
-    """Trains up to `settings.num_iterations`, going on from the newest checkpoint of the run."""
-    start, last = _resume(learner, run), settings.num_iterations
+    world: World,
+) -> bool:
+    """Trains up to `settings.num_iterations`, going on from the newest checkpoint of the run.
+
+    Returns:
+        Whether it came to the end; False if a signal stopped it, its state saved.
+
+    Raises:
+        InputError: an image cannot be used, a checkpoint cannot be written, or a loss or gradient
+            is not finite.
+    """
+    loop = _Loop(learner, run, seed, data, settings, world, len(images))
+    start, last = loop.resume(), settings.num_iterations
     if start >= last:
-        print(f"{run.path}: already at iteration {start}, nothing to do")
-        return
+        if world.is_first:
+            print(f"{run.path}: already at iteration {start}, nothing to do")
+        return True
     batches = training_batches(
         images,
         batch_size=settings.batch_size,
@@ -56,69 +82,184 @@ def run_training(
         num_workers=data.num_workers,
         first_iteration=start,
         num_iterations=last,
+        world=world,
+        on_error=data.on_error,
     )
-    with tqdm(total=last, initial=start, desc="training", unit="it") as bar:
-        log = _Log(run, bar, settings.batch_size)
-        for iteration, x0 in enumerate(batches, start=start):
-            losses = learner.train_step(x0, iteration)
-            done = iteration + 1
-            bar.update()
-            log_now, validate_now, save_now = (
-                done % every == 0 or done == last
-                for every in (settings.log_every, settings.validate_every, settings.save_every)
-            )
-            if log_now or save_now:
-                _require_finite(losses, done, run)
-            if log_now:
-                log.losses(done, losses)
-            if validate_now:
-                log.validation(done, *learner.validate())
-            if save_now:
-                run.save(done, learner.state_dict(), settings.keep_checkpoints)
-    run.close()
+    with closing(loop), StopRequest() as stop:
+        for iteration, batch in enumerate(batches, start=start):
+            loop.step(batch, iteration)
+            stopping = bool(world.max(stop.received))
+            loop.finish_iteration(iteration + 1, stopping)
+            if stopping and iteration + 1 < last:
+                return False
+    return True
 
 
-def _require_finite(losses: dict[str, Tensor], done: int, run: RunFolder) -> None:
-    """Stops a diverged run before it writes a checkpoint."""
-    broken = [name for name, value in losses.items() if not torch.isfinite(value)]
-    if broken:
-        raise InputError(
-            f"{run.path}: {', '.join(broken)} not finite after iteration {done}; checkpoints up to "
-            "the last one are sound. Try a lower train.learning_rate in a new run"
+class _Loop:
+    """One iteration, and what is due after it."""
+
+    def __init__(
+        self,
+        learner: Learner,
+        run: RunFolder,
+        seed: int,
+        data: DataConfig,
+        settings: LoopConfig,
+        world: World,
+        num_images: int,
+    ) -> None:
+        self.learner = learner
+        self.run = run
+        self.settings = settings
+        self.world = world
+        self.order = KeyedOrder(num_images, seed, data.flip)
+        self.seed = seed
+        self.watch = FiniteWatch()
+        self.counters = {"skipped_steps": 0, "skipped_images": 0}
+        # The counters that the configuration lets become more than 0.
+        self.counted = ["skipped_steps"] * (settings.on_not_finite == "skip")
+        self.counted += ["skipped_images"] * (data.on_error == "skip")
+        in_background = settings.save_in_background and world.is_first
+        self.writer = LatestJob() if in_background else None
+        self.log = _Log(run, settings, world)
+
+    def resume(self) -> int:
+        """Loads the newest checkpoint, if there is one, and returns its iteration."""
+        path = self.world.on_first(self.run.find_newest)
+        iteration = 0
+        if path is not None:
+            state = read_training_checkpoint(path, mapped=True)
+            iteration = state["iteration"]
+            self.learner.load_state_dict(state)
+            if self.world.is_first:  # the sum over the processes is what was saved
+                self.counters = state["counters"]
+        self.log.begin(iteration)
+        return iteration
+
+    def step(self, batch: Batch, iteration: int) -> None:
+        """Trains on one batch."""
+        self.terms = self.learner.train_step(batch.x0, iteration)
+        self.watch.observe(self.terms, iteration)
+        self.counters["skipped_images"] += batch.num_skipped
+
+    def finish_iteration(self, done: int, stopping: bool) -> None:
+        """Logs, validates and saves where it is time for it."""
+        settings, last = self.settings, done == self.settings.num_iterations
+        log_now, validate_now, save_now = (
+            last or done % every == 0
+            for every in (settings.log_every, settings.validate_every, settings.save_every)
         )
+        save_now |= stopping
+        # On a GPU to look at a number means to wait for it; on a CPU it is there.
+        if log_now or validate_now or save_now or self.world.device.type == "cpu":
+            self._require_finite()
+        self.log.advance()
+        if log_now:
+            values = dict(zip(self.terms, self._sums(list(self.terms.values())), strict=True))
+            self.log.losses(done, values | {name: self._total(name) for name in self.counted})
+        score = None
+        if validate_now:
+            scores, panel = self.learner.validate()
+            self.log.validation(done, scores, panel)
+            score = self.learner.quality(scores)
+        if save_now:
+            self._save(done, score)
+
+    def _sums(self, terms: list[Tensor]) -> list[float]:
+        return self.world.sum(torch.stack(terms)).tolist()
+
+    def _total(self, counter: str) -> int:
+        return sum(self.world.gather(self.counters[counter]))
+
+    def _require_finite(self) -> None:
+        """Stops before anything not finite is written; or counts it, if it is to be skipped."""
+        found = self.watch.report()
+        if not self.world.max(bool(found)):
+            return
+        if self.settings.on_not_finite == "skip":
+            count = self.world.max(self.watch.take_count())
+            self.counters["skipped_steps"] += count if self.world.is_first else 0
+            return
+        reports = self.world.gather(found)
+        iteration = min(at for report in reports for at in report.values())
+        terms = sorted(
+            {name for report in reports for name, at in report.items() if at == iteration}
+        )
+        batch_size = self.settings.batch_size
+        positions = range(iteration * batch_size, (iteration + 1) * batch_size)
+        report = {
+            "iteration": iteration,
+            "not_finite": terms,
+            "seed": self.seed,
+            "image_indices": [self.order[position][0] for position in positions],
+        }
+        path = self.world.on_first(partial(self.run.record_not_finite, report))
+        raise InputError(
+            f"{self.run.path}: {', '.join(terms)} not finite in iteration {iteration}; the step "
+            f"was not taken, {path} says what to repeat, and the checkpoints are sound. Try a "
+            "lower train.learning_rate or another train.precision in a new run, or leave such "
+            "steps out: train.on_not_finite=skip"
+        )
+
+    def _save(self, done: int, score: float | None) -> None:
+        state = self.learner.state_dict(keep=self.world.is_first)
+        state["counters"] = {name: self._total(name) for name in self.counters}
+        job = partial(self.run.save, done, state, score)
+        self.world.on_first(job if self.writer is None else partial(self.writer.submit, job))
+
+    def close(self) -> None:
+        """Ends the writing."""
+        self.log.close()
+        if self.writer is not None:
+            self.writer.close()
 
 
 class _Log:
-    """Numbers and pictures on their way to the run folder and the progress bar."""
+    """Numbers and pictures on their way to the run folder and the progress bar.
 
-    def __init__(self, run: RunFolder, bar: tqdm, batch_size: int) -> None:
-        self.run, self.bar, self.batch_size = run, bar, batch_size
-        self._last = bar.n, time.perf_counter()
+    Only the first process writes; the calls of the others do nothing.
+    """
 
-    def losses(self, done: int, losses: dict[str, Tensor]) -> None:
-        values = {name: value.item() for name, value in losses.items()}
+    def __init__(self, run: RunFolder, settings: LoopConfig, world: World) -> None:
+        self.run, self.settings, self.writes = run, settings, world.is_first
+
+    def begin(self, done: int) -> None:
+        """Takes up the statistics after `done` iterations."""
+        if self.writes:
+            self.run.forget_after(done)
+            if done:
+                print(f"{self.run.path}: going on from iteration {done}")
+        total = self.settings.num_iterations
+        self.bar = tqdm(
+            total=total, initial=done, desc="training", unit="it", disable=not self.writes
+        )
+        self._last = done, time.perf_counter()
+
+    def advance(self) -> None:
+        """Counts an iteration."""
+        self.bar.update()
+
+    def losses(self, done: int, values: dict[str, float]) -> None:
+        """Writes the terms of an iteration."""
+        if not self.writes:
+            return
         (before, then), now = self._last, time.perf_counter()
-        speed = (done - before) * self.batch_size / (now - then)
+        speed = (done - before) * self.settings.batch_size / (now - then)
         self._last = done, now
         self.run.log(done, values)
         self.run.log_speed(done, {"images_per_second": speed})
         self.bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()})
 
     def validation(self, done: int, scores: dict[str, float], panel: Tensor) -> None:
+        """Writes scores and picture."""
+        if not self.writes:
+            return
         self.run.log(done, scores)
         self.run.save_panel(done, panel)
         text = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.bar.write(f"iteration {done}: {text}")
 
-
-def _resume(learner: Learner, run: RunFolder) -> int:
-    state = run.load_newest()
-    if state is None:
-        run.forget_after(0)
-        return 0
-    iteration = state.pop("iteration")
-    state.pop("config")
-    learner.load_state_dict(state)
-    run.forget_after(iteration)
-    print(f"{run.path}: going on from iteration {iteration}")
-    return iteration
+    def close(self) -> None:
+        """Ends bar and curves."""
+        self.bar.close()
+        self.run.close()

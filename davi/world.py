@@ -6,6 +6,7 @@ on GPUs go by NCCL.
 """
 
 import contextlib
+import datetime
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from torch import Tensor
 
 from davi.errors import InputError
 from davi.runtime import select_device
+
+# While the first process writes a checkpoint, the others wait for its next gradient.
+PATIENCE = datetime.timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -50,13 +54,13 @@ class World:
         first = self.rank * parts
         return [range(*cuts[piece : piece + 2]) for piece in range(first, first + parts)]
 
-    def any(self, flag: bool) -> bool:
-        """Returns whether the flag is set in any process; all must ask."""
+    def max(self, value: int) -> int:
+        """Returns the largest of the processes' numbers; all must ask."""
         if not self.distributed:
-            return flag
-        value = torch.tensor(float(flag))
-        dist.all_reduce(value, dist.ReduceOp.MAX)
-        return bool(value)
+            return value
+        largest = torch.tensor(value)
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest)
 
     def sum(self, values: Tensor) -> Tensor:
         """Returns the sum of the processes' tensors; all must ask."""
@@ -73,6 +77,20 @@ class World:
         values = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def map_rows(self, function: Callable[..., Tensor], *batches: Tensor) -> Tensor:
+        """Returns function(*batches), (B, ...), for which every process does its share of the rows.
+
+        Args:
+            function: works row by row. All processes call it, with one row at least: the forward of
+                a sharded network needs them all.
+            batches: (B, ...), the same in all processes.
+        """
+        mine = self.share(len(batches[0]))[0]
+        rows = slice(mine.start, mine.stop) if mine else slice(1)
+        result = function(*(batch[rows] for batch in batches))
+        parts = self.gather(result[: len(mine)].cpu()) if self.distributed else [result]
+        return torch.cat(parts).to(self.device)
 
     def on_first(self, function: Callable[[], Any]) -> Any:
         """Runs a function in the first process and returns its (plain) result in all of them.
@@ -115,7 +133,30 @@ def join_world(device: str = "auto") -> Iterator[World]:
         chosen = select_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(chosen)
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
-    dist.init_process_group(backend)
-    yield World(int(os.environ["RANK"]), size, chosen, distributed=True)
+    rank = int(os.environ["RANK"])
+    dist.init_process_group(
+        backend, store=_store_of_this_attempt(), rank=rank, world_size=size, timeout=PATIENCE
+    )
+    yield World(rank, size, chosen, distributed=True)
     # Not after an error: the others may be gone, and waiting for them would hide it.
     dist.destroy_process_group()
+
+
+def _store_of_this_attempt() -> dist.Store:
+    """Where processes find each other, without the addresses of those of an earlier attempt.
+
+    torchrun keeps its own store over a restart and shares it with the processes: one that is quick
+    finds the address of a process that is dead, and waits for it (pytorch/pytorch#135712).
+    """
+    environment = os.environ
+    restarts = int(environment.get("TORCHELASTIC_MAX_RESTARTS", 0))
+    shared = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    # The machines of a job count its restarts each for themselves.
+    if restarts and shared and int(environment["GROUP_WORLD_SIZE"]) > 1:
+        raise InputError(
+            "torchrun --max-restarts on several machines: export "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 on each of them first; without it a restarted "
+            "job may hang"
+        )
+    store, _, _ = next(dist.rendezvous("env://"))
+    return dist.PrefixStore(f"attempt_{environment.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)

@@ -359,6 +359,11 @@ class UNetModel(nn.Module):
             zero_module(nn.Conv2d(widths[0], out_channels, 3, padding=1)),
         )
 
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The parts that hold almost all weights, in the order in which they are used."""
+        return [*self.input_blocks, self.middle_block, *self.output_blocks]
+
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
         """Returns the network output.
 

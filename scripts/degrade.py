@@ -19,7 +19,9 @@ def main() -> int:
     """Parse, build, run."""
     parser = config_parser(__doc__)
     parser.add_argument(
-        "--input", required=True, help="folder of clean images, or photos:held_out, photos:train"
+        "--input",
+        required=True,
+        help="clean images: a folder, a .zip file, .tar shards, photos:held_out or photos:train",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="a new folder, or to go on in"

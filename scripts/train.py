@@ -1,31 +1,46 @@
 """Train a DAVI generator by Algorithm 1.
 
-The same command goes on where an interrupted run stopped.
+The same command goes on where an interrupted run stopped. SIGTERM and SIGINT (Ctrl-C) end the step,
+save and exit with code 75; a second one exits at once. Several processes: torchrun, see
+docs/training.md.
 """
 
 from pathlib import Path
 
-from davi.build_training import build_images, build_trainer, input_hashes
-from davi.cli import add_device, config_parser, read_config, run_main
+from davi.build_training import build_images, build_trainer, input_record
+from davi.cli import EXIT_STOPPED, add_run_arguments, config_parser, read_config, run_main
 from davi.config import RunConfig
 from davi.run_folder import RunFolder
-from davi.runtime import select_device
+from davi.scan import require_readable
 from davi.training_loop import run_training
+from davi.world import join_world
 
 
-def main() -> None:
+def main() -> int:
     """Parse, build, run."""
     parser = config_parser(__doc__)
-    parser.add_argument("--run-dir", type=Path, help="default: runs/<name of the config>")
-    add_device(parser)
+    add_run_arguments(parser)
     arguments = parser.parse_args()
     config = read_config(arguments, RunConfig)
-    device = select_device(arguments.device)
-    images = build_images(config, "train")
-    trainer = build_trainer(config, device)
     run_dir = arguments.run_dir or Path("runs") / arguments.config.stem
-    run = RunFolder(run_dir, config, input_hashes(config))
-    run_training(trainer, images, run, seed=config.seed, data=config.data, settings=config.train)
+    with join_world(arguments.device) as world:
+        images = build_images(config, "train")
+        if config.data.on_error == "fail":
+            world.on_first(lambda: require_readable(images, config.data.num_workers))
+        trainer = build_trainer(config, world)
+        run = world.on_first(
+            lambda: RunFolder(run_dir, config, input_record(config), arguments.allow_changes)
+        )
+        finished = run_training(
+            trainer,
+            images,
+            run,
+            seed=config.seed,
+            data=config.data,
+            settings=config.train,
+            world=world,
+        )
+    return 0 if finished else EXIT_STOPPED
 
 
 if __name__ == "__main__":

@@ -17,15 +17,23 @@ TIERS = [
     ["davi.files", "davi.runtime", "davi.config"],
     ["davi.world"],
     ["davi.images", "davi.schedule", "davi.config_file"],
+    ["davi.image_sets", "davi.loader"],
     [
         "davi.photos",
+        "davi.archives",
+        "davi.scan",
         "davi.bridge",
         "davi.losses",
         "davi.ema",
         "davi.panel",
         "davi.ledger",
         "davi.learning_rate",
+        "davi.background",
+        "davi.finite",
+        "davi.parallel",
+        "davi.signals",
     ],
+    ["davi.network_optimizer"],
     ["davi.operators", "davi.operators.svd"],
     ["davi.operators.separable"],
     [
@@ -37,7 +45,7 @@ TIERS = [
     ],
     ["davi.noise", "davi.score", "davi.generator", "davi.analytic", "davi.data", "davi.weights"],
     ["davi.measurement", "davi.ddim", "davi.sampler", "davi.metrics", "davi.perceptual"],
-    ["davi.measurement_files"],
+    ["davi.measurement_files", "davi.checkpoint_store"],
     ["davi.evaluation", "davi.trainer", "davi.prior_trainer"],
     ["davi.build", "davi.run_folder"],
     ["davi.build_training", "davi.training_loop", "davi.restorer", "davi.degrading"],
@@ -55,7 +63,8 @@ CONFIG_READERS = {
     "davi.degrading",
     "davi.cli",
 }
-LAZY_PACKAGES = {"lpips", "pytorch_fid", "wandb"}  # heavy or optional: imported where used
+# Heavy or optional: imported where used.
+LAZY_PACKAGES = {"lpips", "pytorch_fid", "wandb", "webdataset", "braceexpand"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 SOURCES = {

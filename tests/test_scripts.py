@@ -243,6 +243,21 @@ def test_degrade_writes_exact_measurements_and_a_manifest(
     assert "was written with other settings (seed: 0 -> 1)" in text
 
 
+def test_degrade_takes_a_zip_file_like_the_folder_in_it(
+    script: object, clean: Path, tmp_path: Path
+) -> None:
+    zipped = shutil.make_archive(str(tmp_path / "clean"), "zip", clean)
+    for source, output in ((clean, "loose"), (zipped, "packed")):
+        arguments = ("--input", source, "--output", tmp_path / output, "--seed", 3)
+        assert script("degrade", TINY, *arguments)[0] == 0
+    loose, packed = contents(tmp_path / "loose"), contents(tmp_path / "packed")
+    assert len(loose) == 8  # four measurements and references
+    assert loose == packed
+    code, text = script("degrade", TINY, *arguments)
+    assert code == 0
+    assert "0 measurements written, 4 done before" in text
+
+
 def test_the_noise_of_a_file_depends_on_its_name_and_the_seed(
     script: object, clean: Path, tmp_path: Path
 ) -> None:
@@ -660,3 +675,34 @@ def test_exports_of_half_precision_load_and_stay_close(
     code, output = script("export", tmp_path / "run", "--output", tmp_path / "g.pt")
     assert code == 2
     assert "must end in .safetensors" in output
+
+
+def test_training_lists_unusable_images_before_it_begins(
+    script: object, tmp_path: Path, clean: Path, tiny_prior: Path
+) -> None:
+    (clean / "broken.png").write_bytes(b"no picture")
+    arguments = ["train", TINY, "--run-dir", tmp_path / "run", "--set", f"data.train={clean}"]
+    arguments += ["--set", f"prior.checkpoint={tiny_prior}"]
+    code, output = script(*arguments)
+    assert code == 2
+    assert "1 of 5 images cannot be used: broken.png (not a readable image" in output
+    assert not (tmp_path / "run").exists()
+    code, output = script(*arguments, "--set", "data.on_error=skip")
+    assert code == 0, output
+
+
+def test_a_run_notices_another_data_set(
+    script: object, tmp_path: Path, clean: Path, tiny_prior: Path
+) -> None:
+    arguments = ["train", TINY, "--run-dir", tmp_path / "run", "--set", f"data.train={clean}"]
+    arguments += ["--set", f"prior.checkpoint={tiny_prior}", "--set"]
+    assert script(*arguments, "train.num_iterations=2")[0] == 0
+    (clean / "b.jpg").unlink()
+    code, output = script(*arguments, "train.num_iterations=3")
+    assert code == 2
+    assert "content of data.train: images 4" in output
+    assert "-> images 3" in output
+    allowed = ("train.num_iterations=3", "--allow-changes", "data.train")
+    code, output = script(*arguments, *allowed)
+    assert code == 0
+    assert "going on from iteration 2" in output

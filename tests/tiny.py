@@ -9,10 +9,11 @@ from davi.config import PriorRunConfig, RunConfig
 from davi.config_file import load_config
 from davi.trainer import DaviTrainer
 from davi.weights import GENERATOR, PRIOR, save_weights
+from davi.world import World
 from guided_diffusion.presets import create_unet
 from tests.conftest import REPOSITORY
 
-CPU = torch.device("cpu")
+ALONE = World(0, 1, torch.device("cpu"))
 
 
 def tiny_prior_config(*overrides: str) -> PriorRunConfig:
@@ -26,9 +27,9 @@ def tiny_config(prior: Path, *overrides: str) -> RunConfig:
     return load_config(REPOSITORY / "configs/tiny.yaml", RunConfig, overrides)
 
 
-def write_tiny_prior(path: Path) -> Path:
+def write_tiny_prior(path: Path, *overrides: str) -> Path:
     """Writes a prior of random weights, zero-initialised ones included, and returns its path."""
-    config = tiny_prior_config()
+    config = tiny_prior_config(*overrides)
     torch.manual_seed(3)
     network = create_unet(config.network.unet())
     weights = {
@@ -47,13 +48,13 @@ def write_tiny_prior(path: Path) -> Path:
 
 def tiny_trainer(prior: Path, *overrides: str) -> DaviTrainer:
     """The trainer of configs/tiny.yaml on the CPU."""
-    return build_trainer(tiny_config(prior, *overrides), CPU)
+    return build_trainer(tiny_config(prior, *overrides), ALONE)
 
 
 def write_tiny_generator(path: Path, prior: Path, *overrides: str) -> Path:
     """Writes the generator of a freshly built trainer, and returns its path."""
     config = tiny_config(prior, *overrides)
-    trainer = build_trainer(config, CPU)
+    trainer = build_trainer(config, ALONE)
     save_weights(
         path,
         trainer.generator.network.state_dict(),

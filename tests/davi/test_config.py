@@ -128,7 +128,7 @@ BAD_VALUES = {
     "network.model_channels=30": r"network: num_channels .*divisible by num_groups",
     "network.num_head_channels=7": "network: .*heads",
     "network.out_channels=2": "network: out_channels=2: at least 3",
-    "train.precision=fp16": r"train\.precision: .*'fp32' or 'bf16'",
+    "train.precision=fp64": r"train\.precision: .*'bf16' or 'fp16'",
     "operator={name: inpainting, mask: file}": "operator: path is needed for mask: file",
     "train=3": "train: .*3",
     "network.preset=big": r"network\.preset: .*'ffhq_256'",

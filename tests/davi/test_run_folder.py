@@ -1,6 +1,7 @@
 """What a run leaves on disk, and what it refuses to mix."""
 
 import importlib.util
+import json
 import sys
 import types
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from davi.errors import InputError
 from davi.images import load_image
 from davi.run_folder import RunFolder
+from davi.weights import read_training_checkpoint
 from tests.tiny import tiny_config
 
 
@@ -21,11 +23,12 @@ def open_run(path: Path, prior: Path, *overrides: str) -> RunFolder:
 def test_only_the_newest_checkpoints_are_kept(tmp_path: Path, tiny_prior: Path) -> None:
     run = open_run(tmp_path, tiny_prior)
     for iteration in (5, 10, 100):
-        run.save(iteration, {"ema": {}}, keep=2)
-    names = [path.name for path in run.checkpoints()]
+        run.save(iteration, {"ema": {}}, score=None)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.pt"))
     assert names == ["iteration_0000010.pt", "iteration_0000100.pt"]
-    newest = run.load_newest()
+    newest = read_training_checkpoint(run.find_newest())
     assert newest["iteration"] == 100
+    assert newest["inputs"] == {"prior.checkpoint": "abc"}
     assert newest["config"]["operator"]["name"] == "super_resolution"
 
 
@@ -77,10 +80,38 @@ def test_under_a_cool_down_a_longer_run_is_another_run(tmp_path: Path, tiny_prio
         open_run(tmp_path, tiny_prior, "train.cooldown_iterations=2", "train.num_iterations=8")
 
 
+def test_changes_on_purpose_are_allowed_one_by_one_and_noted(
+    tmp_path: Path, tiny_prior: Path
+) -> None:
+    open_run(tmp_path, tiny_prior)
+    changed = tiny_config(tiny_prior, "seed=1", "loss.gamma=3")
+    with pytest.raises(InputError, match=r"loss\.gamma: 0\.1 -> 3\.0.*--allow-changes seed loss"):
+        RunFolder(tmp_path, changed, {"prior.checkpoint": "abc"}, ["seed"])
+    assert not (tmp_path / "changes.jsonl").exists()
+    RunFolder(
+        tmp_path, changed, {"prior.checkpoint": "new"}, ["seed", "loss.gamma", "prior.checkpoint"]
+    )
+    (entry,) = map(json.loads, (tmp_path / "changes.jsonl").open())
+    assert entry["prior.checkpoint"] == "content of prior.checkpoint: abc -> new"
+    RunFolder(tmp_path, changed, {"prior.checkpoint": "new"})  # it is this run now
+
+
+def test_a_run_killed_while_it_made_its_folder_begins_there(
+    tmp_path: Path, tiny_prior: Path
+) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / ".inputs.json.7.tmp").touch()
+    open_run(tmp_path, tiny_prior)
+    (tmp_path / "config.yaml").unlink()
+    (tmp_path / "holiday.jpg").touch()
+    with pytest.raises(InputError, match="exists and holds no run"):
+        open_run(tmp_path, tiny_prior)
+
+
 def test_a_run_notices_another_prior_of_the_same_name(tmp_path: Path, tiny_prior: Path) -> None:
     config = tiny_config(tiny_prior)
     RunFolder(tmp_path, config, {"prior.checkpoint": "abc"})
-    with pytest.raises(InputError, match=r"another content of the file of prior\.checkpoint"):
+    with pytest.raises(InputError, match=r"content of prior\.checkpoint: abc -> def"):
         RunFolder(tmp_path, config, {"prior.checkpoint": "def"})
 
 

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import functools
+import json
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from davi.build_training import build_trainer
-from davi.data import open_images
+from davi.build_training import build_images, build_trainer
+from davi.data import KeyedOrder, open_images
 from davi.errors import InputError
+from davi.files import sha256_of
+from davi.finite import FiniteWatch
+from davi.images import save_image
 from davi.learning_rate import RateShape
 from davi.measurement import lift
 from davi.run_folder import RunFolder
 from davi.trainer import DaviTrainer, StepInputs
 from davi.training_loop import run_training
-from tests.tiny import tiny_config, tiny_trainer
+from davi.weights import read_training_checkpoint
+from davi.world import World
+from tests.same import assert_same
+from tests.tiny import ALONE, tiny_config, tiny_trainer
 
 OPERATORS = {
     "super_resolution": "{name: super_resolution}",
@@ -27,6 +34,7 @@ OPERATORS = {
     "denoising": "{name: denoising}",
     "colorization": "{name: colorization}",
 }
+GPU = World(0, 1, torch.device("cuda"))
 NOISES = {"gaussian": "{name: gaussian, sigma: 0.05}", "poisson": "{name: poisson}"}
 
 
@@ -80,9 +88,9 @@ def test_step_is_algorithm_1(task: str, noise: str, tiny_prior: Path) -> None:
     trainer = tiny_trainer(
         tiny_prior, f"operator={OPERATORS[task]}", f"noise={NOISES[noise]}", "loss.gamma=2.0"
     )
-    inputs = trainer.draw(clean_batch(), "test")
+    inputs = trainer.draw(clean_batch(), range(4), "test")
     expected_psi, expected_phi = expected_gradients(trainer, inputs)
-    trainer.step(inputs)
+    trainer.step([inputs])
     # psi: had the generator's turn reached s_psi, its gradient would have been added here.
     torch.testing.assert_close(gradients(trainer.fake_score), expected_psi)
     torch.testing.assert_close(gradients(trainer.generator), expected_phi, rtol=1e-4, atol=1e-7)
@@ -128,10 +136,10 @@ def test_the_generator_runs_once_per_iteration(tiny_prior: Path) -> None:
 
 def test_draws_belong_to_seed_iteration_and_position(tiny_prior: Path) -> None:
     trainer, x0 = tiny_trainer(tiny_prior), clean_batch()
-    inputs = trainer.draw(x0, "train", 5)
-    fewer = trainer.draw(x0[:2], "train", 5)
-    later = trainer.draw(x0, "train", 6)
-    other_seed = tiny_trainer(tiny_prior, "seed=1").draw(x0, "train", 5)
+    inputs = trainer.draw(x0, range(4), "train", 5)
+    fewer = trainer.draw(x0[:2], range(2), "train", 5)
+    later = trainer.draw(x0, range(4), "train", 6)
+    other_seed = tiny_trainer(tiny_prior, "seed=1").draw(x0, range(4), "train", 5)
     for name in ("y", "a", "z", "t", "eps"):
         assert torch.equal(getattr(inputs, name)[:2], getattr(fewer, name))
         assert not torch.equal(getattr(inputs, name), getattr(later, name))
@@ -142,7 +150,7 @@ def test_draws_belong_to_seed_iteration_and_position(tiny_prior: Path) -> None:
 
 def test_diffusion_times_stay_below_t_ikl(tiny_prior: Path) -> None:
     trainer = tiny_trainer(tiny_prior, "loss.t_ikl=3")
-    t = torch.cat([trainer.draw(clean_batch(), "train", i).t for i in range(30)])
+    t = torch.cat([trainer.draw(clean_batch(), range(4), "train", i).t for i in range(30)])
     assert set(t.tolist()) == {0, 1, 2}
 
 
@@ -163,8 +171,8 @@ def test_the_learning_rate_rises_stays_and_falls(tiny_prior: Path) -> None:
         tiny_prior, "train.warmup_iterations=4", "train.fake_score_learning_rate=4e-4"
     )
     trainer.train_step(clean_batch(), 1)
-    assert trainer.generator_optimizer.param_groups[0]["lr"] == 0.5e-4
-    assert trainer.fake_score_optimizer.param_groups[0]["lr"] == 2e-4
+    assert trainer.generator_optimizer.optimizer.param_groups[0]["lr"] == 0.5e-4
+    assert trainer.fake_score_optimizer.optimizer.param_groups[0]["lr"] == 2e-4
 
 
 def run(folder: Path, prior: Path, *overrides: str) -> dict:
@@ -173,29 +181,14 @@ def run(folder: Path, prior: Path, *overrides: str) -> dict:
     run_folder = RunFolder(folder, config, {})
     run_training(
         tiny_trainer(prior, *overrides),
-        open_images("photos:train", 16),
+        build_images(config, "train"),
         run_folder,
         seed=config.seed,
         data=config.data,
         settings=config.train,
+        world=ALONE,
     )
-    return run_folder.load_newest()
-
-
-def assert_same(first: object, second: object) -> None:
-    """Bit-equality of nested containers of tensors."""
-    assert type(first) is type(second)
-    if isinstance(first, Tensor):
-        assert torch.equal(first, second)
-    elif isinstance(first, dict):
-        assert first.keys() == second.keys()
-        for key, value in first.items():
-            assert_same(value, second[key])
-    elif isinstance(first, (list, tuple)):
-        for a, b in zip(first, second, strict=True):
-            assert_same(a, b)
-    else:
-        assert first == second
+    return read_training_checkpoint(run_folder.find_newest())
 
 
 def test_a_resumed_run_ends_bit_identical(tmp_path: Path, tiny_prior: Path) -> None:
@@ -232,40 +225,119 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
     assert (tmp_path / "stats.jsonl").read_text() == before
 
 
-def test_a_diverged_run_stops_and_keeps_its_sound_checkpoints(
+def poison(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Lets the measurements of iteration `at` be NaN."""
+    original = DaviTrainer.draw
+
+    def draw(self: DaviTrainer, x0: Tensor, positions: range, *key: int | str) -> StepInputs:
+        inputs = original(self, x0, positions, *key)
+        return dataclasses.replace(inputs, y=inputs.y * torch.nan) if key[-1] == at else inputs
+
+    monkeypatch.setattr(DaviTrainer, "draw", draw)
+
+
+def test_a_run_stops_before_a_step_that_is_not_finite(
     tmp_path: Path, tiny_prior: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = DaviTrainer.train_step
-
-    def diverge(self: DaviTrainer, x0: Tensor, iteration: int) -> dict[str, Tensor]:
-        losses = original(self, x0, iteration)
-        return losses if iteration < 2 else {**losses, "consistency": torch.tensor(torch.nan)}
-
-    monkeypatch.setattr(DaviTrainer, "train_step", diverge)
-    with pytest.raises(InputError, match="consistency not finite after iteration 4"):
+    poison(monkeypatch, at=2)
+    with pytest.raises(InputError, match=r"consistency, .*not finite in iteration 2"):
         run(tmp_path, tiny_prior)
-    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["iteration_0000002.pt"]
+    assert [path.name for path in (tmp_path / "checkpoints").glob("*.pt")] == [
+        "iteration_0000002.pt"
+    ]
     assert "NaN" not in (tmp_path / "stats.jsonl").read_text()
+    report = json.loads((tmp_path / "not_finite.json").read_text())
+    order = KeyedOrder(len(open_images("photos:train", 16)), seed=0, flip=False)
+    assert report["image_indices"] == [order[8 + offset][0] for offset in range(4)]
+    assert (report["iteration"], report["seed"]) == (2, 0)
+    assert "generator_gradient" in report["not_finite"]
 
 
-def test_training_in_bf16_follows_fp32(tiny_prior: Path) -> None:
+def test_a_step_that_is_not_finite_changes_no_weight_and_no_moment(
+    tiny_prior: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, at=1)
+    trainer = tiny_trainer(tiny_prior)
+    trainer.train_step(clean_batch(), 0)
+    before = trainer.state_dict(keep=True)
+    terms = trainer.train_step(clean_batch(), 1)
+    after = trainer.state_dict(keep=True)
+    assert not terms["generator_gradient"].isfinite()
+    for name in ("generator", "fake_score"):
+        assert_same(before[name], after[name])
+        assert_same(before[f"{name}_optimizer"]["state"], after[f"{name}_optimizer"]["state"])
+    assert all(value.isfinite().all() for value in after["ema"].values())
+
+
+def test_steps_that_are_not_finite_can_be_left_out_and_are_counted(
+    tmp_path: Path, tiny_prior: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, at=2)
+    skip = "train.on_not_finite=skip"
+    unbroken = run(tmp_path / "unbroken", tiny_prior, skip, "train.log_every=1")
+    assert unbroken["counters"]["skipped_steps"] == 1
+    stats = [json.loads(line) for line in (tmp_path / "unbroken/stats.jsonl").open()]
+    assert [line["skipped_steps"] for line in stats if "consistency" in line] == [0, 0, 1, 1]
+    assert [line["consistency"] is None for line in stats if "consistency" in line][2]
+    run(tmp_path / "resumed", tiny_prior, skip, "train.log_every=1", "train.num_iterations=3")
+    resumed = run(tmp_path / "resumed", tiny_prior, skip, "train.log_every=1")
+    assert_same(unbroken, resumed)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_training_in_half_precision_follows_fp32(precision: str, tiny_prior: Path) -> None:
     found = []
-    for precision in ("fp32", "bf16"):
-        trainer = tiny_trainer(tiny_prior, f"train.precision={precision}")
-        trainer.step(trainer.draw(clean_batch(), "test"))
+    for each in ("fp32", precision):
+        trainer = tiny_trainer(tiny_prior, f"train.precision={each}")
+        trainer.step([trainer.draw(clean_batch(), range(4), "test")])
         found.append(torch.cat([g.flatten() for g in gradients(trainer.generator).values()]))
     exact, rounded = found
     assert 0 < (rounded - exact).norm() / exact.norm() < 0.05
 
 
+@pytest.mark.slow
+def test_a_compiled_step_is_the_same_step(tiny_prior: Path) -> None:
+    found = []
+    for compiled in ("false", "true"):
+        trainer = tiny_trainer(tiny_prior, f"train.compile={compiled}")
+        for iteration in range(2):
+            terms = trainer.train_step(clean_batch(), iteration)
+        found.append(terms)
+        assert trainer.validate()
+    plain, compiled = found
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-4, atol=0)
+
+
+def test_unusable_images_are_replaced_and_counted(tmp_path: Path, tiny_prior: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for number in range(3):
+        save_image(clean_batch()[number], folder / f"{number}.png")
+    (folder / "broken.png").write_bytes(b"")
+    settings = (f"data.train={folder}", "data.on_error=skip", "train.log_every=1")
+    state = run(tmp_path / "unbroken", tiny_prior, *settings)
+    counts = [
+        json.loads(line).get("skipped_images")
+        for line in (tmp_path / "unbroken/stats.jsonl").open()
+    ]
+    # Each epoch of four images meets the broken one once, and so does each batch of four.
+    assert counts[:4] == [1, 2, 3, 4]
+    assert state["counters"]["skipped_images"] == 4
+    run(tmp_path / "resumed", tiny_prior, *settings, "train.num_iterations=2")
+    assert_same(run(tmp_path / "resumed", tiny_prior, *settings), state)
+
+
 @pytest.mark.gpu
-def test_a_step_on_a_gpu_waits_for_nothing(tiny_prior: Path) -> None:
-    trainer = build_trainer(tiny_config(tiny_prior), torch.device("cuda"))
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_a_step_on_a_gpu_waits_for_nothing(precision: str, tiny_prior: Path) -> None:
+    trainer = build_trainer(tiny_config(tiny_prior, f"train.precision={precision}"), GPU)
     x0 = clean_batch().cuda()
-    trainer.train_step(x0, 0)  # tables are copied, optimisers set up
+    watch = FiniteWatch()
+    watch.observe(trainer.train_step(x0, 0), 0)  # tables are copied, optimisers set up
     torch.cuda.set_sync_debug_mode("error")
     try:
-        trainer.train_step(x0, 1)
+        watch.observe(trainer.train_step(x0, 1), 1)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -278,18 +350,36 @@ def test_a_step_on_a_gpu_gives_the_gradients_of_the_cpu(
 ) -> None:
     overrides = (f"operator={OPERATORS[task]}", f"train.precision={precision}")
     trainer = tiny_trainer(tiny_prior, *overrides)
-    inputs = trainer.draw(clean_batch(), "test")
-    trainer.step(inputs)
-    on_gpu = build_trainer(tiny_config(tiny_prior, *overrides), torch.device("cuda"))
+    inputs = trainer.draw(clean_batch(), range(4), "test")
+    trainer.step([inputs])
+    on_gpu = build_trainer(tiny_config(tiny_prior, *overrides), GPU)
     moved = {
         field.name: getattr(inputs, field.name).to("cuda") for field in dataclasses.fields(inputs)
     }
-    on_gpu.step(StepInputs(**moved))
+    on_gpu.step([StepInputs(**moved)])
     exact, found = (
         torch.cat([g.flatten().cpu() for g in gradients(t.generator).values()])
         for t in (trainer, on_gpu)
     )
     assert (found - exact).norm() / exact.norm() < {"fp32": 2e-3, "bf16": 5e-2}[precision]
+
+
+def test_without_keyed_draws_a_resumed_run_differs(
+    tmp_path: Path, tiny_prior: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another control: draws of a generator that goes on, and whose state nobody saves."""
+
+    def begin(*_: object) -> None:
+        rng = torch.Generator().manual_seed(0)
+        monkeypatch.setattr("davi.trainer.keyed_rng", lambda *_: rng)
+
+    begin()
+    unbroken = run(tmp_path / "unbroken", tiny_prior)
+    begin()
+    run(tmp_path / "resumed", tiny_prior, "train.num_iterations=2")
+    begin()
+    with pytest.raises(AssertionError):
+        assert_same(unbroken, run(tmp_path / "resumed", tiny_prior))
 
 
 def test_without_the_optimiser_state_a_resumed_run_differs(
@@ -302,5 +392,8 @@ def test_without_the_optimiser_state_a_resumed_run_differs(
     content = torch.load(path, weights_only=True)
     content["generator_optimizer"]["state"] = {}
     torch.save(content, path)
+    manifest = path.with_name("manifest.json")
+    entry = {**json.loads(manifest.read_text())[path.name], "bytes": path.stat().st_size}
+    manifest.write_text(json.dumps({path.name: {**entry, "sha256": sha256_of(path)}}))
     with pytest.raises(AssertionError):
         assert_same(unbroken, run(tmp_path / "resumed", tiny_prior))

@@ -7,6 +7,7 @@ score network is not given y: the KL divergence in the objective is that of the 
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,9 +18,11 @@ from torch import Tensor, nn
 import davi.trainer
 from davi.analytic import GaussianMixturePrior
 from davi.bridge import PosteriorBridge, end_cdf
+from davi.ema import Ema
 from davi.generator import ImplicitGenerator
 from davi.learning_rate import RateShape
 from davi.measurement import ForwardModel
+from davi.network_optimizer import NetworkOptimizer
 from davi.noise import GaussianNoise
 from davi.operators.inpainting import Inpainting
 from davi.sampler import posterior_sample
@@ -27,6 +30,7 @@ from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
 from davi.trainer import DaviTrainer, LossWeights, StepInputs
 from guided_diffusion.nn import timestep_embedding
+from tests.tiny import ALONE
 
 pytestmark = pytest.mark.slow
 
@@ -146,9 +150,21 @@ def analytic_prior() -> GaussianMixturePrior:
 
 def build_trainer() -> DaviTrainer:
     torch.manual_seed(0)
+    generator = ImplicitGenerator(Mlp(), "paper", SCHEDULE)
+    fake_score = ScoreModel(Mlp(), SCHEDULE)
+    optimizer = partial(
+        NetworkOptimizer,
+        weight_decay=0.0,
+        rate_shape=RateShape(warmup=0, cooldown=0, total=NUM_ITERATIONS),
+        precision="fp32",
+    )
     return DaviTrainer(
-        generator=ImplicitGenerator(Mlp(), "paper", SCHEDULE),
-        fake_score=ScoreModel(Mlp(), SCHEDULE),
+        generator=generator,
+        fake_score=fake_score,
+        ema=Ema(generator, 0.999),
+        generator_optimizer=optimizer(generator, learning_rate=3e-4),
+        # s_psi has to keep up with the generator.
+        fake_score_optimizer=optimizer(fake_score, learning_rate=3e-3),
         prior=FrozenPrior(analytic_prior()),
         forward_model=ForwardModel(
             Inpainting((1, 1, DIM), MASK[None]), GaussianNoise(SIGMA_Y, SIGMA_Y)
@@ -164,12 +180,10 @@ def build_trainer() -> DaviTrainer:
         schedule=SCHEDULE,
         weights=WEIGHTS,
         seed=0,
-        learning_rate=3e-4,
-        fake_score_learning_rate=3e-3,  # s_psi has to keep up with the generator
-        weight_decay=0.0,
-        rate_shape=RateShape(warmup=0, cooldown=0, total=NUM_ITERATIONS),
-        ema_decay=0.999,
+        batch_size=BATCH,
+        num_micro_batches=1,
         validation=torch.zeros(1, 1, 1, DIM),
+        world=ALONE,
     )
 
 
@@ -178,13 +192,15 @@ def draws() -> list[StepInputs]:
     """The random inputs of every iteration, drawn once for all runs."""
     trainer, rng = build_trainer(), torch.Generator().manual_seed(0)
     x0 = analytic_prior().sample(BATCH * NUM_ITERATIONS, rng).view(-1, BATCH, 1, 1, DIM)
-    return [trainer.draw(batch, iteration) for iteration, batch in enumerate(x0)]
+    return [trainer.draw(batch, range(BATCH), iteration) for iteration, batch in enumerate(x0)]
 
 
 def train(trainer: DaviTrainer, draws: list[StepInputs]) -> tuple[np.ndarray, np.ndarray]:
     """Conditional means and standard deviations of the trained generator, (measurements, DIM)."""
-    for inputs in draws:
-        trainer.step(inputs)
+    for iteration, inputs in enumerate(draws):
+        for optimizer in (trainer.generator_optimizer, trainer.fake_score_optimizer):
+            optimizer.begin(iteration)
+        trainer.step([inputs])
     z = torch.randn(20_000, 1, 1, DIM, generator=torch.Generator().manual_seed(1))
     means, stds = [], []
     for value in MEASUREMENTS:
@@ -249,8 +265,8 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch, DaviTrainer], None]] = {
     "s_psi learns at half the size": lambda patch, _: patch.setattr(
         davi.trainer, "fake_score_loss", lambda eps_hat, eps: (eps_hat - eps / 2).square().mean()
     ),
-    "s_psi never learns": lambda _, trainer: trainer.fake_score_optimizer.param_groups[0].update(
-        lr=0.0
+    "s_psi never learns": lambda _, trainer: setattr(
+        trainer.fake_score_optimizer, "learning_rate", 0.0
     ),
 }
 

@@ -25,8 +25,7 @@ def test_a_process_without_torchrun_is_alone(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("RANK", raising=False)
     with join_world("cpu") as world:
         assert (world.rank, world.size, world.distributed) == (0, 1, False)
-        assert world.any(True)
-        assert not world.any(False)
+        assert world.max(5) == 5
         assert world.gather("x") == ["x"]
         assert torch.equal(world.sum(torch.ones(2)), torch.ones(2))
         assert world.on_first(lambda: 3) == 3
@@ -42,7 +41,9 @@ def _talk(world: World) -> dict[str, Any]:
     except InputError as error:
         refused = str(error)
     return {
-        "any": [world.any(world.rank == 1), world.any(False)],
+        "max": world.max(world.rank),
+        "rows": world.map_rows(lambda x: 10 * x, torch.arange(4)).tolist(),
+        "few_rows": world.map_rows(lambda x: 10 * x, torch.arange(2)).tolist(),
         "sum": world.sum(torch.tensor([1.0, world.rank])).tolist(),
         "gather": world.gather(world.rank),
         "on_first": world.on_first(lambda: world.rank),
@@ -54,9 +55,41 @@ def _talk(world: World) -> dict[str, Any]:
 def test_processes_agree() -> None:
     for said in in_world(3, _talk):
         assert said == {
-            "any": [True, False],
+            "max": 2,
+            "rows": [0, 10, 20, 30],
+            "few_rows": [0, 10],
             "sum": [3.0, 3.0],
             "gather": [0, 1, 2],
             "on_first": 0,
             "refused": "not here",
         }
+
+
+def _fail_alone(world: World) -> None:
+    if world.rank == 1:
+        raise ZeroDivisionError("only here")
+    world.max(0)  # would wait for the other one
+
+
+@pytest.mark.slow
+def test_a_process_that_fails_ends_the_job_with_its_traceback() -> None:
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: only here"):
+        in_world(2, _fail_alone)
+
+
+def test_restarts_on_several_machines_need_a_store_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "4",
+        "LOCAL_WORLD_SIZE": "2",
+        "GROUP_WORLD_SIZE": "2",
+        "TORCHELASTIC_MAX_RESTARTS": "3",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+    }
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        join_world("cpu").__enter__()

@@ -1,0 +1,153 @@
+"""Sets of image files that training and `degrade.py` read by index."""
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
+from pathlib import Path, PurePosixPath
+
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import functional as transforms
+
+from davi.errors import InputError
+from davi.images import image_to_tensor, list_names, match_channels, open_image
+
+
+class Names(Sequence[str]):
+    """Strings in one block of memory.
+
+    A list of a million strings takes twice the memory of its letters, and once more in every
+    worker process, whose counting of references makes it a copy.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        text, ends = bytearray(), array("q", [0])
+        for name in names:
+            text += _encoded(name)
+            ends.append(len(text))
+        self._text, self._ends = bytes(text), ends
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> str:
+        index = range(len(self))[index]  # negative ones count from the end
+        text = self._text[self._ends[index] : self._ends[index + 1]]
+        return text.decode("utf-8", "surrogateescape")
+
+
+def _encoded(name: str) -> bytes:
+    """UTF-8, and file names that are none as the bytes they are."""
+    return name.encode("utf-8", "surrogateescape")
+
+
+def content_digest(rows: Iterable[tuple]) -> str:
+    """Returns the SHA-256 of rows of paths, names and numbers, in their order."""
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(_encoded("\t".join(map(str, row)) + "\n"))
+    return digest.hexdigest()
+
+
+class ImageSet(Dataset):
+    """Image files in a fixed order; a subclass says where their bytes are.
+
+    An image is cropped to its centred square, then resized (bilinear, antialiased) as the release
+    does.
+
+    Args:
+        origin: where the files are, in the user's words; messages and `source` begin with it.
+        names: of the files, relative to the origin, with suffix.
+        image_size: side of the returned images.
+    """
+
+    folder: Path | None = None  # the folder in which each image is a file of its own, if any
+
+    def __init__(self, origin: Path, names: Iterable[str], image_size: int) -> None:
+        self.origin = origin
+        self.names = Names(names)
+        self.image_size = image_size
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Returns image `index` as (3, S, S) float32 in [-1, 1].
+
+        Raises:
+            InputError: it cannot be read, or is not an image of a kind with a clear meaning.
+        """
+        source = self.source(index)
+        image = open_image(source, BytesIO(self._bytes(index)))
+        image = transforms.center_crop(image, [min(image.size)] * 2)
+        image = transforms.resize(image, [self.image_size] * 2)  # PIL: bilinear, antialiased
+        return match_channels(image_to_tensor(image), 3, source)
+
+    def name(self, index: int) -> str:
+        """Returns the relative path without suffix of image `index`."""
+        return PurePosixPath(self.names[index]).with_suffix("").as_posix()
+
+    def source(self, index: int) -> Path:
+        """Returns where image `index` is; below an archive the path is only a label."""
+        return self.origin / self.names[index]
+
+    def sha256(self, index: int) -> str:
+        """Returns the hash of the bytes of image file `index`.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return hashlib.sha256(self._bytes(index)).hexdigest()
+
+    def fingerprint(self) -> dict[str, int | str]:
+        """Returns {"images": number, "sha256": digest of their names and sizes, in order}.
+
+        It does not depend on where the files are or when they were written.
+        """
+        rows = ((self.names[index], *self._facts(index)) for index in range(len(self)))
+        return {"images": len(self), "sha256": content_digest(rows)}
+
+    def files(self) -> Iterator[Path]:
+        """Yields the files on disk whose bytes make up the images."""
+        raise NotImplementedError
+
+    def _bytes(self, index: int) -> bytes:
+        try:
+            return self._read(index)
+        except OSError as error:
+            raise InputError(f"{self.source(index)}: cannot be read ({error.strerror})") from error
+
+    def _read(self, index: int) -> bytes:
+        """The bytes of image file `index`."""
+        raise NotImplementedError
+
+    def _facts(self, index: int) -> tuple[int, ...]:
+        """Numbers that tell two image files of one name apart: the size, a checksum if known."""
+        raise NotImplementedError
+
+
+class ImageFolder(ImageSet):
+    """Every image below a folder, nested folders included, in sorted order.
+
+    Args:
+        root: the folder.
+        image_size: side of the returned images.
+
+    Raises:
+        InputError: missing or empty folder.
+    """
+
+    def __init__(self, root: Path, image_size: int) -> None:
+        super().__init__(root, list_names(root), image_size)
+        self.folder = root
+
+    def files(self) -> Iterator[Path]:
+        """Yields every image file."""
+        return map(self.source, range(len(self)))
+
+    def _read(self, index: int) -> bytes:
+        return self.source(index).read_bytes()
+
+    def _facts(self, index: int) -> tuple[int, ...]:
+        return (self.source(index).stat().st_size,)

@@ -1,0 +1,121 @@
+"""Looks at every image once before training, and remembers what it found."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import PIL
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from davi.errors import InputError
+from davi.files import make_folder, write_text
+from davi.image_sets import ImageSet, content_digest
+from davi.loader import load_batches
+
+CHUNK = 16  # images that a worker takes at once
+LISTED = 10  # broken files that an error names
+
+
+class _Check(Dataset):
+    """A data set whose items are (index, why image `index` cannot be used or None)."""
+
+    def __init__(self, images: ImageSet) -> None:
+        self.images = images
+
+    def __getitem__(self, index: int) -> tuple[int, str | None]:
+        try:
+            _ = self.images[index]
+        except InputError as error:
+            return index, str(error).removeprefix(f"{self.images.source(index)}: ")
+        return index, None
+
+
+def scan_images(images: ImageSet, num_workers: int) -> list[tuple[str, str]]:
+    """Returns (file, reason) of every image that cannot be used, in their order.
+
+    All are decoded, unless that was done before and no file has changed since; the outcome is
+    kept in $XDG_CACHE_HOME/davi/scans (~/.cache/davi/scans).
+
+    Args:
+        images: a data set of `open_images`.
+        num_workers: processes that decode; 0 does it in this one.
+
+    Raises:
+        InputError: a file has vanished.
+    """
+    if not any(True for _ in images.files()):
+        return []
+    record = _cache_folder() / f"{_key(images)}.json"
+    broken = _read(record)
+    if broken is None:
+        broken = list(_decode_all(images, num_workers))
+        _write(record, broken)
+    return broken
+
+
+def require_readable(images: ImageSet, num_workers: int) -> None:
+    """Scans the images.
+
+    Raises:
+        InputError: some cannot be used; the first of them are listed.
+    """
+    broken = scan_images(images, num_workers)
+    if not broken:
+        return
+    listed = [f"{name} ({reason})" for name, reason in broken[:LISTED]]
+    more = len(broken) - len(listed)
+    raise InputError(
+        f"{images.origin}: {len(broken)} of {len(images)} images cannot be used: "
+        f"{', '.join(listed)}{f' and {more} more' if more else ''}; set data.on_error=skip to "
+        "train without them"
+    )
+
+
+def _decode_all(images: ImageSet, num_workers: int) -> Iterator[tuple[str, str]]:
+    chunks = (
+        list(range(start, min(start + CHUNK, len(images))))
+        for start in range(0, len(images), CHUNK)
+    )
+    with tqdm(total=len(images), desc=f"checking {images.origin}", unit="image") as bar:
+        for chunk in load_batches(_Check(images), chunks, num_workers=num_workers, collate=list):
+            bar.update(len(chunk))
+            yield from ((images.names[index], reason) for index, reason in chunk if reason)
+
+
+def _key(images: ImageSet) -> str:
+    """Digest of everything that may change a scan."""
+    try:
+        return content_digest(_circumstances(images))
+    except OSError as error:
+        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+
+def _circumstances(images: ImageSet) -> Iterator[tuple]:
+    """The decoder; the files, their sizes and times (ctime: a mended permission counts too)."""
+    yield (PIL.__version__,)
+    for path in images.files():
+        stat = path.stat()
+        yield path.absolute(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def _cache_folder() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache, "davi", "scans")
+
+
+def _read(record: Path) -> list[tuple[str, str]] | None:
+    """The outcome of an earlier scan, None if there is none that can be read."""
+    try:
+        return [(name, reason) for name, reason in json.loads(record.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _write(record: Path, broken: list[tuple[str, str]]) -> None:
+    """Keeps the outcome where that is possible; where not, the next scan starts afresh."""
+    try:
+        write_text(make_folder(record.parent) / record.name, json.dumps(broken))
+    except (InputError, OSError):
+        return

@@ -1,0 +1,138 @@
+"""The result of training does not depend on how many processes did it, nor how."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from davi.build_training import build_images, build_trainer
+from davi.errors import InputError
+from davi.parallel import full_state, load_full_state
+from davi.run_folder import RunFolder
+from davi.training_loop import run_training
+from davi.weights import read_training_checkpoint
+from davi.world import World
+from tests.processes import in_world
+from tests.tiny import ALONE, tiny_config, write_tiny_prior
+
+ITERATIONS = 20
+# Two channels in each group of the norms. With one, the norm would take away whatever the bias
+# before it adds; such a bias has no gradient but rounding errors, which Adam makes steps of.
+WIDTH = "network.model_channels=64"
+SETTINGS = (WIDTH, "train.batch_size=12", "train.log_every=1", "train.num_validation_images=2")
+
+
+def train(world: World, folder: Path, prior: Path, last: int, *overrides: str) -> None:
+    """Trains as scripts/train.py does."""
+    overrides = (*SETTINGS, f"train.num_iterations={last}", f"train.save_every={last}", *overrides)
+    config = tiny_config(prior, *overrides)
+    run = world.on_first(lambda: RunFolder(folder, config, {}))
+    run_training(
+        build_trainer(config, world),
+        build_images(config, "train"),
+        run,
+        seed=config.seed,
+        data=config.data,
+        settings=config.train,
+        world=world,
+    )
+
+
+def trajectory(folder: Path) -> Tensor:
+    """The loss terms of every iteration."""
+    lines = [json.loads(line) for line in (folder / "stats.jsonl").open()]
+    terms = ("fake_score_loss", "consistency", "regulariser", "score_gap", "generator_gradient")
+    return torch.tensor([[line[name] for name in terms] for line in lines if "consistency" in line])
+
+
+def final_state(folder: Path) -> dict[str, Any]:
+    return read_training_checkpoint(sorted((folder / "checkpoints").glob("*.pt"))[-1])
+
+
+def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
+    """Relative to the norm of the second."""
+    flat = [
+        torch.cat([value.double().flatten() for value in each.values()]) for each in (first, second)
+    ]
+    return float((flat[0] - flat[1]).norm() / flat[1].norm())
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_prior(tmp_path_factory.mktemp("prior") / "prior.safetensors", WIDTH)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, prior: Path) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    train(ALONE, folder, prior, ITERATIONS)
+    return folder
+
+
+CASES = [
+    (1, "ddp", 2),
+    (1, "ddp", 4),
+    (2, "ddp", 1),
+    (3, "ddp", 1),
+    (2, "ddp", 2),
+    (3, "ddp", 4),
+    (1, "fsdp", 1),
+    (2, "fsdp", 1),
+    (3, "fsdp", 1),
+    (2, "fsdp", 2),
+    (3, "fsdp", 4),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "parallel", "micro_batches"), CASES)
+def test_training_does_not_depend_on_the_processes(
+    processes: int, parallel: str, micro_batches: int, alone: Path, tmp_path: Path, prior: Path
+) -> None:
+    overrides = (f"train.parallel={parallel}", f"train.num_micro_batches={micro_batches}")
+    in_world(processes, train, tmp_path, prior, ITERATIONS, *overrides)
+    torch.testing.assert_close(trajectory(tmp_path), trajectory(alone), rtol=1e-5, atol=0)
+    found, expected = final_state(tmp_path), final_state(alone)
+    for name in ("generator", "fake_score", "ema"):
+        print(name, distance(found[name], expected[name]))
+        assert distance(found[name], expected[name]) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [((3, "fsdp"), (1, "ddp")), ((2, "ddp"), (2, "fsdp")), ((1, "ddp"), (3, "fsdp"))],
+)
+def test_a_checkpoint_serves_every_number_of_processes(
+    first: tuple[int, str], second: tuple[int, str], alone: Path, tmp_path: Path, prior: Path
+) -> None:
+    for (processes, parallel), last in ((first, ITERATIONS // 2), (second, ITERATIONS)):
+        in_world(processes, train, tmp_path, prior, last, f"train.parallel={parallel}")
+    found, expected = final_state(tmp_path), final_state(alone)
+    for name in ("generator", "fake_score", "ema"):
+        assert distance(found[name], expected[name]) < 1e-5
+
+
+def test_a_batch_too_small_for_the_processes_is_refused(prior: Path) -> None:
+    crowd = World(0, 8, torch.device("cpu"))
+    with pytest.raises(InputError, match="8 of them with 2 micro-batches each need at least 16"):
+        build_trainer(tiny_config(prior, *SETTINGS, "train.num_micro_batches=2"), crowd)
+
+
+def test_moments_lie_in_memory_as_their_weights_do() -> None:
+    """Fused AdamW takes that for granted; a checkpoint of sharded weights is laid out otherwise."""
+    weight = torch.randn(4, 3, 2, 2).to(memory_format=torch.channels_last)
+    parameter = torch.nn.Parameter(weight)
+    optimizer = torch.optim.AdamW([parameter], fused=True)
+    parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    state = full_state(optimizer, keep=True)
+    state["state"][0]["exp_avg"] = state["state"][0]["exp_avg"].contiguous()
+    expected = optimizer.state[parameter]["exp_avg"].clone()
+    load_full_state(optimizer, state)
+    loaded = optimizer.state[parameter]["exp_avg"]
+    assert torch.equal(loaded, expected)
+    assert loaded.stride() == parameter.stride()

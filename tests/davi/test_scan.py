@@ -1,0 +1,136 @@
+"""The look at every image before training."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import davi.image_sets
+from davi.data import open_images
+from davi.errors import InputError
+from davi.image_sets import ImageFolder, ImageSet
+from davi.scan import require_readable, scan_images
+
+UNREADABLE = "not a readable image (of no known format)"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's cache folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Forty images of which two are broken."""
+    for index in range(40):
+        path = tmp_path / f"images/{index % 2}/{index:02d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (index, 0, 0)).save(path)
+    (tmp_path / "images/0/04.png").write_bytes(b"no picture")
+    Image.new("RGBA", (8, 8)).save(tmp_path / "images/1/33.png")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The images decoded in this process so far."""
+    paths = []
+    original = davi.image_sets.open_image
+
+    def record(path: Path, stream: object) -> Image.Image:
+        paths.append(path)
+        return original(path, stream)
+
+    monkeypatch.setattr(davi.image_sets, "open_image", record)
+    return paths
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_broken_images_are_found_in_their_order(folder: Path, num_workers: int) -> None:
+    assert scan_images(ImageFolder(folder, 8), num_workers) == [
+        ("0/04.png", UNREADABLE),
+        ("1/33.png", "has transparent pixels; flatten it onto a background first"),
+    ]
+
+
+def test_a_second_scan_decodes_nothing(folder: Path, decoded: list[Path]) -> None:
+    first = scan_images(ImageFolder(folder, 8), 0)
+    assert len(decoded) == 40
+    assert scan_images(ImageFolder(folder, 16), 0) == first
+    assert len(decoded) == 40
+
+
+def test_a_changed_file_is_scanned_anew(folder: Path, decoded: list[Path]) -> None:
+    scan_images(ImageFolder(folder, 8), 0)
+    Image.new("RGB", (8, 8)).save(folder / "0/04.png")
+    assert [name for name, _ in scan_images(ImageFolder(folder, 8), 0)] == ["1/33.png"]
+    (folder / "0/06.png").rename(folder / "0/05.png")
+    scan_images(ImageFolder(folder, 8), 0)
+    assert len(decoded) == 120
+    size = (folder / "0/08.png").stat().st_size
+    (folder / "0/08.png").write_bytes(b"?" * size)
+    assert len(scan_images(ImageFolder(folder, 8), 0)) == 2
+
+
+def test_another_folder_of_the_same_names_is_another_matter(
+    folder: Path, decoded: list[Path]
+) -> None:
+    scan_images(ImageFolder(folder, 8), 0)
+    folder.rename(folder.with_name("others"))
+    scan_images(ImageFolder(folder.with_name("others"), 8), 0)
+    assert len(decoded) == 80
+
+
+def test_a_damaged_record_counts_for_nothing(
+    folder: Path, cache: Path, decoded: list[Path]
+) -> None:
+    first = scan_images(ImageFolder(folder, 8), 0)
+    (record,) = cache.rglob("*.json")
+    for damage in ("", "[[1, 2, 3]]", "7"):
+        record.write_text(damage)
+        assert scan_images(ImageFolder(folder, 8), 0) == first
+    assert len(decoded) == 160
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(folder: Path, cache: Path) -> None:
+    cache.write_text("a file where the folder should be")
+    assert len(scan_images(ImageFolder(folder, 8), 0)) == 2
+
+
+def test_photographs_of_packages_need_no_scan(cache: Path) -> None:
+    images = open_images("photos:held_out", 64)
+    assert scan_images(images, 0) == []
+    require_readable(images, 0)
+    assert not cache.exists()
+
+
+def test_training_is_refused_with_a_list(folder: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        require_readable(ImageFolder(folder, 8), 0)
+    assert str(caught.value) == (
+        f"{folder}: 2 of 40 images cannot be used: 0/04.png ({UNREADABLE}), 1/33.png (has "
+        "transparent pixels; flatten it onto a background first); set data.on_error=skip to train "
+        "without them"
+    )
+
+
+def test_a_long_list_is_cut_off(folder: Path) -> None:
+    for path in (folder / "0").iterdir():
+        path.write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"21 of 40 .* 0/18\.png \([^,]*\) and 11 more; set"):
+        require_readable(ImageFolder(folder, 8), 0)
+
+
+def test_sound_images_pass(folder: Path) -> None:
+    for name in ("0/04.png", "1/33.png"):
+        (folder / name).unlink()
+    require_readable(ImageFolder(folder, 8), 0)
+
+
+def test_a_file_that_vanished_is_named(folder: Path) -> None:
+    images: ImageSet = ImageFolder(folder, 8)
+    (folder / "0/08.png").unlink()
+    with pytest.raises(InputError, match=r"08\.png: cannot be read \(No such file"):
+        scan_images(images, 0)
