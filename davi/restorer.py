@@ -12,7 +12,7 @@ from davi.config_file import parse_config
 from davi.errors import InputError
 from davi.generator import ImplicitGenerator
 from davi.measurement import lift, require_measurement_scale
-from davi.runtime import keyed_rng, normal_each, select_device
+from davi.runtime import AUTOCAST_DTYPES, keyed_rng, normal_each, select_device
 from davi.sampler import posterior_sample
 from davi.schedule import Schedule
 from davi.weights import (
@@ -24,6 +24,9 @@ from davi.weights import (
     weights_file,
 )
 from guided_diffusion.checkpoint import read_weights, unet_from_weights
+from guided_diffusion.nn import to_half_precision
+
+COMPILE_MODES = {"cpu": "default", "cuda": "reduce-overhead"}  # the latter means CUDA graphs
 
 
 class Restorer:
@@ -35,6 +38,7 @@ class Restorer:
         device: where to run.
         precision: fp32, bf16 or fp16.
         size: (H, W) of the restored images, if not the trained size.
+        compile: compile the network for this device at its first use (on a GPU with CUDA graphs).
 
     Attributes:
         task: name of the inverse problem.
@@ -53,6 +57,7 @@ class Restorer:
         device: torch.device,
         precision: str = "fp32",
         size: tuple[int, int] | None = None,
+        compile: bool = False,
     ) -> None:
         channels, *trained_size = image_shape(config)
         height, width = size or trained_size
@@ -66,12 +71,18 @@ class Restorer:
         self.config = config
         self.task = config.task
         self.device = device
+        self.precision = precision
         self.image_shape = (channels, height, width)
         self.operator = build_operator(config.operator, self.image_shape).to(device)
         self.measurement_shape = self.operator.measurement_shape
         self.bridge = build_bridge(config.bridge, schedule).to(device)
         parametrisation = config.generator.parametrisation
-        generator = ImplicitGenerator(network.eval(), parametrisation, schedule, precision)
+        if (dtype := AUTOCAST_DTYPES[precision]) is not None:
+            network = to_half_precision(network, dtype)
+        if compile:
+            network.compile(dynamic=False, mode=COMPILE_MODES[device.type])
+        # No autocast: the network itself has the precision.
+        generator = ImplicitGenerator(network.eval(), parametrisation, schedule, "fp32")
         self.generator = generator.to(device)
 
     def restore(
@@ -89,7 +100,7 @@ class Restorer:
             names: one per measurement; by default "0", "1", ...
 
         Raises:
-            InputError: y is no such tensor, or the result is not finite.
+            InputError: y is no such tensor, the result is not finite, or there is no compiler.
         """
         if not (isinstance(y, Tensor) and y.is_floating_point()):
             kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
@@ -118,7 +129,7 @@ class Restorer:
         if not torch.isfinite(samples).all():
             raise InputError(
                 "the network returned NaN or infinity: its training diverged, or its activations "
-                f"overflow in {self.generator.precision}"
+                f"overflow in {self.precision}"
             )
         return samples
 
@@ -130,7 +141,14 @@ class Restorer:
         """
         size = 1 if self.device.type == "cpu" else len(z)
         parts = zip(y_image.split(size), z.split(size), strict=True)
-        return torch.cat([posterior_sample(self.generator, self.bridge, *part) for part in parts])
+        try:
+            samples = [posterior_sample(self.generator, self.bridge, *part) for part in parts]
+        except torch._dynamo.exc.BackendCompilerFailed as error:
+            raise InputError(
+                f"the network cannot be compiled here ({str(error).splitlines()[0]}); install what "
+                "is missing, or do without compile"
+            ) from error
+        return torch.cat(samples)
 
 
 def load(
@@ -138,6 +156,7 @@ def load(
     device: str = "auto",
     precision: str = "fp32",
     size: tuple[int, int] | None = None,
+    compile: bool = False,
 ) -> Restorer:
     """Returns the restorer of a trained generator.
 
@@ -147,6 +166,8 @@ def load(
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, bf16 or fp16.
         size: (H, W) of the restored images, if not the trained size.
+        compile: compile the network at its first use, which takes a minute or more and needs a
+            C++ compiler, and on a GPU Triton; worth it for many images on a GPU.
 
     Raises:
         InputError, CheckpointError: missing or damaged file, or no DAVI generator.
@@ -165,4 +186,4 @@ def load(
         )
     config = parse_config(values, RunConfig, str(path))
     network = unet_from_weights(weights, config.network.unet(), str(path))
-    return Restorer(config, network, select_device(device), precision, size)
+    return Restorer(config, network, select_device(device), precision, size, compile)

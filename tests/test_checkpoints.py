@@ -91,6 +91,7 @@ class Restorations:
     """Held-out crops, what was measured of them and what DAVI makes of it."""
 
     x0: Tensor
+    y: Tensor
     operator: SVDOperator
     lifted: Tensor
     pseudo_inverse: Tensor
@@ -106,6 +107,7 @@ def restorations(task: str) -> Restorations:
     y, operator = forward_model.measure(x0, rngs)
     return Restorations(
         x0=x0,
+        y=y,
         operator=operator,
         lifted=lift(y, restorer.image_shape),
         pseudo_inverse=operator.A_dagger(y),
@@ -129,6 +131,17 @@ def test_generators_beat_what_needs_no_network(task: str) -> None:
         dull = score(rival, images.x0)
         assert restored[0] > dull[0] + 0.5  # dB
         assert restored[1] > dull[1]
+
+
+@pytest.mark.slow
+@each_task
+def test_bfloat16_costs_no_quality(task: str) -> None:
+    images = restorations(task)
+    restored = davi.load(shipped(task), "cpu", "bf16").restore(images.y)[0]
+    assert not torch.equal(restored, images.davi)
+    exact, rounded = (psnr(x, images.x0).mean() for x in (images.davi, restored))
+    print(task, exact, rounded, psnr(restored, images.davi).mean())
+    assert abs(exact - rounded) <= 0.05  # dB
 
 
 @pytest.mark.slow

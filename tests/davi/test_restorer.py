@@ -1,5 +1,7 @@
 """A trained generator from Python: `davi.load(path).restore(y)`."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from davi.measurement import lift
 from davi.runtime import keyed_rng, select_device
 from davi.sampler import posterior_sample
 from guided_diffusion.checkpoint import CheckpointError
+from tests.conftest import REPOSITORY
 from tests.tiny import write_tiny_generator
 
 INPAINTING = "operator={name: inpainting, mask: centred_box, box_size: 8}"
@@ -102,6 +105,65 @@ def test_a_result_that_is_not_finite_is_refused(weights: Path) -> None:
         restorer.generator.network.out[2].bias.fill_(torch.nan)
     with pytest.raises(InputError, match="its training diverged"):
         restorer.restore(measurements())
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_does_not_depend_on_the_company_either(
+    weights: Path, precision: str
+) -> None:
+    restorer, y = davi.load(weights, "cpu", precision), measurements(3)
+    together = restorer.restore(y, names=["a", "b", "c"])
+    assert torch.equal(together[:, 1:2], restorer.restore(y[1:2], names=["b"]))
+
+
+@pytest.mark.slow
+def test_a_compiled_network_gives_the_same_up_to_rounding(weights: Path) -> None:
+    y = measurements(3)
+    exact, restorer = davi.load(weights, "cpu").restore(y), davi.load(weights, "cpu", compile=True)
+    together = restorer.restore(y)
+    torch.testing.assert_close(together, exact, rtol=0, atol=2e-5)
+    assert torch.equal(restorer.restore(y[:1]), together[:, :1])
+
+
+@pytest.mark.slow
+def test_a_missing_compiler_is_said_in_one_line(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("CXX", "absent-compiler")
+    code = f"""
+import davi, torch
+restorer = davi.load({str(weights)!r}, "cpu", compile=True)
+try:
+    restorer.restore(torch.zeros(1, 3, 4, 4))
+except davi.errors.InputError as error:
+    print(error)
+"""
+    job = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True)
+    message = job.stdout.decode()
+    assert message.startswith("the network cannot be compiled here (")
+    assert "absent-compiler" in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_compiled_network_replays_its_graph_for_every_batch(
+    weights: Path, precision: str
+) -> None:
+    """CUDA graphs write every result into the same memory: none may change an earlier one."""
+    y = measurements(8)
+    expected = davi.load(weights, "cuda", precision).restore(y, 2)
+    restorer = davi.load(weights, "cuda", precision, compile=True)
+    results = torch.cat([restorer.restore(part, 2, names=names) for part, names in halves(y)], 1)
+    torch.testing.assert_close(results, expected, rtol=0, atol=0.05)
+
+
+def halves(y: torch.Tensor) -> list[tuple[torch.Tensor, list[str]]]:
+    """Two batches of one size, by the names the whole would have."""
+    middle = len(y) // 2
+    names = [str(index) for index in range(len(y))]
+    return [(y[:middle], names[:middle]), (y[middle:], names[middle:])]
 
 
 @pytest.mark.gpu

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from guided_diffusion.nn import GroupNorm32, timestep_embedding
+from guided_diffusion.nn import GroupNorm32, timestep_embedding, to_half_precision
 from guided_diffusion.presets import FFHQ_256, PHOTOS_64, PRESETS, UNetConfig, create_unet
 from guided_diffusion.unet import AttentionBlock, UNetModel
 from tests.conftest import sine_image
@@ -165,6 +165,40 @@ def test_half_precision_weights_work() -> None:
     network, (x, t) = tiny_unet().bfloat16(), tiny_input()
     with torch.no_grad():
         assert network(x.bfloat16(), t).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_for_inference_is_as_good_as_autocast(dtype: torch.dtype) -> None:
+    network, (x, t) = tiny_unet(), tiny_input()
+    with torch.no_grad():
+        reference = network(x, t)
+        with torch.autocast("cpu", dtype=dtype):
+            under_autocast = network(x, t)
+        output = to_half_precision(network, dtype)(x, t)
+    assert output.dtype == torch.float32
+    error = (output - reference).norm()
+    assert 0 < error < 1.5 * (under_autocast - reference).norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_group_norms_stay_float32_and_all_else_is_cast(dtype: torch.dtype) -> None:
+    network = to_half_precision(tiny_unet(), dtype)
+    for module in network.modules():
+        for parameter in module.parameters(recurse=False):
+            norm = isinstance(module, GroupNorm32)
+            assert parameter.dtype == (torch.float32 if norm else dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_group_norm_of_channels_last_images_computes_in_float32(dtype: torch.dtype) -> None:
+    x = 10 + torch.randn(1, 128, 64, 64, generator=torch.Generator().manual_seed(3))
+    x = x.to(dtype).to(memory_format=torch.channels_last)
+    norm = GroupNorm32(32, 128).requires_grad_(False)
+    norm.weight.copy_(torch.linspace(0.5, 2, 128))
+    expected = torch.nn.functional.group_norm(x.double(), 32, norm.weight.double())
+    assert torch.equal(norm(x), norm(x.float()).to(dtype))
+    tolerance = torch.finfo(dtype).eps  # of the result's rounding
+    torch.testing.assert_close(norm(x).double(), expected, rtol=tolerance, atol=tolerance)
 
 
 def test_channels_last_gives_the_same_output() -> None:
