@@ -28,7 +28,7 @@ WEIGHT_NOISE = 0.02  # standard deviation, on top of the initialisation, which h
 PHOTO_SIDE = 512  # pixels of the images that reading is measured with
 OPERATORS = {
     "denoising": {"name": "denoising"},
-    "inpainting": {"name": "inpainting"},
+    "inpainting": {"name": "inpainting", "box_size": 32},
     "super-resolution 4x": {"name": "super_resolution", "factor": 4},
     "Gaussian blur": {"name": "gaussian_blur"},
     "colorization": {"name": "colorization"},
