@@ -22,7 +22,13 @@ ITERATIONS = 20
 # Two channels in each group of the norms. With one, the norm would take away whatever the bias
 # before it adds; such a bias has no gradient but rounding errors, which Adam makes steps of.
 WIDTH = "network.model_channels=64"
-SETTINGS = (WIDTH, "train.batch_size=12", "train.log_every=1", "train.num_validation_images=2")
+SETTINGS = (
+    WIDTH,
+    "data.flip=true",
+    "train.batch_size=12",
+    "train.log_every=1",
+    "train.num_validation_images=2",
+)
 
 
 def train(world: World, folder: Path, prior: Path, last: int, *overrides: str) -> None:
@@ -99,6 +105,14 @@ def test_training_does_not_depend_on_the_processes(
     for name in ("generator", "fake_score", "ema"):
         print(name, distance(found[name], expected[name]))
         assert distance(found[name], expected[name]) < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("setting", ["train.shard_prior=true", "train.compile=true"])
+def test_sharding_has_variants(setting: str, alone: Path, tmp_path: Path, prior: Path) -> None:
+    in_world(2, train, tmp_path, prior, ITERATIONS, "train.parallel=fsdp", setting)
+    found, expected = final_state(tmp_path), final_state(alone)
+    assert distance(found["generator"], expected["generator"]) < 1e-5
 
 
 @pytest.mark.slow
