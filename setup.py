@@ -14,7 +14,7 @@ setup(
     python_requires=">=3.10",
     packages=["davi", "davi.operators", "guided_diffusion"],
     install_requires=[
-        "torch>=2.6",
+        "torch>=2.11",
         "torchvision",
         "numpy",
         "scipy",

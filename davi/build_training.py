@@ -27,6 +27,8 @@ from guided_diffusion.checkpoint import load_adm
 from guided_diffusion.presets import create_unet
 from guided_diffusion.unet import UNetModel
 
+COMPILED_VARIANTS = 1000  # more than blocks of four networks, with and without gradients
+
 
 def build_images(config: RunConfig | PriorRunConfig, split: str) -> Dataset:
     """Returns the "train" or "validation" images of a run.
@@ -164,7 +166,10 @@ def _distributed(network: UNetModel, config: LoopConfig, world: World) -> torch.
     if config.parallel == "ddp" or not world.distributed:
         return _replicated(network, config, world)
     if config.compile:
-        for block in network.blocks:  # each gathers its weights, between compiled pieces
+        # Each block gathers its weights between compiled pieces. They share their code, of which
+        # the compiler by default makes eight variants at most.
+        torch._dynamo.config.recompile_limit = COMPILED_VARIANTS
+        for block in network.blocks:
             block.compile()
     return sharded(network, network.blocks, world)
 

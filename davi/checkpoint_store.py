@@ -124,17 +124,24 @@ class CheckpointStore:
         write_text(self.folder / MANIFEST, text, durable=True)
 
     def _prune(self) -> None:
-        names, best = self._complete(), self.best()
+        entries, best = self._manifest(), self.best()
+        names = [name for name in self._complete() if name in entries]
         kept = {*names[-self.keep :], *([best.name] if best else [])}
         for name in names:
             if name not in kept:
                 (self.folder / name).unlink()
-        entries = self._manifest()
-        self._write_manifest({name: entries[name] for name in kept if name in entries})
+        self._write_manifest({name: entries[name] for name in kept})
 
 
 def _problem(path: Path, entry: dict[str, Any]) -> str | None:
     """What is wrong with a file, if anything."""
+    try:
+        return _difference(path, entry)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _difference(path: Path, entry: dict[str, Any]) -> str | None:
     if path.stat().st_size != entry["bytes"]:
         return f"has {path.stat().st_size} bytes instead of {entry['bytes']}"
     if sha256_of(path) != entry["sha256"]:

@@ -235,6 +235,12 @@ class TrainConfig(LoopConfig):
     fake_score_learning_rate: float = Field(1e-4, gt=0)  # supplement C.1
     shard_prior: bool = False  # with fsdp: the frozen prior, too
 
+    @model_validator(mode="after")
+    def _only_fsdp_shards(self) -> "TrainConfig":
+        if self.shard_prior and self.parallel != "fsdp":
+            raise ValueError("shard_prior needs parallel: fsdp")
+        return self
+
 
 class RunConfig(Section):
     """A run of scripts/train.py."""

@@ -15,10 +15,9 @@ from davi.image_sets import ImageFolder, ImageSet
 from davi.loader import load_batches
 from davi.photos import PhotoCrops
 from davi.runtime import keyed_rng
-from davi.world import World
+from davi.world import ONE_PROCESS, World
 
 PHOTOS_PREFIX = "photos:"
-ONE_PROCESS = World(0, 1, torch.device("cpu"))
 
 
 def open_images(source: str, image_size: int) -> ImageSet | PhotoCrops:

@@ -1,12 +1,16 @@
 """Writing files so that a reader never sees half of one."""
 
 import contextlib
+import errno
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from davi.errors import InputError
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextlib.contextmanager
@@ -27,6 +31,25 @@ def atomic_path(path: Path, durable: bool = False) -> Iterator[Path]:
             flush_to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_full_as_input_error(folder: Path) -> Iterator[None]:
+    """Within the block a full disk or quota is reported in one line that names the folder.
+
+    Raises:
+        InputError: instead of the OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        free = shutil.disk_usage(folder).free
+        raise InputError(
+            f"{folder}: cannot be written to ({error.strerror}); {free} bytes are free there. Make "
+            "room and give the same command again"
+        ) from error
 
 
 def flush_to_disk(path: Path) -> None:

@@ -77,10 +77,11 @@ class NetworkOptimizer:
 
     def state_dict(self, keep: bool) -> dict[str, Any]:
         """Returns moments and loss scale, see `full_state`."""
-        return {**full_state(self.optimizer, keep), "scaler": self.scaler.state_dict()}
+        scaler = {"scaler": self.scaler.state_dict()} if self.scale_adapts else {}
+        return full_state(self.optimizer, keep) | scaler
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`."""
         load_full_state(self.optimizer, state)
-        if self.scale_adapts:
+        if self.scale_adapts and "scaler" in state:  # not in one begun in another precision
             self.scaler.load_state_dict(state["scaler"])

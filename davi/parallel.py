@@ -31,7 +31,7 @@ def replicated(network: nn.Module, world: World) -> nn.Module:
     trainable = any(parameter.requires_grad for parameter in network.parameters())
     if not (world.distributed and trainable):
         return network
-    return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+    return DistributedDataParallel(network, gradient_as_bucket_view=True)
 
 
 def sharded(network: nn.Module, blocks: Iterable[nn.Module], world: World) -> nn.Module:
@@ -43,11 +43,18 @@ def sharded(network: nn.Module, blocks: Iterable[nn.Module], world: World) -> nn
         world: of a process group.
     """
     network.to(world.device)
+    # FSDP wants its weights contiguous; convolutions follow the layout of their input.
+    network.register_forward_pre_hook(_with_channels_last)
     mesh = init_device_mesh(world.device.type, (world.size,))
     for block in blocks:
         fully_shard(block, mesh=mesh)
     # The root, too, gives its weights back after a forward: one without gradients would leave them.
     return fully_shard(network, mesh=mesh, reshard_after_forward=True)
+
+
+def _with_channels_last(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    image, *others = inputs
+    return image.contiguous(memory_format=torch.channels_last), *others
 
 
 @contextlib.contextmanager

@@ -10,12 +10,14 @@ tensorboard/          the same curves and pictures, with speed
 not_finite.json       what to repeat, if a loss or gradient was not finite
 """
 
+import contextlib
+import fcntl
 import hashlib
 import importlib.util
 import json
 import math
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,10 @@ from davi.checkpoint_store import CheckpointStore
 from davi.config import Section
 from davi.config_file import flatten, load_config, to_yaml
 from davi.errors import InputError
-from davi.files import flush_to_disk, make_folder, write_text
+from davi.files import disk_full_as_input_error, flush_to_disk, make_folder, write_text
 from davi.images import save_image, to_uint8
 
-INPUTS = "inputs.json"
+INPUTS, LOCK = "inputs.json", ".lock"
 # What may differ between the parts of one run without making it another run. (Under a cool-down
 # num_iterations shapes the learning rate, and may not.)
 RESUMABLE_KEYS = (
@@ -87,20 +89,21 @@ class RunFolder:
                 f"({'; '.join(refused)}); undo the change, choose another --run-dir, or go on with "
                 f"it by --allow-changes {' '.join(changes)}"
             )
-        make_folder(path / "checkpoints")
-        make_folder(path / "panels")
+        with disk_full_as_input_error(path.parent):
+            make_folder(path / "checkpoints")
+            make_folder(path / "panels")
+            if changes:
+                self._append("changes.jsonl", {"time": time.strftime("%FT%T%z"), **changes})
+            write_text(path / INPUTS, json.dumps(inputs, indent=2) + "\n", durable=True)
+            write_text(kept, to_yaml(config), durable=True)
         self.store = CheckpointStore(path / "checkpoints", config.train.keep_checkpoints)
-        if changes:
-            self._append("changes.jsonl", {"time": time.strftime("%FT%T%z"), **changes})
-        write_text(path / INPUTS, json.dumps(inputs, indent=2) + "\n")
-        write_text(kept, to_yaml(config))
         self._writer: SummaryWriter | None = None
         self._purge_step: int | None = None
 
     def _is_barely_begun(self) -> bool:
         """Whether a folder without config.yaml is empty, or of a run killed before it wrote one."""
         names = {entry.name for entry in self.path.iterdir() if not entry.name.endswith(".tmp")}
-        return names <= {"checkpoints", "panels", INPUTS}
+        return names <= {"checkpoints", "panels", INPUTS, LOCK}
 
     def _changes(self) -> dict[str, str]:
         """{key: what differs} between the run as it was begun and as it is asked for now."""
@@ -118,8 +121,26 @@ class RunFolder:
         for key in inputs_before | self.inputs:
             old, new = inputs_before.get(key), self.inputs.get(key)
             if old != new:
-                changes.setdefault(key, f"content of {key}: {_text(old)} -> {_text(new)}")
+                content = f"content of {key}: {_text(old)} -> {_text(new)}"
+                changes[key] = f"{changes[key]}, {content}" if key in changes else content
         return changes
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Within the block no other process trains in this folder.
+
+        Raises:
+            InputError: another one does.
+        """
+        with open(self.path / LOCK, "w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(
+                    f"{self.path}: another process is training there; wait for it, or choose "
+                    "another --run-dir"
+                ) from error
+            yield
 
     def find_newest(self) -> Path | None:
         """Returns the newest sound checkpoint, if there is one; says which are damaged."""
@@ -153,7 +174,8 @@ class RunFolder:
         stats = self.path / "stats.jsonl"
         if stats.exists():
             lines = stats.read_text(encoding="utf-8").splitlines(keepends=True)
-            write_text(stats, "".join(line for line in lines if _iteration(line) <= iteration))
+            kept = "".join(line for line in lines if _iteration(line) <= iteration)
+            write_text(stats, kept, durable=True)
 
     def log(self, iteration: int, values: dict[str, float]) -> None:
         """Appends a line to the statistics and the curves."""

@@ -13,6 +13,7 @@ from davi.errors import InputError
 from davi.files import make_folder, write_text
 from davi.image_sets import ImageSet, content_digest
 from davi.loader import load_batches
+from davi.world import ONE_PROCESS, World
 
 CHUNK = 16  # images that a worker takes at once
 LISTED = 10  # broken files that an error names
@@ -32,7 +33,9 @@ class _Check(Dataset):
         return index, None
 
 
-def scan_images(images: ImageSet, num_workers: int) -> list[tuple[str, str]]:
+def scan_images(
+    images: ImageSet, num_workers: int, world: World = ONE_PROCESS
+) -> list[tuple[str, str]]:
     """Returns (file, reason) of every image that cannot be used, in their order.
 
     All are decoded, unless that was done before and no file has changed since; the outcome is
@@ -40,30 +43,36 @@ def scan_images(images: ImageSet, num_workers: int) -> list[tuple[str, str]]:
 
     Args:
         images: a data set of `open_images`.
-        num_workers: processes that decode; 0 does it in this one.
+        num_workers: processes that decode for each of the world; 0 does it in that one.
+        world: whose processes share the work; all must ask.
 
     Raises:
         InputError: a file has vanished.
     """
     if not any(True for _ in images.files()):
         return []
-    record = _cache_folder() / f"{_key(images)}.json"
-    broken = _read(record)
+    record = world.on_first(lambda: _cache_folder() / f"{_key(images)}.json")
+    broken = world.on_first(lambda: _read(record))
     if broken is None:
-        broken = list(_decode_all(images, num_workers))
-        _write(record, broken)
+        (mine,) = world.share(len(images))
+        found = list(_decode(images, mine, num_workers, show=world.is_first))
+        broken = [item for part in world.gather(found) for item in part]
+        world.on_first(lambda: _write(record, broken))
     return broken
 
 
-def require_readable(images: ImageSet, num_workers: int) -> None:
-    """Scans the images.
+def require_readable(images: ImageSet, num_workers: int, world: World = ONE_PROCESS) -> None:
+    """Scans the images, see `scan_images`, and prints those that cannot be used.
 
     Raises:
-        InputError: some cannot be used; the first of them are listed.
+        InputError: there are any; the first of them are listed once more.
     """
-    broken = scan_images(images, num_workers)
+    broken = scan_images(images, num_workers, world)
     if not broken:
         return
+    if world.is_first:
+        for name, reason in broken:
+            print(f"{images.origin / name}: {reason}")
     listed = [f"{name} ({reason})" for name, reason in broken[:LISTED]]
     more = len(broken) - len(listed)
     raise InputError(
@@ -73,12 +82,13 @@ def require_readable(images: ImageSet, num_workers: int) -> None:
     )
 
 
-def _decode_all(images: ImageSet, num_workers: int) -> Iterator[tuple[str, str]]:
-    chunks = (
-        list(range(start, min(start + CHUNK, len(images))))
-        for start in range(0, len(images), CHUNK)
-    )
-    with tqdm(total=len(images), desc=f"checking {images.origin}", unit="image") as bar:
+def _decode(
+    images: ImageSet, indices: range, num_workers: int, show: bool
+) -> Iterator[tuple[str, str]]:
+    chunks = (list(indices[start : start + CHUNK]) for start in range(0, len(indices), CHUNK))
+    with tqdm(
+        total=len(indices), desc=f"checking {images.origin}", unit="image", disable=not show
+    ) as bar:
         for chunk in load_batches(_Check(images), chunks, num_workers=num_workers, collate=list):
             bar.update(len(chunk))
             yield from ((images.names[index], reason) for index, reason in chunk if reason)

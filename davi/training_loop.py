@@ -5,8 +5,8 @@ its iteration and the position in the global batch, so that a resumed run repeat
 on however many processes.
 """
 
+import contextlib
 import time
-from contextlib import closing
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from davi.background import LatestJob
 from davi.config import DataConfig, LoopConfig
 from davi.data import Batch, KeyedOrder, training_batches
 from davi.errors import InputError
+from davi.files import disk_full_as_input_error
 from davi.finite import FiniteWatch
 from davi.run_folder import RunFolder
 from davi.signals import StopRequest
@@ -68,6 +69,22 @@ def run_training(
         InputError: an image cannot be used, a checkpoint cannot be written, or a loss or gradient
             is not finite.
     """
+    with contextlib.ExitStack() as stack:
+        if world.is_first:
+            stack.enter_context(run.lock())
+            stack.enter_context(disk_full_as_input_error(run.path))
+        return _train(learner, images, run, seed, data, settings, world)
+
+
+def _train(
+    learner: Learner,
+    images: Dataset,
+    run: RunFolder,
+    seed: int,
+    data: DataConfig,
+    settings: LoopConfig,
+    world: World,
+) -> bool:
     loop = _Loop(learner, run, seed, data, settings, world, len(images))
     start, last = loop.resume(), settings.num_iterations
     if start >= last:
@@ -85,14 +102,18 @@ def run_training(
         world=world,
         on_error=data.on_error,
     )
-    with closing(loop), StopRequest() as stop:
+    done = start
+    # Signals stay a wish until everything is written, and no process leaves before that.
+    with StopRequest() as stop, contextlib.closing(loop):
         for iteration, batch in enumerate(batches, start=start):
+            done = iteration + 1
             loop.step(batch, iteration)
             stopping = bool(world.max(stop.received))
-            loop.finish_iteration(iteration + 1, stopping)
-            if stopping and iteration + 1 < last:
-                return False
-    return True
+            loop.finish_iteration(done, stopping)
+            if stopping:
+                break
+        loop.finish_writing()
+    return done == last
 
 
 class _Loop:
@@ -155,6 +176,8 @@ class _Loop:
             self._require_finite()
         self.log.advance()
         if log_now:
+            if settings.save_in_background:
+                self.world.on_first(self.writer.raise_error if self.writer else _nothing)
             values = dict(zip(self.terms, self._sums(list(self.terms.values())), strict=True))
             self.log.losses(done, values | {name: self._total(name) for name in self.counted})
         score = None
@@ -195,8 +218,8 @@ class _Loop:
         }
         path = self.world.on_first(partial(self.run.record_not_finite, report))
         raise InputError(
-            f"{self.run.path}: {', '.join(terms)} not finite in iteration {iteration}; the step "
-            f"was not taken, {path} says what to repeat, and the checkpoints are sound. Try a "
+            f"{self.run.path}: {', '.join(terms)} not finite in iteration {iteration}; nothing "
+            f"of it was saved, {path} says what to repeat, and the checkpoints are sound. Try a "
             "lower train.learning_rate or another train.precision in a new run, or leave such "
             "steps out: train.on_not_finite=skip"
         )
@@ -207,11 +230,21 @@ class _Loop:
         job = partial(self.run.save, done, state, score)
         self.world.on_first(job if self.writer is None else partial(self.writer.submit, job))
 
+    def finish_writing(self) -> None:
+        """Returns when all that was to be written is; the processes wait for each other."""
+        self.world.on_first(self.writer.close if self.writer else _nothing)
+
     def close(self) -> None:
-        """Ends the writing."""
-        self.log.close()
-        if self.writer is not None:
-            self.writer.close()
+        """Ends bar, curves and writing, of this process alone."""
+        try:
+            self.log.close()
+        finally:
+            if self.writer is not None:
+                self.writer.close()
+
+
+def _nothing() -> None:
+    """What the first process has to do where nothing is to be done."""
 
 
 class _Log:

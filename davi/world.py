@@ -111,6 +111,9 @@ class World:
         return outcome[0]
 
 
+ONE_PROCESS = World(0, 1, torch.device("cpu"))
+
+
 @contextlib.contextmanager
 def join_world(device: str = "auto") -> Iterator[World]:
     """Gives the world of this process: one of torchrun's, or a world of its own.
@@ -123,14 +126,18 @@ def join_world(device: str = "auto") -> Iterator[World]:
         InputError: the device is unknown or not present, or one GPU would be shared by processes.
     """
     if "RANK" not in os.environ:
-        yield World(0, 1, select_device(device))
+        chosen = select_device(device)
+        if chosen.index is not None:
+            torch.cuda.set_device(chosen)  # or pinned memory would take some of the first GPU
+        yield World(0, 1, chosen)
         return
     size, on_this_machine = int(os.environ["WORLD_SIZE"]), int(os.environ["LOCAL_WORLD_SIZE"])
     chosen = select_device(device)
     if chosen.type == "cuda":
         if chosen.index is not None and on_this_machine > 1:
             raise InputError(f"device {device!r}: every process needs a GPU of its own; use cuda")
-        chosen = select_device(f"cuda:{os.environ['LOCAL_RANK']}")
+        if chosen.index is None:
+            chosen = select_device(f"cuda:{os.environ['LOCAL_RANK']}")
         torch.cuda.set_device(chosen)
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     rank = int(os.environ["RANK"])

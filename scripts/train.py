@@ -26,7 +26,7 @@ def main() -> int:
     with join_world(arguments.device) as world:
         images = build_images(config, "train")
         if config.data.on_error == "fail":
-            world.on_first(lambda: require_readable(images, config.data.num_workers))
+            require_readable(images, config.data.num_workers, world)
         trainer = build_trainer(config, world)
         run = world.on_first(
             lambda: RunFolder(run_dir, config, input_record(config), arguments.allow_changes)

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tests.processes import TIMEOUT, environment, torchrun
 from tests.same import assert_same
 
 pytestmark = pytest.mark.slow
-ITERATIONS = 60
+ITERATIONS = 100
 KILLS = 20
 SCRIPT = REPOSITORY / "scripts/train.py"
 LARGEST_FILE = 4_000_000  # bytes; a checkpoint of the tiny run has 10 MB
@@ -108,7 +108,9 @@ def _kill_somewhere(run: Path, prior: Path, moment: str, rng: random.Random) -> 
 
 
 def test_twenty_kills_leave_no_trace(unbroken: Path, tmp_path: Path, tiny_prior: Path) -> None:
-    rng = random.Random(time.time_ns())  # other moments every time
+    seed = time.time_ns()  # other moments every time
+    print(f"seed {seed}")
+    rng = random.Random(seed)
     run = tmp_path / "run"
     moments = ["starting"] * 4 + ["training"] * 8 + ["saving"] * 8
     rng.shuffle(moments)
@@ -227,38 +229,47 @@ def unbroken_pair(tmp_path_factory: pytest.TempPathFactory, tiny_prior: Path) ->
     return run
 
 
-@pytest.fixture
-def pair(tmp_path: Path, tiny_prior: Path) -> Iterator[tuple[Path, subprocess.Popen]]:
+def running_pair(run: Path, prior: Path, *overrides: str) -> subprocess.Popen:
     """A run in two processes under torchrun, some iterations old."""
-    run = tmp_path / "run"
-    arguments = ["--max-restarts=2", *command(run, tiny_prior)]
+    arguments = ["--max-restarts=2", *command(run, prior, *overrides)]
     job = torchrun(2, *arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     wait_for(lambda: num_lines(run) >= 8, job)
-    yield run, job
-    job.kill()
+    return job
 
 
 @pytest.mark.parametrize("victim", [0, 1])
 def test_torchrun_starts_a_killed_worker_anew(
-    victim: int, pair: tuple[Path, subprocess.Popen], unbroken_pair: Path
+    victim: int, tmp_path: Path, tiny_prior: Path, unbroken_pair: Path
 ) -> None:
-    run, job = pair
+    run = tmp_path / "run"
+    job = running_pair(run, tiny_prior)
     os.kill(_children(job.pid)[victim], signal.SIGKILL)
     assert "going on from iteration" in finish(job)
     assert_ended_alike(run, unbroken_pair)
 
 
+@pytest.mark.parametrize("in_background", ["false", "true"])
 def test_a_signal_to_torchrun_saves(
-    pair: tuple[Path, subprocess.Popen], unbroken_pair: Path, tiny_prior: Path
+    in_background: str, tmp_path: Path, tiny_prior: Path, unbroken_pair: Path
 ) -> None:
-    run, job = pair
-    saved = num_saved(run)
+    run = tmp_path / "run"
+    background = f"train.save_in_background={in_background}"
+    job = running_pair(run, tiny_prior, "train.save_every=1000", background)
     job.send_signal(signal.SIGTERM)
     output, _ = job.communicate(timeout=TIMEOUT)
     assert job.returncode != 0
     assert "saving after this step" in output
-    assert num_saved(run) >= saved
+    assert num_saved(run) == 1
     again = command(run, tiny_prior)
     output = finish(torchrun(2, *again, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
     assert "going on from iteration" in output
     assert_ended_alike(run, unbroken_pair)
+
+
+def test_two_runs_cannot_share_a_folder(tmp_path: Path, tiny_prior: Path) -> None:
+    run = tmp_path / "run"
+    job = start(command(run, tiny_prior))
+    wait_for(lambda: num_lines(run) >= 1, job)
+    assert "another process is training there" in finish(start(command(run, tiny_prior)), code=2)
+    job.kill()
+    job.communicate()

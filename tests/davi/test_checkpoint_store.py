@@ -1,5 +1,6 @@
 """Checkpoints: which are kept, which are trusted, and what a failed write leaves."""
 
+import errno
 import hashlib
 import json
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import davi.checkpoint_store as store_module
 from davi.checkpoint_store import CheckpointStore
 from davi.errors import InputError
 
@@ -84,6 +86,31 @@ def test_a_file_nobody_vouches_for_is_not_used_and_not_touched(
     with pytest.raises(InputError, match=r"is not in manifest\.json"):
         store.find_newest()
     assert names(tmp_path) == ["iteration_0000001.pt"]
+
+
+def test_a_file_nobody_vouches_for_does_not_count_as_kept(tmp_path: Path) -> None:
+    store = saved(tmp_path, None, None)
+    (tmp_path / "iteration_0000009.pt").write_bytes(b"copied here by hand")
+    store.save(3, state(3.0), None)
+    assert names(tmp_path) == [f"iteration_000000{number}.pt" for number in (2, 3, 9)]
+    path, (message,) = store.find_newest()
+    assert path.name == "iteration_0000003.pt"
+    assert "iteration_0000009.pt: is not in manifest.json" in message
+
+
+def test_an_unreadable_file_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = saved(tmp_path, None, None)
+    original = store_module.sha256_of
+
+    def fail_for_the_newest(path: Path) -> str:
+        if "0000002" in path.name:
+            raise OSError(errno.EIO, "Input/output error")
+        return original(path)
+
+    monkeypatch.setattr(store_module, "sha256_of", fail_for_the_newest)
+    path, (message,) = store.find_newest()
+    assert path.name == "iteration_0000001.pt"
+    assert "cannot be read (Input/output error)" in message
 
 
 def test_an_empty_folder_has_no_newest(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from davi.run_folder import RunFolder
 from davi.training_loop import run_training
 from davi.weights import read_training_checkpoint
 from davi.world import World
+from guided_diffusion.presets import create_unet
 from tests.processes import in_world
 from tests.tiny import ALONE, tiny_config, write_tiny_prior
 
@@ -108,9 +109,32 @@ def test_training_does_not_depend_on_the_processes(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("setting", ["train.shard_prior=true", "train.compile=true"])
-def test_sharding_has_variants(setting: str, alone: Path, tmp_path: Path, prior: Path) -> None:
-    in_world(2, train, tmp_path, prior, ITERATIONS, "train.parallel=fsdp", setting)
+def test_the_prior_can_be_sharded_too(alone: Path, tmp_path: Path, prior: Path) -> None:
+    settings = ("train.parallel=fsdp", "train.shard_prior=true")
+    in_world(2, train, tmp_path, prior, ITERATIONS, *settings)
+    found, expected = final_state(tmp_path), final_state(alone)
+    assert distance(found["generator"], expected["generator"]) < 1e-5
+
+
+def _train_counting_graphs(world: World, folder: Path, prior: Path, *overrides: str) -> int:
+    """Trains compiled, by a backend that changes nothing and counts."""
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: list) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    original = torch.nn.Module.compile
+    torch.nn.Module.compile = lambda module: original(module, backend=backend)
+    train(world, folder, prior, ITERATIONS, "train.compile=true", *overrides)
+    return len(graphs)
+
+
+@pytest.mark.slow
+def test_sharded_blocks_are_all_compiled(alone: Path, tmp_path: Path, prior: Path) -> None:
+    (count,) = in_world(1, _train_counting_graphs, tmp_path, prior, "train.parallel=fsdp")
+    blocks = len(create_unet(tiny_config(prior, *SETTINGS).network.unet()).blocks)
+    assert count >= 2 * blocks  # of two networks that learn, at the least
     found, expected = final_state(tmp_path), final_state(alone)
     assert distance(found["generator"], expected["generator"]) < 1e-5
 

@@ -1,5 +1,6 @@
 """What a run leaves on disk, and what it refuses to mix."""
 
+import errno
 import importlib.util
 import json
 import sys
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from davi.errors import InputError
+from davi.files import disk_full_as_input_error
 from davi.images import load_image
 from davi.run_folder import RunFolder
 from davi.weights import read_training_checkpoint
@@ -94,6 +96,26 @@ def test_changes_on_purpose_are_allowed_one_by_one_and_noted(
     (entry,) = map(json.loads, (tmp_path / "changes.jsonl").open())
     assert entry["prior.checkpoint"] == "content of prior.checkpoint: abc -> new"
     RunFolder(tmp_path, changed, {"prior.checkpoint": "new"})  # it is this run now
+
+
+def test_another_path_does_not_hide_another_content(tmp_path: Path, tiny_prior: Path) -> None:
+    RunFolder(tmp_path, tiny_config(tiny_prior), {"data.train": {"images": 3, "sha256": "ab"}})
+    changed = tiny_config(tiny_prior, "data.train=/elsewhere")
+    with pytest.raises(InputError, match=r"data\.train: photos:train -> /elsewhere, content of"):
+        RunFolder(tmp_path, changed, {"data.train": {"images": 2, "sha256": "cd"}})
+
+
+def test_a_full_disk_is_named_with_the_folder(
+    tmp_path: Path, tiny_prior: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("davi.run_folder.write_text", full)
+    with pytest.raises(InputError, match=r"No space left on device\); \d+ bytes are free there"):
+        open_run(tmp_path / "run", tiny_prior)
+    with pytest.raises(PermissionError), disk_full_as_input_error(tmp_path):
+        raise PermissionError(errno.EACCES, "something else")
 
 
 def test_a_run_killed_while_it_made_its_folder_begins_there(

@@ -1,5 +1,7 @@
 """The look at every image before training."""
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ from davi.data import open_images
 from davi.errors import InputError
 from davi.image_sets import ImageFolder, ImageSet
 from davi.scan import require_readable, scan_images
+from davi.world import World
+from tests.processes import in_world
 
 UNREADABLE = "not a readable image (of no known format)"
 
@@ -134,3 +138,25 @@ def test_a_file_that_vanished_is_named(folder: Path) -> None:
     (folder / "0/08.png").unlink()
     with pytest.raises(InputError, match=r"08\.png: cannot be read \(No such file"):
         scan_images(images, 0)
+
+
+def _scan_together(world: World, folder: Path) -> tuple[list[tuple[str, str]], int]:
+    """What a process hears of, and how many images it decoded itself."""
+    count = []
+    original = davi.image_sets.open_image
+
+    def counting(path: Path, stream: object) -> Image.Image:
+        count.append(path)
+        return original(path, stream)
+
+    davi.image_sets.open_image = counting
+    return scan_images(ImageFolder(folder, 8), 0, world), len(count)
+
+
+@pytest.mark.slow
+def test_processes_share_a_scan(folder: Path) -> None:
+    alone = scan_images(ImageFolder(folder, 8), 0)
+    shutil.rmtree(os.environ["XDG_CACHE_HOME"])
+    (first, mine), (second, other) = in_world(2, _scan_together, folder)
+    assert first == second == alone
+    assert (mine, other) == (20, 20)
