@@ -69,42 +69,27 @@ def run_training(
         InputError: an image cannot be used, a checkpoint cannot be written, or a loss or gradient
             is not finite.
     """
+    loop = _Loop(learner, run, seed, data, settings, world, len(images))
+    last = settings.num_iterations
     with contextlib.ExitStack() as stack:
         if world.is_first:
             stack.enter_context(run.lock())
             stack.enter_context(disk_full_as_input_error(run.path))
-        return _train(learner, images, run, seed, data, settings, world)
-
-
-def _train(
-    learner: Learner,
-    images: Dataset,
-    run: RunFolder,
-    seed: int,
-    data: DataConfig,
-    settings: LoopConfig,
-    world: World,
-) -> bool:
-    loop = _Loop(learner, run, seed, data, settings, world, len(images))
-    start, last = loop.resume(), settings.num_iterations
-    if start >= last:
-        if world.is_first:
-            print(f"{run.path}: already at iteration {start}, nothing to do")
-        return True
-    batches = training_batches(
-        images,
-        batch_size=settings.batch_size,
-        seed=seed,
-        flip=data.flip,
-        num_workers=data.num_workers,
-        first_iteration=start,
-        num_iterations=last,
-        world=world,
-        on_error=data.on_error,
-    )
-    done = start
-    # Signals stay a wish until everything is written, and no process leaves before that.
-    with StopRequest() as stop, contextlib.closing(loop):
+        # Left last: a signal stays a wish until everything is written.
+        stop = stack.enter_context(StopRequest())
+        stack.enter_context(contextlib.closing(loop))
+        done = start = loop.resume()
+        batches = training_batches(
+            images,
+            batch_size=settings.batch_size,
+            seed=seed,
+            flip=data.flip,
+            num_workers=data.num_workers,
+            first_iteration=start,
+            num_iterations=last,
+            world=world,
+            on_error=data.on_error,
+        )
         for iteration, batch in enumerate(batches, start=start):
             done = iteration + 1
             loop.step(batch, iteration)
@@ -113,7 +98,7 @@ def _train(
             if stopping:
                 break
         loop.finish_writing()
-    return done == last
+    return done >= last
 
 
 class _Loop:
@@ -255,11 +240,15 @@ class _Log:
 
     def __init__(self, run: RunFolder, settings: LoopConfig, world: World) -> None:
         self.run, self.settings, self.writes = run, settings, world.is_first
+        self.bar: tqdm | None = None
 
     def begin(self, done: int) -> None:
         """Takes up the statistics after `done` iterations."""
         if self.writes:
             self.run.forget_after(done)
+            if done >= self.settings.num_iterations:
+                print(f"{self.run.path}: already at iteration {done}, nothing to do")
+                return
             if done:
                 print(f"{self.run.path}: going on from iteration {done}")
         total = self.settings.num_iterations
@@ -294,5 +283,6 @@ class _Log:
 
     def close(self) -> None:
         """Ends bar and curves."""
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()
         self.run.close()

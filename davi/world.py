@@ -58,7 +58,7 @@ class World:
         """Returns the largest of the processes' numbers; all must ask."""
         if not self.distributed:
             return value
-        largest = torch.tensor(value)
+        largest = torch.tensor(int(value))
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest)
 
