@@ -62,8 +62,8 @@ def flush_to_disk(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files of processes that were killed while writing into a folder."""
-    for temporary in folder.glob(".*.tmp"):
+    """Removes the temporary files of processes that were killed while writing below a folder."""
+    for temporary in folder.rglob(".*.tmp"):
         temporary.unlink(missing_ok=True)
 
 

@@ -3,18 +3,26 @@
 `manifest.jsonl` in the output folder: the first line holds the settings, every further line one
 finished file. A rerun with the same settings goes on; with other settings it is refused, so that
 no folder holds results of two kinds.
+
+Of several processes each writes a file of its own, `manifest.jsonl` the first, `manifest.1.jsonl`
+and so on the others; the next command on the folder begins by moving their lines into the first.
 """
 
 import json
+import os
+import re
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from davi.errors import InputError
-from davi.files import make_folder
+from davi.files import make_folder, remove_leftovers
+from davi.world import World
 
 MANIFEST = "manifest.jsonl"
+OTHER_MANIFEST = re.compile(r"manifest\.\d+\.jsonl")
 
 
 class Ledger:
@@ -24,35 +32,52 @@ class Ledger:
         folder: the output folder.
         settings: whatever determines the results, as plain JSON values.
         source: the folder that is worked through, if it is one.
+        world: the processes that share the work, if there are several; all must call.
 
     Raises:
         InputError: the folder is not writable, holds something else, was written with other
             settings, or lies inside the source, where results would become input.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], source: Path | None = None) -> None:
-        if source is not None and folder.resolve().is_relative_to(source.resolve()):
-            raise InputError(f"{folder}: lies inside the input {source}; choose another --output")
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        source: Path | None = None,
+        world: World | None = None,
+    ) -> None:
         self.folder = folder
-        self.path = folder / MANIFEST
-        self._done: dict[str, str] = {}
-        if folder.is_dir() and any(folder.iterdir()) and not self.path.exists():
+        if world is None:
+            self.path = folder / MANIFEST
+            self._prepare(settings, source)
+        else:
+            self.path = folder / (MANIFEST if world.is_first else f"manifest.{world.rank}.jsonl")
+            world.on_first(lambda: self._prepare(settings, source))
+        self._done = _read_done(folder / MANIFEST)
+
+    def _prepare(self, settings: dict[str, Any], source: Path | None) -> None:
+        """Checks that the folder may be written to, and brings its record into one file."""
+        if source is not None and self.folder.resolve().is_relative_to(source.resolve()):
             raise InputError(
-                f"{folder}: is not empty and holds no {MANIFEST}; choose a new or empty folder, so "
-                "that nothing of yours is overwritten"
+                f"{self.folder}: lies inside the input {source}; choose another --output"
             )
-        make_folder(folder)
-        if self.path.exists():
-            self._read(json.loads(json.dumps(settings)))
+        exists = self.path.exists()
+        if not exists and self.folder.is_dir() and any(self.folder.iterdir()):
+            raise InputError(
+                f"{self.folder}: is not empty and holds no {MANIFEST}; choose a new or empty "
+                "folder, so that nothing of yours is overwritten"
+            )
+        make_folder(self.folder)
+        if exists:
+            self._require_same(json.loads(json.dumps(settings)))
+            _end_line(self.path)
+            _absorb_others(self.path)
+            remove_leftovers(self.folder)
         else:
             self._append(settings)
 
-    def _read(self, settings: dict[str, Any]) -> None:
-        text = self.path.read_text(encoding="utf-8")
-        if not text.endswith("\n"):  # a crash cut the last line off; the next begins a new one
-            self._append_text("\n")
-        entries = [entry for entry in map(_parse, text.splitlines()) if entry is not None]
-        before = entries[0] if entries else {}
+    def _require_same(self, settings: dict[str, Any]) -> None:
+        before = read_settings(self.folder)
         differing = [
             f"{key}: {before.get(key)!r} -> {settings.get(key)!r}"
             for key in before | settings
@@ -63,23 +88,55 @@ class Ledger:
                 f"{self.folder}: was written with other settings ({'; '.join(differing)}); choose "
                 "another --output"
             )
-        self._done = {entry["name"]: entry["sha256"] for entry in entries[1:]}
 
     def is_done(self, name: str, sha256: str, results: Iterable[Path]) -> bool:
-        """Returns whether a file of this name and content is finished, its results in place."""
-        return self._done.get(name) == sha256 and all(path.exists() for path in results)
+        """Returns whether an earlier command finished a file of this name and content.
+
+        Its results must still be in place.
+        """
+        done = self._done.get(name) == bytes.fromhex(sha256)
+        return done and all(path.exists() for path in results)
 
     def record(self, name: str, source: Path, sha256: str) -> None:
         """Notes that a file is finished; to be called after its results are on disk."""
-        self._done[name] = sha256
         self._append({"name": name, "source": str(source), "sha256": sha256})
 
     def _append(self, entry: dict[str, Any]) -> None:
-        self._append_text(json.dumps(entry) + "\n")
-
-    def _append_text(self, text: str) -> None:
         with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(text)
+            stream.write(json.dumps(entry) + "\n")
+
+
+def _read_done(path: Path) -> dict[str, bytes]:
+    """Returns {name: hash} of the finished files, as small as it gets: there may be a million."""
+    done = {}
+    with open(path, encoding="utf-8") as stream:
+        stream.readline()  # the settings
+        for entry in filter(None, map(_parse, stream)):
+            done[entry["name"]] = bytes.fromhex(entry["sha256"])
+    return done
+
+
+def _end_line(path: Path) -> None:
+    """Ends a last line that a crash cut off, so that the next entry begins a new one."""
+    with open(path, "rb+") as stream:
+        if stream.seek(0, 2) > 0:
+            stream.seek(-1, 2)
+            if stream.read() != b"\n":
+                stream.write(b"\n")
+
+
+def _absorb_others(path: Path) -> None:
+    """Moves the lines of the other processes' files of an earlier command behind its own.
+
+    So the last entry of a name is always the newest. Killed in between, lines appear twice.
+    """
+    with os.scandir(path.parent) as entries:
+        names = [entry.name for entry in entries if OTHER_MANIFEST.fullmatch(entry.name)]
+    for other in (path.with_name(name) for name in names):
+        _end_line(other)
+        with open(path, "ab") as stream, open(other, "rb") as lines:
+            shutil.copyfileobj(lines, stream)
+        other.unlink()
 
 
 def _parse(line: str) -> dict[str, Any] | None:
@@ -113,10 +170,24 @@ class FolderReport:
     skipped: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
 
+    @classmethod
+    def of_all(cls, reports: "list[FolderReport]") -> "FolderReport":
+        """Returns the sum of the reports of several processes."""
+        return cls(
+            done=sum(report.done for report in reports),
+            skipped=sum(report.skipped for report in reports),
+            failed=[failure for report in reports for failure in report.failed],
+        )
+
+    @property
+    def exit_code(self) -> int:
+        """1 if a file failed."""
+        return 1 if self.failed else 0
+
     def print_summary(self, verb: str) -> int:
-        """Prints the counts and the failures; returns the exit code, 1 if a file failed."""
+        """Prints the counts and the failures; returns the exit code."""
         before = f", {self.skipped} done before" if self.skipped else ""
         print(f"{self.done} {verb}{before}, {len(self.failed)} failed")
         for path, reason in self.failed:
             print(f"  failed: {reason if str(path) in reason else f'{path}: {reason}'}")
-        return 1 if self.failed else 0
+        return self.exit_code

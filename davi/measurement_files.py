@@ -1,5 +1,8 @@
 """Measurements on disk: exact `.npy` arrays, or ordinary image files."""
 
+import os
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +11,7 @@ import torch
 from torch import Tensor
 
 from davi.errors import InputError
-from davi.images import IMAGE_SUFFIXES, list_files, load_image
+from davi.images import IMAGE_SUFFIXES, list_names, load_image
 from davi.ledger import read_settings
 from davi.measurement import require_measurement_scale
 
@@ -16,11 +19,30 @@ MEASUREMENT_SUFFIXES = (".npy", *IMAGE_SUFFIXES)
 MEASUREMENT_FOLDER = "measurement"  # where scripts/degrade.py puts them
 
 
-def find_measurements(source: Path) -> tuple[dict[str, Path], list[tuple[Path, str]]]:
-    """Returns {name: file} of a folder or a single file, and the files that cannot be used.
+@dataclass(frozen=True)
+class Measurements:
+    """The files of a folder that hold measurements; of a million of them, little but the names.
 
-    A name is the relative path without suffix. Where a `.npy` has an image of the same name
-    beside it, the image is its preview and is passed over; two images of one name are refused.
+    Attributes:
+        root: the folder.
+        suffixes: {name: suffix}; a name is the path relative to the folder, without suffix.
+        refused: (file, reason) of those that cannot be used.
+    """
+
+    root: Path
+    suffixes: dict[str, str]
+    refused: list[tuple[Path, str]]
+
+    def path(self, name: str) -> Path:
+        """Returns the file of a name."""
+        return self.root / (name + self.suffixes[name])
+
+
+def find_measurements(source: Path) -> Measurements:
+    """Returns the measurements of a folder or a single file, without opening one.
+
+    Where a `.npy` has an image of the same name beside it, the image is its preview and is passed
+    over; two images of one name are refused.
 
     Raises:
         InputError: missing or empty folder, or a file of another kind.
@@ -28,20 +50,28 @@ def find_measurements(source: Path) -> tuple[dict[str, Path], list[tuple[Path, s
     if source.is_file():
         if source.suffix.lower() not in MEASUREMENT_SUFFIXES:
             raise InputError(f"{source}: not one of {', '.join(MEASUREMENT_SUFFIXES)}")
-        return {source.stem: source}, []
-    groups: dict[str, list[Path]] = {}
-    for path in list_files(source, MEASUREMENT_SUFFIXES):
-        groups.setdefault(path.with_suffix("").as_posix(), []).append(source / path)
-    chosen, refused = {}, []
-    for name, paths in groups.items():
-        exact = [path for path in paths if path.suffix.lower() == ".npy"]
-        if len(exact or paths) == 1:
-            chosen[name] = (exact or paths)[0]
+        return Measurements(source.parent, {source.stem: source.suffix}, [])
+    found: dict[str, str] = {}
+    for file in list_names(source, MEASUREMENT_SUFFIXES):
+        name, suffix = os.path.splitext(file)
+        # "/" parts the suffixes of one name; a string that many names share is held once.
+        found[name] = sys.intern(f"{found[name]}/{suffix}" if name in found else suffix)
+    refused = []
+    for name in [name for name, suffixes in found.items() if "/" in suffixes]:
+        suffixes = found[name].split("/")
+        exact = [suffix for suffix in suffixes if suffix.lower() == ".npy"]
+        if len(exact) == 1:
+            found[name] = exact[0]
         else:
-            others = ", ".join(path.name for path in paths)
-            reason = f"its result would have the same name as that of another file ({others})"
-            refused += [(path, reason) for path in paths]
-    return chosen, refused
+            del found[name]
+            refused += _refuse([source / (name + suffix) for suffix in suffixes])
+    return Measurements(source, found, refused)
+
+
+def _refuse(paths: list[Path]) -> list[tuple[Path, str]]:
+    others = ", ".join(path.name for path in paths)
+    reason = f"its result would have the same name as that of another file ({others})"
+    return [(path, reason) for path in paths]
 
 
 def measurement_folder(source: Path) -> tuple[Path, dict[str, Any]]:

@@ -1,7 +1,11 @@
-"""Restores a folder of measurements and writes the images."""
+"""Restores a folder of measurements and writes the images.
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+Threads read ahead and write behind while the network runs in between.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +18,34 @@ from davi.files import sha256_of
 from davi.images import save_array, save_image
 from davi.ledger import FolderReport, Ledger
 from davi.measurement_files import (
+    Measurements,
     find_measurements,
     measurement_folder,
     read_mask,
     read_measurement,
 )
+from davi.pipeline import file_threads, map_ahead
 from davi.restorer import Restorer
+from davi.world import World
 
 
 @dataclass(frozen=True)
 class _Item:
+    """A measurement that is to be restored, later with its samples (N, C, H, W)."""
+
     name: str
-    path: Path
     sha256: str
     y: Tensor
+    samples: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class _Failed:
+    path: Path
+    reason: str
+
+
+DONE_BEFORE = None  # what reading gives for a measurement that needs no work
 
 
 def restore_folder(
@@ -40,8 +58,11 @@ def restore_folder(
     seed: int,
     masks: Path | None = None,
     origin: dict[str, Any],
+    world: World,
 ) -> FolderReport:
     """Restores every measurement of a folder (or one file) and returns what became of each.
+
+    Of several processes each takes its share of the names; the report is that of all.
 
     With one sample per measurement: OUTPUT/NAME.png. With several:
     OUTPUT/sample_000/NAME.png ... and their mean and standard deviation, OUTPUT/mean/NAME.png and
@@ -56,35 +77,39 @@ def restore_folder(
         batch_size: measurements per network evaluation; without influence on the results.
         seed: of the samples.
         masks: inpainting only: one mask for all, or a folder with NAME.png for each.
-        origin: what else determines the results, for the record.
+        origin: which network this is, for the record.
+        world: the processes that share the folder; all must call.
 
     Raises:
         InputError: one of the folders cannot be used, or the measurements are of another task.
     """
     source, made_by = measurement_folder(source)
-    _check_task(restorer, source, made_by)
+    _check_task(restorer, source, made_by, quiet=not world.is_first)
     if masks is not None and restorer.task != "inpainting":
         raise InputError(
             f"{masks}: masks are for inpainting, this generator is for {restorer.task}"
         )
-    found, refused = find_measurements(source)
-    settings = {**origin, "num_samples": num_samples, "seed": seed, "masks": masks and str(masks)}
-    ledger = Ledger(output, settings, source if source.is_dir() else None)
-    report = FolderReport(failed=refused)
-    with tqdm(total=len(found), desc="restoring", unit="image") as bar:
-        readable = _readable(found, restorer, ledger, report, bar, num_samples, masks)
-        for batch in _batches(readable, batch_size):
-            y, names = torch.stack([item.y for item in batch]), [item.name for item in batch]
-            samples = restorer.restore(y, num_samples, seed, names)
-            for item, own_samples in zip(batch, samples.unbind(dim=1), strict=True):
-                _write(own_samples, output, item.name)
-                ledger.record(item.name, item.path, item.sha256)
-            report.done += len(batch)
-            bar.update(len(batch))
-    return report
+    # One process looks: in a folder that changes, each might find others.
+    found = world.on_first(lambda: find_measurements(source))
+    settings = {
+        "task": restorer.task,
+        **origin,
+        "precision": restorer.precision,
+        "size": list(restorer.image_shape[1:]),
+        "num_samples": num_samples,
+        "seed": seed,
+        "masks": masks and str(masks),
+    }
+    ledger = Ledger(output, settings, source if source.is_dir() else None, world)
+    job = _FolderJob(restorer, found, ledger, num_samples, seed, masks)
+    report = FolderReport(failed=found.refused if world.is_first else [])
+    total = len(range(world.rank, len(found.suffixes), world.size))
+    with tqdm(total=total, desc="restoring", unit="image", disable=not world.is_first) as bar:
+        job.run(islice(found.suffixes, world.rank, None, world.size), batch_size, report, bar)
+    return FolderReport.of_all(world.gather(report))
 
 
-def _check_task(restorer: Restorer, source: Path, made_by: dict[str, Any]) -> None:
+def _check_task(restorer: Restorer, source: Path, made_by: dict[str, Any], quiet: bool) -> None:
     """Refuses measurements of another task, and points out another operator or noise."""
     if made_by.get("task", restorer.task) != restorer.task:
         raise InputError(
@@ -92,36 +117,75 @@ def _check_task(restorer: Restorer, source: Path, made_by: dict[str, Any]) -> No
         )
     for key in ("operator", "noise"):
         trained = getattr(restorer.config, key).model_dump(mode="json")
-        if made_by.get(key, trained) != trained:
+        if made_by.get(key, trained) != trained and not quiet:
             print(f"note: {key} of the measurements is {made_by[key]}, of the training {trained}")
 
 
-def _readable(
-    found: dict[str, Path],
-    restorer: Restorer,
-    ledger: Ledger,
-    report: FolderReport,
-    bar: tqdm,
-    num_samples: int,
-    masks: Path | None,
-) -> Iterator[_Item]:
-    """Yields what is to be restored; counts what is done already, lists what cannot be read."""
-    for name, path in found.items():
+@dataclass(frozen=True)
+class _FolderJob:
+    """The work on one name, in steps, and how the steps overlap."""
+
+    restorer: Restorer
+    found: Measurements
+    ledger: Ledger
+    num_samples: int
+    seed: int
+    masks: Path | None
+
+    def run(self, names: Iterable[str], batch_size: int, report: FolderReport, bar: tqdm) -> None:
+        """Restores the names, in order, and counts them."""
+        window = 2 * batch_size
+        with file_threads() as executor:
+            outcomes = map_ahead(executor, self.read, names, window)
+            batches = _batches(_to_be_done(outcomes, report, bar), batch_size)
+            restored = (item for batch in batches for item in self.restore(batch))
+            for item in map_ahead(executor, self.write, restored, window):
+                self.ledger.record(item.name, self.found.path(item.name), item.sha256)
+                report.done += 1
+                bar.update()
+
+    def read(self, name: str) -> _Item | _Failed | None:
+        """Returns what is to be restored, why it cannot be, or `DONE_BEFORE`."""
+        path = self.found.path(name)
         try:
             sha256 = sha256_of(path)
-            if ledger.is_done(name, sha256, _results(ledger.folder, name, num_samples)):
-                report.skipped += 1
-                bar.update()
-                continue
-            y = read_measurement(path, restorer.measurement_shape)
-            if masks is not None:
+            results = _results(self.ledger.folder, name, self.num_samples)
+            if self.ledger.is_done(name, sha256, results):
+                return DONE_BEFORE
+            y = read_measurement(path, self.restorer.measurement_shape)
+            if (masks := self.masks) is not None:
                 mask_path = masks / f"{name}.png" if masks.is_dir() else masks
-                y = y * read_mask(mask_path, restorer.image_shape[1:])
+                y = y * read_mask(mask_path, self.restorer.image_shape[1:])
         except (InputError, OSError) as error:
-            report.failed.append((path, str(error)))
-            bar.update()
+            return _Failed(path, str(error))
+        return _Item(name, sha256, y)
+
+    def restore(self, batch: list[_Item]) -> Iterator[_Item]:
+        """Yields the items with their samples."""
+        y, names = torch.stack([item.y for item in batch]), [item.name for item in batch]
+        samples = self.restorer.restore(y, self.num_samples, self.seed, names)
+        for item, own_samples in zip(batch, samples.unbind(dim=1), strict=True):
+            yield replace(item, samples=own_samples)
+
+    def write(self, item: _Item) -> _Item:
+        """Writes the samples of an item, and returns it."""
+        _write(item.samples, self.ledger.folder, item.name)
+        return item
+
+
+def _to_be_done(
+    outcomes: Iterable[_Item | _Failed | None], report: FolderReport, bar: tqdm
+) -> Iterator[_Item]:
+    """Yields what is to be restored; counts what is done already, lists what cannot be read."""
+    for outcome in outcomes:
+        if isinstance(outcome, _Item):
+            yield outcome
             continue
-        yield _Item(name, path, sha256, y)
+        if outcome is DONE_BEFORE:
+            report.skipped += 1
+        else:
+            report.failed.append((outcome.path, outcome.reason))
+        bar.update()
 
 
 def _batches(items: Iterator[_Item], batch_size: int) -> Iterator[list[_Item]]:

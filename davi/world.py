@@ -115,12 +115,13 @@ ONE_PROCESS = World(0, 1, torch.device("cpu"))
 
 
 @contextlib.contextmanager
-def join_world(device: str = "auto") -> Iterator[World]:
+def join_world(device: str = "auto", patience: datetime.timedelta = PATIENCE) -> Iterator[World]:
     """Gives the world of this process: one of torchrun's, or a world of its own.
 
     Args:
         device: auto, cpu, cuda or cuda:N; under torchrun "auto" and "cuda" are the GPU of the
             process's number on its machine.
+        patience: how long processes wait for each other before they give up.
 
     Raises:
         InputError: the device is unknown or not present, or one GPU would be shared by processes.
@@ -142,7 +143,7 @@ def join_world(device: str = "auto") -> Iterator[World]:
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     rank = int(os.environ["RANK"])
     dist.init_process_group(
-        backend, store=_store_of_this_attempt(), rank=rank, world_size=size, timeout=PATIENCE
+        backend, store=_store_of_this_attempt(), rank=rank, world_size=size, timeout=patience
     )
     yield World(rank, size, chosen, distributed=True)
     # Not after an error: the others may be gone, and waiting for them would hide it.

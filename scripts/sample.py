@@ -4,10 +4,12 @@ Reads .npy (float, [-1, 1] scale), png, jpg, webp, tiff and bmp, nested folders 
 output folder of degrade.py, and writes PNG files of the same names. A result depends on the file's
 content, its name and the seed: bit for bit on a CPU, where images are evaluated one by one, and up
 to the rounding of its kernels on a GPU. Running the command again does what is missing. Exit code
-1: some files could not be used.
+1: some files could not be used. Several processes, on several GPUs, share the folder when started
+by `torchrun --nproc_per_node=N scripts/sample.py ...`.
 """
 
 import argparse
+import datetime
 import time
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from davi.files import sha256_of
 from davi.restorer import load
 from davi.restoring import restore_folder
 from davi.weights import weights_file
+from davi.world import join_world
+
+PATIENCE = datetime.timedelta(days=365)  # processes wait only at the end, for the slowest
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -70,29 +75,30 @@ def main() -> int:
     """Parse, load, run."""
     arguments = parse_arguments()
     path = weights_file(arguments.checkpoint)
-    restorer = load(path, arguments.device, arguments.precision, arguments.size, arguments.compile)
-    start = time.perf_counter()
-    report = restore_folder(
-        restorer,
-        arguments.input,
-        arguments.output,
-        num_samples=arguments.num_samples,
-        batch_size=arguments.batch_size,
-        seed=arguments.seed,
-        masks=arguments.mask,
-        origin={
-            "task": restorer.task,
-            "weights_sha256": sha256_of(path),
-            "precision": arguments.precision,
-            "size": list(restorer.image_shape[1:]),
-            **({"compile": True} if arguments.compile else {}),  # it rounds differently
-        },
-    )
-    seconds = time.perf_counter() - start
-    code = report.print_summary("restored")
-    if report.done:
-        print(f"{report.done * arguments.num_samples / seconds:.1f} images per second")
-    return code
+    with join_world(arguments.device, PATIENCE) as world:
+        device = str(world.device)
+        restorer = load(path, device, arguments.precision, arguments.size, arguments.compile)
+        start = time.perf_counter()
+        report = restore_folder(
+            restorer,
+            arguments.input,
+            arguments.output,
+            num_samples=arguments.num_samples,
+            batch_size=arguments.batch_size,
+            seed=arguments.seed,
+            masks=arguments.mask,
+            origin={
+                "weights_sha256": sha256_of(path),
+                **({"compile": True} if arguments.compile else {}),  # it rounds differently
+            },
+            world=world,
+        )
+        seconds = time.perf_counter() - start
+    if world.is_first:
+        report.print_summary("restored")
+        if report.done:
+            print(f"{report.done * arguments.num_samples / seconds:.1f} images per second")
+    return report.exit_code
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ TIERS = [
         "davi.background",
         "davi.finite",
         "davi.parallel",
+        "davi.pipeline",
         "davi.signals",
     ],
     ["davi.network_optimizer"],
