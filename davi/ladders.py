@@ -239,6 +239,7 @@ def folder_rungs(
             batch_size=8,
             seed=0,
             origin={},
+            world=World(0, 1, device),
         )
 
     yield _without_outcome("network alone", partial(restorer.restore, y), num_images)
