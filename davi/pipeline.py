@@ -15,8 +15,8 @@ NUM_THREADS = min(8, os.cpu_count() or 1)
 def file_threads() -> ThreadPoolExecutor:
     """Returns threads for files that leave the cores to the thread of the caller, and a network.
 
-    Each thread that computes with several cores brings helpers of its own; with more helpers than
-    cores, OpenMP lets all of them sleep instead of spin, and a network takes half as long again.
+    A thread that computes with several cores brings helpers of its own, and with more helpers than
+    cores those of the network would wait for each other.
     """
     torch.get_num_threads()  # settles the number of this thread; the next line is for the others
     return ThreadPoolExecutor(NUM_THREADS, initializer=torch.set_num_threads, initargs=(1,))
