@@ -46,6 +46,7 @@ class Rung:
         build: sets up and returns two functions without arguments: the work, and one that gives
             what the first call of it led to, a tensor to compare between rungs, or None.
         num_images: that one call of the work deals with.
+        comparable: whether it does the work of the first rung, in another way.
         precision: of its matrix products, for their share of the machine's peak; None for work
             that has none worth counting.
     """
@@ -53,6 +54,7 @@ class Rung:
     name: str
     build: Callable[[], tuple[Callable[[], Any], Callable[[], Tensor | None]]]
     num_images: int
+    comparable: bool = True
     precision: str | None = None
 
 
@@ -64,7 +66,7 @@ class Measurement:
         name: of the rung.
         median_s, p95_s: seconds of one call.
         images_per_second: by the median.
-        speedup: over the first rung.
+        speedup: over the first rung; None if it is not comparable.
         peak_memory_mb: largest allocation on a GPU, largest resident memory of the process on a
             CPU; None where the system does not tell.
         matmul_share: floating-point operations of its convolutions and matrix products per second,
@@ -77,7 +79,7 @@ class Measurement:
     median_s: float
     p95_s: float
     images_per_second: float
-    speedup: float
+    speedup: float | None
     peak_memory_mb: float | None
     matmul_share: float | None
     drift_db: float | None
@@ -106,7 +108,9 @@ def climb(rungs: Iterable[Rung], device: torch.device, repeats: int) -> list[Mea
                 median_s=median,
                 p95_s=_percentile(seconds, 0.95),
                 images_per_second=rung.num_images / median,
-                speedup=found[0].median_s / median if found else 1.0,
+                speedup=(found[0].median_s if found else median) / median
+                if rung.comparable
+                else None,
                 peak_memory_mb=_peak_memory(device),
                 matmul_share=flops / median / peaks[rung.precision] if flops else None,
                 drift_db=_drift(result, reference),
@@ -201,7 +205,7 @@ def to_table(title: str, facts: dict[str, Any], found: list[Measurement]) -> str
             f"{1000 * each.median_s:.4g}",
             f"{1000 * each.p95_s:.4g}",
             f"{each.images_per_second:.4g}",
-            f"{each.speedup:.2f}",
+            _or_dash(each.speedup, "{:.2f}"),
             _or_dash(each.peak_memory_mb, "{:.0f}"),
             _or_dash(each.matmul_share, "{:.0%}"),
             _or_dash(each.drift_db, "{:.1f}"),

@@ -214,8 +214,12 @@ def operator_rungs(preset: str, batch_size: int, device: torch.device) -> Iterat
             yield _without_outcome(f"{task}, {method}", work, batch_size)
 
 
-def _without_outcome(name: str, work: Callable[[], object], num_images: int) -> Rung:
-    return Rung(name=name, build=lambda: (work, lambda: None), num_images=num_images)
+def _without_outcome(
+    name: str, work: Callable[[], object], num_images: int, comparable: bool = False
+) -> Rung:
+    return Rung(
+        name=name, build=lambda: (work, lambda: None), num_images=num_images, comparable=comparable
+    )
 
 
 def folder_rungs(
@@ -242,8 +246,9 @@ def folder_rungs(
             world=World(0, 1, device),
         )
 
-    yield _without_outcome("network alone", partial(restorer.restore, y), num_images)
-    yield _without_outcome("folder to folder", from_folder_to_folder, num_images)
+    alone = partial(restorer.restore, y)
+    yield _without_outcome("network alone", alone, num_images, comparable=True)
+    yield _without_outcome("folder to folder", from_folder_to_folder, num_images, comparable=True)
 
 
 def data_rungs(preset: str, num_images: int, num_workers: int, workspace: Path) -> Iterator[Rung]:
