@@ -52,7 +52,7 @@ TIERS = [
     ["davi.build_training", "davi.training_loop", "davi.restorer", "davi.degrading"],
     ["davi"],
     ["davi.restoring", "davi.cli"],
-    ["davi.ladders"],
+    ["davi.ladders", "davi.training_command"],
 ]
 # These alone know of configurations; everything else takes plain values.
 CONFIG_READERS = {
@@ -65,6 +65,7 @@ CONFIG_READERS = {
     "davi.degrading",
     "davi.cli",
     "davi.ladders",
+    "davi.training_command",
 }
 # Heavy or optional: imported where used.
 LAZY_PACKAGES = {"lpips", "pytorch_fid", "wandb", "webdataset", "braceexpand"}

@@ -166,15 +166,19 @@ def images(request: pytest.FixtureRequest) -> ImageSet:
 _given = []  # what a process of the next test was started with
 
 
+def _give(images: ImageSet) -> None:
+    _given.append(images)
+
+
 def _sha256(index: int) -> str:
-    return _given[0].sha256(index)
+    return _given[-1].sha256(index)
 
 
 @pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_other_processes_read_the_same(images: ImageSet, method: str) -> None:
     _ = images[0]  # what is open now, forked processes share
     context = multiprocessing.get_context(method)
-    with context.Pool(2, initializer=_given.append, initargs=[images]) as pool:
+    with context.Pool(2, initializer=_give, initargs=[images]) as pool:
         hashes = pool.map(_sha256, [*range(len(images))] * READS)
     assert hashes == [images.sha256(index) for index in range(len(images))] * READS
 
