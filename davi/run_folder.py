@@ -7,6 +7,7 @@ checkpoints/          full training states, see `checkpoint_store`
 stats.jsonl           one line per logged iteration, the same for an unbroken and a resumed run
 panels/*.png          validation pictures
 tensorboard/          the same curves and pictures, with speed
+.lock                 held by the process that trains here
 not_finite.json       what to repeat, if a loss or gradient was not finite
 """
 

@@ -84,6 +84,7 @@ def test_prior_to_pictures_from_end_to_end(script: object, tmp_path: Path) -> No
     assert script(*train)[0] == 0
     names = {path.name for path in run.iterdir()}
     assert names == {
+        ".lock",
         "config.yaml",
         "inputs.json",
         "checkpoints",
