@@ -190,6 +190,23 @@ def test_the_generators_turn_leaves_the_discriminator_alone(
     assert all(each.requires_grad for each in adversary.network.parameters())
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_release_step_on_a_gpu_waits_for_nothing(
+    precision: str, tiny_prior_with_variance: Path
+) -> None:
+    settings = (*RELEASE, INPAINTING, f"train.precision={precision}")
+    config = tiny_config(tiny_prior_with_variance, *settings)
+    trainer = build_trainer(config, World(0, 1, torch.device("cuda")))
+    x0 = clean_batch().cuda()
+    trainer.train_step(x0, 0)  # tables are copied, optimisers set up
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.train_step(x0, 1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
 def test_noise_lies_in_the_hole_only_if_asked_for(tiny_prior: Path) -> None:
     for asked in (False, True):
         operator = f"operator={{name: inpainting, box_size: 8, noise_in_hole: {asked}}}"
