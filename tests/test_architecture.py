@@ -33,6 +33,7 @@ TIERS = [
         "davi.parallel",
         "davi.pipeline",
         "davi.signals",
+        "davi.downloads",
     ],
     ["davi.network_optimizer"],
     ["davi.operators", "davi.operators.svd"],
