@@ -5,14 +5,15 @@ averaged generators, and this project's own. A file is recognised by its keys an
 of it is run.
 """
 
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from davi.discriminator import PatchDiscriminator
 from davi.errors import InputError
 from davi.weights import (
     DISCRIMINATOR,
@@ -48,7 +49,6 @@ _RELEASE_AVERAGE = "implicit_func_ema"
 _ADM_KEYS = {"time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight"}
 _EMA_PREFIX, _RAW_PREFIX = "ema_model.", "online_model."
 _DISCRIMINATOR_PREFIX = "discriminator_2d."
-_DISCRIMINATOR_WIDTHS = (3, 64, 128, 256, 512, 1)
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,14 @@ def require_patch_discriminator(weights: Weights, where: str) -> None:
     """Refuses what is not the release's discriminator; `where` names its origin.
 
     Raises:
-        CheckpointError: a convolution is missing or of another size.
+        CheckpointError: its tensors have other names or shapes.
     """
-    for stage, widths in enumerate(itertools.pairwise(_DISCRIMINATOR_WIDTHS)):
-        key, wanted = f"model{stage}.0.weight", (*reversed(widths), 4, 4)
-        found = tuple(weights[key].shape) if key in weights else "nothing"
+    with torch.device("meta"):
+        expected = PatchDiscriminator().state_dict()
+    for key in expected | weights:
+        found, wanted = (
+            tuple(state[key].shape) if key in state else "nothing" for state in (weights, expected)
+        )
         if found != wanted:
             raise CheckpointError(
                 f"{where}: not the discriminator of the DAVI release ({key}: {found} instead of "
@@ -157,7 +160,11 @@ def _read_safetensors(path: Path) -> WeightFile:
 def _own_training_file(path: Path, content: Mapping[str, Any]) -> WeightFile:
     kind = kind_of(content)
     parts = {"generator" if kind == GENERATOR else "prior": averaged_weights(content, kind)}
-    own_names = {"raw_generator": "generator", "score": "fake_score"}
+    own_names = {
+        "raw_generator": "generator",
+        "score": "fake_score",
+        "discriminator": "discriminator",
+    }
     parts |= {part: dict(content[name]) for part, name in own_names.items() if name in content}
     return WeightFile(
         path,
@@ -175,15 +182,14 @@ def _release_training_file(path: Path, content: Mapping[str, Any]) -> WeightFile
     parts = _averaged_parts(states.pop(_RELEASE_AVERAGE, {}))
     for key, state in states.items():
         parts[_RELEASE_NETWORKS[key]] = _without(_without(state, "module."), _DISCRIMINATOR_PREFIX)
-    step = content.get("step")
-    iteration = step if isinstance(step, int) else None
+    iteration = _count(content.get("step"))
     return WeightFile(path, "a training file of the DAVI release", parts, iteration=iteration)
 
 
 def _state_dict(path: Path, state: Weights) -> WeightFile:
     state = _without(state, "module.")
     if parts := _averaged_parts(state):
-        iteration = int(state["step"]) if "step" in state else None
+        iteration = _count(state.get("step"))
         return WeightFile(path, "an averaged network (EMA)", parts, iteration=iteration)
     if any(key.startswith(_DISCRIMINATOR_PREFIX) for key in state):
         parts = {"discriminator": _without(state, _DISCRIMINATOR_PREFIX)}
@@ -203,6 +209,12 @@ def _averaged_parts(state: Mapping[str, Tensor]) -> dict[str, Weights]:
     if "initted" in state and not state["initted"].any():
         del parts["generator"]
     return {part: _without(weights, "module.") for part, weights in parts.items() if weights}
+
+
+def _count(value: Any) -> int | None:
+    """A number of iterations, which may be a tensor of shape () or (1,)."""
+    single = isinstance(value, int) or (isinstance(value, Tensor) and value.numel() == 1)
+    return int(value) if single else None
 
 
 def _is_state_dict(value: Any) -> bool:

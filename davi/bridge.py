@@ -45,12 +45,17 @@ MIXINGS = {
 }
 
 
-def beta_cdf(shape: tuple[float, float]) -> Tensor:
-    """Returns P(index <= k), (1000,) float64, for index = trunc(1000 v - 0.5), v ~ Beta(shape).
+def beta_cdf(shape: tuple[float, float], index: str = "truncated") -> Tensor:
+    """Returns P(index <= k), (1000,) float64, for v ~ Beta(shape).
 
-    Source: supplement C.1, p(a) = Beta(3, 1); release: the rounding.
+    Source: supplement C.1, p(a) = Beta(3, 1). The paper does not say how a becomes an index.
+
+    Args:
+        shape: of the beta distribution.
+        index: "truncated", trunc(1000 v - 0.5) as in the release, or "nearest", round(999 v).
     """
-    upper = (torch.arange(NUM_STEPS, dtype=torch.float64) + 1.5) / NUM_STEPS
+    k = torch.arange(NUM_STEPS, dtype=torch.float64)
+    upper = {"truncated": (k + 1.5) / NUM_STEPS, "nearest": (k + 0.5) / (NUM_STEPS - 1)}[index]
     return torch.from_numpy(scipy.special.betainc(*shape, upper.clamp(max=1).numpy()))
 
 
@@ -72,13 +77,17 @@ class PosteriorBridge(nn.Module):
         perturbation: "monotone", sbar_a = 1 - alpha_bar_a (supplement C.1, read with alpha_bar),
             or "constant", sbar_a = 1 (Table 5).
         h: perturbation strength, a standard deviation on the [-1, 1] scale.
+        h_sampling: the same at `endpoint`; None for h.
         time_cdf: (1000,) cumulative distribution of the index a.
         extra_noise: add sigma_a (1 - sigma_a) z, the further term of Eq. 14.
+        resize: how measurements come to the image grid, see `measurement.lift`.
         schedule: gives alpha_bar.
 
     Attributes:
         mix_x: (1000,) sigma_a, the weight of the clean image.
         perturb_scale: (1000,) the factor of z.
+        endpoint_scale: the factor of z where sampling starts.
+        resize: as given.
     """
 
     END = NUM_STEPS - 1
@@ -93,13 +102,18 @@ class PosteriorBridge(nn.Module):
         mixing: str,
         perturbation: str,
         h: float,
+        h_sampling: float | None = None,
         time_cdf: Tensor,
         extra_noise: bool,
+        resize: str = "bilinear",
         schedule: Schedule,
     ) -> None:
         super().__init__()
         mix_x = MIXINGS[mixing]()
         shape = {"monotone": 1 - schedule.alpha_bar, "constant": torch.ones_like(mix_x)}
+        self.resize = resize
+        end = shape[perturbation][-1].item()
+        self.endpoint_scale = end * (h if h_sampling is None else h_sampling)
         perturb_scale = h * shape[perturbation]
         if extra_noise:
             perturb_scale = perturb_scale + mix_x * (1 - mix_x)
@@ -131,4 +145,4 @@ class PosteriorBridge(nn.Module):
 
     def endpoint(self, y_image: Tensor, z: Tensor) -> Tensor:
         """Returns y_a at a = 1, y + h z: where sampling starts (Algorithm 2)."""
-        return y_image + self.perturb_scale[self.END].to(y_image.dtype) * z
+        return y_image + self.endpoint_scale * z

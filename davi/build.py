@@ -70,15 +70,18 @@ def build_operator(config: OperatorConfig, shape: ImageShape) -> SVDOperator | R
 
 def _build_inpainting(config: InpaintingConfig, shape: ImageShape) -> Inpainting | RandomInpainting:
     _, height, width = shape
+    noise_in_hole = config.noise_in_hole
     if config.mask == "random_pixels":
-        return RandomInpainting(shape, partial(random_pixels, height, width, config.hole_rate))
+        draw = partial(random_pixels, height, width, config.hole_rate)
+        return RandomInpainting(shape, draw, noise_in_hole)
     if config.mask == "file":
-        return Inpainting(shape, read_mask(Path(config.path), (height, width)))
+        return Inpainting(shape, read_mask(Path(config.path), (height, width)), noise_in_hole)
     if config.box_size > min(height, width):
         raise ValueError(f"box_size={config.box_size} is larger than the {height}x{width} image")
     if config.mask == "centred_box":
-        return Inpainting(shape, centred_box(height, width, config.box_size))
-    return RandomInpainting(shape, partial(random_box, height, width, config.box_size))
+        return Inpainting(shape, centred_box(height, width, config.box_size), noise_in_hole)
+    draw = partial(random_box, height, width, config.box_size)
+    return RandomInpainting(shape, draw, noise_in_hole)
 
 
 def build_noise(config: NoiseConfig) -> GaussianNoise | PoissonNoise:
@@ -97,7 +100,7 @@ def build_forward_model(config: RunConfig, shape: ImageShape, device: torch.devi
 def build_bridge(config: BridgeConfig, schedule: Schedule) -> PosteriorBridge:
     """Returns the Perturbed Posterior Bridge, on the CPU."""
     time_cdf = {
-        "beta": lambda: beta_cdf(config.beta_shape),
+        "beta": lambda: beta_cdf(config.beta_shape, config.index),
         "uniform": uniform_cdf,
         "end": end_cdf,
     }[config.time]()
@@ -105,7 +108,9 @@ def build_bridge(config: BridgeConfig, schedule: Schedule) -> PosteriorBridge:
         mixing=config.mixing,
         perturbation=config.perturbation,
         h=config.h,
+        h_sampling=config.h_sampling,
         time_cdf=time_cdf,
         extra_noise=config.extra_noise,
+        resize=config.resize,
         schedule=schedule,
     )

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
+from davi.adversary import Adversary
 from davi.build import build_bridge, build_forward_model, image_shape
 from davi.config import InpaintingConfig, LoopConfig, PriorRunConfig, RunConfig
 from davi.data import open_images, validation_batch
+from davi.discriminator import PatchDiscriminator
 from davi.ema import Ema
 from davi.errors import InputError
 from davi.files import sha256_of
@@ -92,7 +94,7 @@ def assemble_trainer(
     parametrisation = config.generator.parametrisation
     generator = ImplicitGenerator(generator_network, parametrisation, schedule, train.precision)
     generator.to(world.device)
-    ema = Ema(generator, train.ema_decay)
+    ema = Ema(generator, train.ema_decay, train.ema_policy)
     for model in (generator, ema.module):
         model.network = _distributed(model.network, train, world)
     score_network = _distributed(score_network, train, world)
@@ -114,6 +116,26 @@ def assemble_trainer(
         num_micro_batches=train.num_micro_batches,
         validation=validation,
         world=world,
+        adversary=_build_adversary(config, world) if config.adversarial.enabled else None,
+        shared_sample=train.shared_sample,
+        draws=train.draws,
+    )
+
+
+def _build_adversary(config: RunConfig, world: World) -> Adversary:
+    settings = config.adversarial
+    torch.manual_seed(config.seed)  # the initialisation is the one draw without a key
+    network = PatchDiscriminator(config.network.unet().in_channels)
+    if world.distributed and world.device.type == "cuda":  # it has no CPU implementation
+        network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    network = replicated(network, world)
+    return Adversary(
+        network,
+        _optimizer(network, config.train, settings.learning_rate),
+        precision=config.train.precision,
+        feature_matching=settings.feature_matching,
+        min_weight=settings.min_weight,
+        max_weight=settings.max_weight,
     )
 
 
@@ -135,7 +157,7 @@ def build_prior_trainer(config: PriorRunConfig, world: World) -> PriorTrainer:
     schedule = Schedule.named(config.schedule)
     torch.manual_seed(config.seed)  # weight initialisation is the one draw without a key
     network = create_unet(config.network.unet())
-    ema = Ema(network, train.ema_decay)
+    ema = Ema(network, train.ema_decay, train.ema_policy)
     ema.module = _distributed(ema.module, train, world)
     network = _distributed(network, train, world)
     return PriorTrainer(

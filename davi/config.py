@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from davi.recipes import PAPER, RECIPES
 from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
 
 ScheduleName = Literal["linear", "quadratic"]
@@ -81,6 +82,7 @@ class LoopConfig(Section):
     cooldown_iterations: int = Field(0, ge=0)  # and falls to 0 at the end; paper: none
     weight_decay: float = Field(0.01, ge=0)  # torch's AdamW default, as in the release
     ema_decay: float = Field(0.9999, ge=0, lt=1)  # release
+    ema_policy: Literal["warmup", "release"] = "warmup"  # how the decay gets there, davi/ema.py
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False  # torch.compile; pays after some minutes
     parallel: Literal["ddp", "fsdp"] = "ddp"  # under torchrun, see davi/parallel.py
@@ -119,6 +121,7 @@ class InpaintingConfig(Section):
     box_size: int = Field(128, gt=0)  # side of the hole in pixels
     hole_rate: float = Field(0.5, gt=0, lt=1)  # share of missing pixels of `random_pixels`
     path: str | None = None  # image of mask `file`: white is kept, black is missing
+    noise_in_hole: bool = False  # the release measures noise there
 
     @model_validator(mode="after")
     def _path_belongs_to_file(self) -> "InpaintingConfig":
@@ -165,8 +168,9 @@ class GaussianNoiseConfig(Section):
     """Additive white noise."""
 
     name: Literal["gaussian"]
-    # Standard deviation on the [-1, 1] scale; [low, high] is drawn from per image (Table 3).
-    sigma: float | tuple[float, float]
+    # Standard deviation on the [-1, 1] scale (Sec. 5.1); [low, high] is drawn from per image
+    # (Table 3).
+    sigma: float | tuple[float, float] = 0.05
 
     @field_validator("sigma", mode="before")
     @classmethod
@@ -206,11 +210,14 @@ class BridgeConfig(Section):
     """The Perturbed Posterior Bridge, Eq. 13."""
 
     h: float = Field(0.1, ge=0)
+    h_sampling: float | None = Field(None, ge=0)  # at a = 1 outside training; None: h
     mixing: Literal["linear", "quadratic", "symmetric"] = "linear"  # which betas give sigma_a
     perturbation: Literal["monotone", "constant"] = "monotone"
     time: Literal["beta", "uniform", "end"] = "beta"  # p(a); end: a = 1 always, no bridge
     beta_shape: tuple[PositiveFloat, PositiveFloat] = (3.0, 1.0)  # supplement C.1
+    index: Literal["truncated", "nearest"] = "truncated"  # how a becomes an index 0 .. 999
     extra_noise: bool = False  # sigma_a (1 - sigma_a) z of Eq. 14
+    resize: Literal["bilinear", "nearest"] = "bilinear"  # of a small y to the size of the image
 
 
 class GeneratorConfig(Section):
@@ -227,6 +234,25 @@ class LossConfig(Section):
     t_ikl: int = Field(1000, gt=0, le=1000)  # T: times are 0 .. T-1, Table 12
     ikl: float = Field(1.0, ge=0)  # 0 switches the prior off, Table 5 A
     ikl_weight: Literal["sigma_over_alpha", "constant", "variance"] = "sigma_over_alpha"
+    reduction: Literal["mean", "sum"] = "mean"  # over the entries of an image
+    regulariser: Literal["everywhere", "kept_pixels"] = "everywhere"
+    variational_bound: bool = False  # trains the learned variance of the fake score
+
+
+class AdversarialConfig(Section):
+    """The release's patch discriminator; the paper has none."""
+
+    enabled: bool = False
+    learning_rate: float = Field(1e-4, gt=0)  # release: FFHQ; on ImageNet 1e-3
+    feature_matching: bool = True
+    min_weight: float = Field(0.01, ge=0)  # the adaptive weight is clipped to this range
+    max_weight: float = Field(10.0, ge=0)
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "AdversarialConfig":
+        if self.min_weight > self.max_weight:
+            raise ValueError(f"min_weight={self.min_weight} is above max_weight={self.max_weight}")
+        return self
 
 
 class TrainConfig(LoopConfig):
@@ -234,6 +260,9 @@ class TrainConfig(LoopConfig):
 
     fake_score_learning_rate: float = Field(1e-4, gt=0)  # supplement C.1
     shard_prior: bool = False  # with fsdp: the frozen prior, too
+    shared_sample: bool = True  # one forward of the generator serves both turns (Algorithm 1)
+    # per_process: every process draws the same numbers, as in the release, which seeds them alike
+    draws: Literal["per_image", "per_process"] = "per_image"
 
     @model_validator(mode="after")
     def _only_fsdp_shards(self) -> "TrainConfig":
@@ -245,6 +274,7 @@ class TrainConfig(LoopConfig):
 class RunConfig(Section):
     """A run of scripts/train.py."""
 
+    recipe: Literal[RECIPES] = PAPER  # see davi/recipes.py
     seed: int = 0
     network: NetworkConfig
     schedule: ScheduleName = "linear"
@@ -254,8 +284,26 @@ class RunConfig(Section):
     bridge: BridgeConfig = BridgeConfig()
     generator: GeneratorConfig = GeneratorConfig()
     loss: LossConfig
+    adversarial: AdversarialConfig = AdversarialConfig()
     data: DataConfig
     train: TrainConfig
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> "RunConfig":
+        unet = self.network.unet()
+        if self.loss.variational_bound and unet.out_channels < 2 * unet.in_channels:
+            raise ValueError(
+                f"loss.variational_bound needs {2 * unet.in_channels} output channels, the network "
+                f"has {unet.out_channels}: no variance was learned; set it to false"
+            )
+        if self.loss.regulariser == "kept_pixels" and self.task != "inpainting":
+            raise ValueError("loss.regulariser: kept_pixels is for inpainting only")
+        if self.adversarial.enabled and self.train.parallel == "fsdp":
+            raise ValueError(
+                "adversarial.enabled needs train.parallel: ddp, since its weight is found from "
+                "gradients of one layer, which fsdp cuts up"
+            )
+        return self
 
     @property
     def task(self) -> str:

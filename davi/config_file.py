@@ -1,10 +1,13 @@
 """Reads run configurations; the only place where YAML is read.
 
 A file describes one run. `extends: other.yaml` names one base whose values it overrides, and
-`--set section.key=value` overrides both.
+`--set section.key=value` overrides both. `recipe: paper | release` puts the settings of
+`davi.recipes` below all of them; values under `recipes.NAME` count in the file they stand in if
+that is the recipe, above the file's others.
 """
 
 import difflib
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,6 +18,7 @@ from pydantic import ValidationError
 
 from davi.config import Section
 from davi.errors import InputError
+from davi.recipes import PAPER, RECIPES, recipe_settings
 
 Config = TypeVar("Config", bound=Section)
 
@@ -42,7 +46,7 @@ def load_config(path: str | Path, model: type[Config], overrides: Sequence[str] 
         InputError: unreadable file, unknown key, wrong type or value; one line that names the
             file and the key.
     """
-    values = _read_with_base(Path(path), seen=())
+    layers = _read_with_bases(Path(path), seen=())
     for override in overrides:
         key, equals, text = override.partition("=")
         if not key or not equals:
@@ -50,8 +54,8 @@ def load_config(path: str | Path, model: type[Config], overrides: Sequence[str] 
         value = _parse(text, f"--set {key}")
         if isinstance(value, str) and text[0] not in "'\"":
             value = text  # YAML would take " #" in a path for a comment
-        values = _merge(values, _nested(key.split("."), value))
-    return parse_config(values, model, str(path))
+        layers.append(_nested(key.split("."), value))
+    return parse_config(_resolve(layers, model, str(path)), model, str(path))
 
 
 def parse_config(values: dict, model: type[Config], where: str) -> Config:
@@ -95,7 +99,8 @@ def _parse(text: str, where: str) -> Any:
         raise InputError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
 
 
-def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict:
+def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[dict]:
+    """The values of a file and the files it extends, the last base first."""
     if path.resolve() in seen:
         raise InputError(f"{path}: extends itself")
     try:
@@ -107,8 +112,24 @@ def _read_with_base(path: Path, seen: tuple[Path, ...]) -> dict:
         raise InputError(f"{path}: a config is a mapping of sections, this is {values!r:.40}")
     base = values.pop("extends", None)
     if base is None:
-        return values
-    return _merge(_read_with_base(path.parent / str(base), (*seen, path.resolve())), values)
+        return [values]
+    return [*_read_with_bases(path.parent / str(base), (*seen, path.resolve())), values]
+
+
+def _resolve(layers: list[dict], model: type[Section], where: str) -> dict:
+    """All layers in one, on top of the recipe they ask for."""
+    values: dict = {}
+    if "recipe" not in model.model_fields:
+        return functools.reduce(_merge, layers, values)
+    recipe = next((layer["recipe"] for layer in reversed(layers) if "recipe" in layer), PAPER)
+    for layer in layers:
+        special = layer.pop("recipes", None) or {}
+        if not isinstance(special, dict) or not special.keys() <= set(RECIPES):
+            raise InputError(f"{where}: recipes: one section for each of {', '.join(RECIPES)}")
+        values = _merge(_merge(values, layer), special.get(recipe, {}))
+    operator = values.get("operator")
+    task = operator.get("name") if isinstance(operator, dict) else None
+    return functools.reduce(_merge, [*recipe_settings(recipe, task), values], {})
 
 
 def _merge(base: Any, changes: Any) -> Any:

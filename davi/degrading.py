@@ -73,22 +73,26 @@ def degrade_images(
             report.failed.append((source, str(error)))
             continue
         rng = keyed_rng("cpu", seed, "degrade", name)
-        _write(_degrade(x0, forward_model, rng, baselines), output, name)
+        resize = config.bridge.resize if baselines else None
+        _write(_degrade(x0, forward_model, rng, resize), output, name)
         ledger.record(name, source, sha256)
         report.done += 1
     return report
 
 
 def _degrade(
-    x0: Tensor, forward_model: ForwardModel, rng: torch.Generator, baselines: bool
+    x0: Tensor, forward_model: ForwardModel, rng: torch.Generator, resize: str | None
 ) -> dict[str, Tensor]:
-    """The pictures of one image by the folder they belong into, each (C, H, W) in [-1, 1]."""
+    """The pictures of one image by the folder they belong into, each (C, H, W) in [-1, 1].
+
+    `resize` is that of `lift`; None leaves the two baselines out.
+    """
     y, operator = forward_model.measure(x0[None], [rng])
     pictures = {MEASUREMENT_FOLDER: y[0], "reference": x0}
     if isinstance(forward_model.operator, RandomInpainting):
         pictures["mask"] = 2 * operator.singular_values[0].float() - 1
-    if baselines:
-        pictures["lifted"] = lift(y, x0.shape)[0]
+    if resize is not None:
+        pictures["lifted"] = lift(y, x0.shape, resize)[0]
         pictures["pseudo_inverse"] = operator.A_dagger(y)[0]
     return pictures
 

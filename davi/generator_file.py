@@ -21,13 +21,14 @@ from davi.config import NetworkConfig, RunConfig
 from davi.config_file import load_config, parse_config
 from davi.errors import InputError
 from davi.files import sha256_of
+from davi.recipes import RELEASE
 from davi.weights import GENERATOR
 from guided_diffusion.checkpoint import preset_of, require_architecture, unet_from_weights
 from guided_diffusion.presets import PRESETS
 from guided_diffusion.unet import UNetModel
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-RELEASE = ("schedule=quadratic", "generator.parametrisation=release", "bridge.mixing=symmetric")
+AS_RELEASED = f"recipe={RELEASE}"
 DATA_OF_PRESET = {"ffhq_256": "ffhq", "imagenet_256": "imagenet"}
 # What the release calls a task, in `NAME_ema.pt`, and what it is here.
 RELEASE_TASKS = {
@@ -132,13 +133,13 @@ def run_of(
         return parse_config(file.config, RunConfig, str(file.path))
     if config is None:
         config, *of_name = _config_of_name(file.path, weights)
-        return load_config(config, RunConfig, [*RELEASE, *of_name, *overrides])
+        return load_config(config, RunConfig, [AS_RELEASED, *of_name, *overrides])
     if isinstance(config, RunConfig):
         if overrides:
             raise InputError("overrides belong to a config file; change the RunConfig itself")
         run = config
     else:
-        run = load_config(config, RunConfig, [*RELEASE, *overrides])
+        run = load_config(config, RunConfig, [AS_RELEASED, *overrides])
     _require_task_of_name(file.path, run)
     return run
 

@@ -1,13 +1,21 @@
 """The terms of Algorithm 1 as pure functions of tensors.
 
-All are means over batch and entries, as in the release: the weights of Table 12 belong to means.
+By default they are means over batch and entries, as in the release: the weights of Table 12 belong
+to means. With reduction "sum" the entries of an image are summed, as the paper writes them, and the
+mean is over the batch only.
 """
 
-import torch
 from torch import Tensor
 
+EVERYWHERE_WEIGHT = 0.1  # of all pixels in the release's regulariser for inpainting
 
-def fake_score_loss(eps_hat: Tensor, eps: Tensor) -> Tensor:
+
+def reduce(values: Tensor, reduction: str) -> Tensor:
+    """Returns the "mean" of all values (B, ...), or the mean over B of their "sum"."""
+    return values.mean() if reduction == "mean" else values.sum() / len(values)
+
+
+def fake_score_loss(eps_hat: Tensor, eps: Tensor, reduction: str = "mean") -> Tensor:
     """Returns L_S, a scalar.
 
     Source: Eq. 12 with lambda(t) = 1 - alpha_bar_t, where |s_psi - s|^2 is |eps_hat - eps|^2.
@@ -15,11 +23,12 @@ def fake_score_loss(eps_hat: Tensor, eps: Tensor) -> Tensor:
     Args:
         eps_hat: (B, ...) noise predicted by s_psi at x_t.
         eps: the noise in x_t.
+        reduction: see `reduce`.
     """
-    return (eps_hat - eps).square().mean()
+    return reduce((eps_hat - eps).square(), reduction)
 
 
-def data_consistency(y: Tensor, y_hat: Tensor, weight: Tensor) -> Tensor:
+def data_consistency(y: Tensor, y_hat: Tensor, weight: Tensor, reduction: str = "mean") -> Tensor:
     """Returns L_C without gamma, a scalar.
 
     Source: Eq. 8 (weight 1; Algorithm 1 folds 1 / (2 sigma_y^2) into gamma), Eq. 37 (weight
@@ -29,23 +38,42 @@ def data_consistency(y: Tensor, y_hat: Tensor, weight: Tensor) -> Tensor:
         y: (B, ...) measurements.
         y_hat: A x0_hat.
         weight: broadcasts against y, see `consistency_weight` of the noise models.
+        reduction: see `reduce`.
     """
-    return (weight * (y - y_hat).square()).mean()
+    return reduce(weight * (y - y_hat).square(), reduction)
 
 
-def ikl_surrogate(x_t: Tensor, delta_s: Tensor, w_t: Tensor) -> Tensor:
+def ikl_surrogate(x0_hat: Tensor, direction: Tensor, reduction: str = "mean") -> Tensor:
     """Returns a scalar whose gradient is that of L_IKL; its value means nothing.
 
-    Source: Eq. 11, w(t) (s_psi - s_theta) dx_t / dphi.
+    Source: Eq. 11, w(t) (s_psi - s_theta) dx_t / dphi, where dx_t = sqrt(alpha_bar_t) dx0_hat.
 
     Args:
-        x_t: (B, ...) noised samples, with graph back to phi.
-        delta_s: s_psi(x_t, t) - s_theta(x_t, t); taken as a constant.
-        w_t: broadcasts against x_t, see `Schedule.ikl_weight`.
+        x0_hat: (B, ...) samples, with graph back to phi.
+        direction: w(t) sqrt(alpha_bar_t) (s_psi - s_theta); taken as a constant.
+        reduction: see `reduce`.
     """
-    return ((w_t * delta_s).detach() * x_t).mean()
+    return reduce(direction.detach() * x0_hat, reduction)
 
 
-def l2_regulariser(x0_hat: Tensor, x0: Tensor) -> Tensor:
+def l2_regulariser(x0_hat: Tensor, x0: Tensor, reduction: str = "mean") -> Tensor:
     """Returns the mean squared distance between restored and clean images (supplement C.1)."""
-    return torch.nn.functional.mse_loss(x0_hat, x0)
+    return reduce((x0_hat - x0).square(), reduction)
+
+
+def kept_pixels_regulariser(
+    x0_hat: Tensor, x0: Tensor, mask: Tensor, reduction: str = "mean"
+) -> Tensor:
+    """Returns the release's regulariser of inpainting: l2 over the kept pixels, and a tenth of l2.
+
+    Args:
+        x0_hat: (B, C, H, W) restored images.
+        x0: clean images.
+        mask: 1 where a pixel is kept; broadcasts against x0.
+        reduction: see `reduce`; the mean over kept pixels counts these alone.
+    """
+    error = (x0_hat - x0).square()
+    kept = reduce(mask * error, reduction)
+    if reduction == "mean":
+        kept = kept / mask.expand_as(error).mean(dtype=error.dtype)
+    return EVERYWHERE_WEIGHT * reduce(error, reduction) + kept

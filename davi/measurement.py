@@ -56,16 +56,17 @@ def require_measurement_scale(y: Tensor, where: str) -> None:
         )
 
 
-def lift(y: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+def lift(y: Tensor, image_shape: tuple[int, int, int], resize: str = "bilinear") -> Tensor:
     """Returns the measurement on the image grid, (B, C, H, W): what the generator sees.
 
-    A smaller measurement is enlarged bilinearly, a gray one repeated in every channel.
+    A smaller measurement is enlarged, a gray one repeated in every channel.
 
     Args:
         y: (B, C', h, w) with C' = C or 1.
         image_shape: (C, H, W).
+        resize: "bilinear" (with half-pixel centres) or "nearest".
     """
     channels, height, width = image_shape
     if y.shape[-2:] != (height, width):
-        y = F.interpolate(y, size=(height, width), mode="bilinear", align_corners=False)
+        y = F.interpolate(y, size=(height, width), mode=resize)
     return y.expand(-1, channels, -1, -1)

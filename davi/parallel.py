@@ -31,7 +31,8 @@ def replicated(network: nn.Module, world: World) -> nn.Module:
     trainable = any(parameter.requires_grad for parameter in network.parameters())
     if not (world.distributed and trainable):
         return network
-    return DistributedDataParallel(network, gradient_as_bucket_view=True)
+    # The processes' batch statistics (of a discriminator) are synchronised by themselves, or not.
+    return DistributedDataParallel(network, gradient_as_bucket_view=True, broadcast_buffers=False)
 
 
 def sharded(network: nn.Module, blocks: Iterable[nn.Module], world: World) -> nn.Module:

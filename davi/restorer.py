@@ -110,7 +110,7 @@ class Restorer:
             )
         require_measurement_scale(y, "measurements")
         y = self.operator.project(y.to(self.device, torch.float32))
-        y_image = lift(y, self.image_shape)
+        y_image = lift(y, self.image_shape, self.bridge.resize)
         samples = []
         for number in range(num_samples):
             # Drawn on the CPU: the same noise on every device.

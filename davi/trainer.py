@@ -1,17 +1,17 @@
 """Algorithm 1: amortized variational inference with a diffusion prior."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from davi.adversary import Adversary, compared_weight
 from davi.bridge import PosteriorBridge
 from davi.ema import Ema
 from davi.generator import ImplicitGenerator
-from davi.losses import data_consistency, fake_score_loss, ikl_surrogate, l2_regulariser
 from davi.measurement import ForwardModel, lift
 from davi.metrics import psnr, ssim
 from davi.network_optimizer import NetworkOptimizer
@@ -22,6 +22,13 @@ from davi.runtime import draw_each, keyed_rng, normal_each
 from davi.sampler import posterior_sample
 from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
+from davi.terms import (
+    consistency_term,
+    fake_score_term,
+    generate,
+    ikl_term,
+    regulariser_term,
+)
 from davi.world import World
 
 Item = TypeVar("Item")
@@ -29,7 +36,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True, kw_only=True)
 class LossWeights:
-    """How the terms of Algorithm 1 are weighed.
+    """How the terms of Algorithm 1 are weighed, and in which form they are taken.
 
     Attributes:
         gamma: of the data consistency L_C.
@@ -37,6 +44,9 @@ class LossWeights:
         reg: of the l2 regulariser.
         t_ikl: T, the exclusive upper bound of the diffusion index.
         ikl_weight: name of w(t), see `Schedule.ikl_weight`.
+        reduction: see `losses.reduce`.
+        regulariser: "everywhere" or "kept_pixels", see `terms.regulariser_term`.
+        variational_bound: see `terms.fake_score_term`.
     """
 
     gamma: float
@@ -44,6 +54,9 @@ class LossWeights:
     reg: float
     t_ikl: int
     ikl_weight: str
+    reduction: str = "mean"
+    regulariser: str = "everywhere"
+    variational_bound: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +79,6 @@ class StepInputs:
     eps: Tensor
 
 
-class _Sample(NamedTuple):
-    """x0_hat = I_phi(y_a, a) and its noised x_t."""
-
-    x0_hat: Tensor
-    x_t: Tensor
-
-
 class DaviTrainer:
     """Learner of `training_loop` for the generator.
 
@@ -91,6 +97,10 @@ class DaviTrainer:
         num_micro_batches: pieces in which this process goes through its share.
         validation: (B, C, H, W) images in [-1, 1] never trained on.
         world: the processes; the networks are distributed over them already.
+        adversary: the release's discriminator.
+        shared_sample: one sample of the generator serves both turns, as in Algorithm 1; otherwise
+            each turn draws its own, as in the release.
+        draws: "per_image", or "per_process": every process draws the same, as in the release.
     """
 
     def __init__(
@@ -111,6 +121,9 @@ class DaviTrainer:
         num_micro_batches: int,
         validation: Tensor,
         world: World,
+        adversary: Adversary | None = None,
+        shared_sample: bool = True,
+        draws: str = "per_image",
     ) -> None:
         self.generator = generator
         self.fake_score = fake_score
@@ -125,21 +138,30 @@ class DaviTrainer:
         self.seed = seed
         self.batch_size = batch_size
         self.shares = world.share(batch_size, num_micro_batches)
+        self.adversary = adversary
+        self.shared_sample = shared_sample
+        self.draws = draws
         self.world = world
         self.device = world.device
         self.validation = validation.to(self.device)
 
     def train_step(self, x0: Tensor, iteration: int) -> dict[str, Tensor]:
         """Draws what iteration `iteration` needs and takes one step of Algorithm 1."""
-        self.generator_optimizer.begin(iteration)
-        self.fake_score_optimizer.begin(iteration)
+        for optimizer in self._optimizers().values():
+            optimizer.begin(iteration)
         pieces = x0.to(self.device, non_blocking=True).split([len(share) for share in self.shares])
-        return self.step(
-            [
-                self.draw(piece, share, "train", iteration)
-                for piece, share in zip(pieces, self.shares, strict=True)
-            ]
-        )
+        # Positions in the global batch, or in this process's part of it.
+        first = 0 if self.draws == "per_image" else self.shares[0].start
+        positions = [range(share.start - first, share.stop - first) for share in self.shares]
+        pairs = list(zip(pieces, positions, strict=True))
+        inputs = [self.draw(piece, places, "train", iteration) for piece, places in pairs]
+        if self.shared_sample:
+            return self.step(inputs)
+        again = [
+            self.redraw(one, places, "train", iteration)
+            for one, (_, places) in zip(inputs, pairs, strict=True)
+        ]
+        return self.step(inputs, again)
 
     def draw(self, x0: Tensor, positions: Sequence[int], *key: int | str) -> StepInputs:
         """Returns the random inputs of images, a function of seed, key and position only.
@@ -152,93 +174,133 @@ class DaviTrainer:
         measurement_rngs = self._rngs(positions, *key, "measurement")
         y, operator = self.forward_model.measure(x0, measurement_rngs)
         rngs = self._rngs(positions, *key, "step")
+        return StepInputs(x0=x0, y=y, operator=operator, **self._step_draws(x0, rngs))
+
+    def redraw(self, inputs: StepInputs, positions: Sequence[int], *key: int | str) -> StepInputs:
+        """Returns the same images and measurements with bridge and diffusion drawn anew."""
+        rngs = self._rngs(positions, *key, "second step")
+        return replace(inputs, **self._step_draws(inputs.x0, rngs))
+
+    def _step_draws(self, x0: Tensor, rngs: list[torch.Generator]) -> dict[str, Tensor]:
         limit = self.weights.t_ikl
-        return StepInputs(
-            x0=x0,
-            y=y,
-            operator=operator,
-            a=self.bridge.sample_time(rngs),
-            z=normal_each(x0.shape[1:], rngs),
-            t=draw_each(
+        return {
+            "a": self.bridge.sample_time(rngs),
+            "z": normal_each(x0.shape[1:], rngs),
+            "t": draw_each(
                 lambda rng: torch.randint(limit, (), generator=rng, device=rng.device), rngs
             ),
-            eps=normal_each(x0.shape[1:], rngs),
-        )
+            "eps": normal_each(x0.shape[1:], rngs),
+        }
 
     def _rngs(self, positions: Sequence[int], *key: int | str) -> list[torch.Generator]:
         return [keyed_rng(self.device, self.seed, *key, position) for position in positions]
 
-    def step(self, micro_batches: Sequence[StepInputs]) -> dict[str, Tensor]:
+    def step(
+        self, micro_batches: Sequence[StepInputs], second: Sequence[StepInputs] | None = None
+    ) -> dict[str, Tensor]:
         """One iteration of Algorithm 1 on this process's share of the global batch.
 
         The generator runs once; its sample serves both turns. With several micro-batches it runs
         once more in its own turn, since keeping all their graphs would save no memory.
 
+        Args:
+            micro_batches: the inputs.
+            second: other inputs for the generator's turn, as in the release.
+
         Returns:
             Detached scalars: this process's part of each loss term and gradient norm. The sum over
             the processes is the mean over the global batch.
         """
-        with_graph = len(micro_batches) == 1
-        score_losses, samples = [], []
-        for inputs, last in _marking_the_last(micro_batches):  # the turn of psi, lines 10-11
-            with torch.set_grad_enabled(with_graph):
-                samples.append(self._sample(inputs))
-            x_t = samples[-1].x_t.detach()
-            with self.fake_score_optimizer.exchange(last):
-                loss = fake_score_loss(self.fake_score.eps(x_t, inputs.t), inputs.eps)
-                score_losses.append(loss.detach() * self._weight(inputs))
-                self.fake_score_optimizer.backward(self.world.size * self._weight(inputs) * loss)
-        score_gradient = self.fake_score_optimizer.step()
+        keep_graph = second is None and len(micro_batches) == 1
+        terms: dict[str, Tensor] = {}
+        for inputs, last in _marking_the_last(micro_batches):  # lines 4, 5, 10
+            with torch.set_grad_enabled(keep_graph):
+                x0_hat = self._generate(inputs)
+            self._add_scaled(terms, self._score_turn(inputs, x0_hat, last), inputs)
+        norms = {"fake_score": self.fake_score_optimizer.step()}  # line 11
+        if self.adversary is not None:
+            norms["discriminator"] = self.adversary.optimizer.step()
 
-        terms = []
-        for inputs, last in _marking_the_last(micro_batches):  # the turn of phi, lines 13-15
-            sample = samples.pop(0)
+        for inputs, last in _marking_the_last(second or micro_batches):  # lines 13, 14
             with self.generator_optimizer.exchange(last):
-                loss, parts = self._generator_loss(
-                    inputs, sample if with_graph else self._sample(inputs)
-                )
-                terms.append({name: self._weight(inputs) * part for name, part in parts.items()})
-                self.generator_optimizer.backward(self.world.size * self._weight(inputs) * loss)
-        generator_gradient = self.generator_optimizer.step()
+                x0_hat = x0_hat if keep_graph else self._generate(inputs)
+                loss, parts = self._generator_loss(inputs, x0_hat)
+                self.generator_optimizer.backward(self._scaled(loss, inputs))
+            self._add_scaled(terms, parts, inputs)
+        norms["generator"] = self.generator_optimizer.step()  # line 15
         self.ema.update(self.generator)
-        return {
-            "fake_score_loss": sum(score_losses),
-            **{name: sum(part[name] for part in terms) for name in terms[0]},
-            "fake_score_gradient": score_gradient / self.world.size,
-            "generator_gradient": generator_gradient / self.world.size,
-        }
+        gradients = {f"{name}_gradient": norm / self.world.size for name, norm in norms.items()}
+        return terms | gradients
 
-    def _weight(self, inputs: StepInputs) -> float:
+    def _generate(self, inputs: StepInputs) -> Tensor:
+        return generate(self.generator, self.bridge, inputs.x0, inputs.y, inputs.a, inputs.z)
+
+    def _share(self, inputs: StepInputs) -> float:
         """The share of the global batch, which a mean over these images counts with."""
         return len(inputs.x0) / self.batch_size
 
-    def _sample(self, inputs: StepInputs) -> _Sample:
-        y_image = lift(inputs.y, inputs.x0.shape[1:])
-        y_a = self.bridge.perturb(inputs.x0, y_image, inputs.a, inputs.z)  # line 4
-        x0_hat = self.generator(y_a, inputs.a)  # line 5
-        return _Sample(x0_hat, self.schedule.add_noise(x0_hat, inputs.t, inputs.eps))  # line 8
+    def _scaled(self, loss: Tensor, inputs: StepInputs) -> Tensor:
+        """What to differentiate: gradients are averaged over the processes later."""
+        return self.world.size * self._share(inputs) * loss
+
+    def _add_scaled(
+        self, terms: dict[str, Tensor], parts: dict[str, Tensor], inputs: StepInputs
+    ) -> None:
+        for name, part in parts.items():
+            terms[name] = terms.get(name, 0) + self._share(inputs) * part.detach()
+
+    def _score_turn(self, inputs: StepInputs, x0_hat: Tensor, last: bool) -> dict[str, Tensor]:
+        """Gradients of s_psi, and of the discriminator if there is one; returns their losses."""
+        with self.fake_score_optimizer.exchange(last):
+            loss = fake_score_term(
+                self.fake_score,
+                self.schedule,
+                x0_hat,
+                inputs.t,
+                inputs.eps,
+                with_bound=self.weights.variational_bound,
+                reduction=self.weights.reduction,
+            )
+            self.fake_score_optimizer.backward(self._scaled(loss, inputs))
+        parts = {"fake_score_loss": loss}
+        if self.adversary is not None:
+            with self.adversary.optimizer.exchange(last):
+                loss = self.adversary.discriminator_term(inputs.x0, x0_hat)
+                self.adversary.optimizer.backward(self._scaled(loss, inputs))
+            parts["discriminator_loss"] = loss
+        return parts
 
     def _generator_loss(
-        self, inputs: StepInputs, sample: _Sample
+        self, inputs: StepInputs, x0_hat: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of line 15 and its terms, detached."""
-        x_t, t, y = sample.x_t, inputs.t, inputs.y
-        weight = self.forward_model.noise.consistency_weight(y)
-        consistency = data_consistency(y, inputs.operator.A(sample.x0_hat), weight)
-        with torch.no_grad():
-            delta_s = self.fake_score.score(x_t, t) - self.prior.score(x_t, t)
-        w_t = self.schedule.ikl_weight(self.weights.ikl_weight, t, x_t)
-        regulariser = l2_regulariser(sample.x0_hat, inputs.x0)
-        total = (
-            self.weights.gamma * consistency
-            + self.weights.ikl * ikl_surrogate(x_t, delta_s, w_t)
-            + self.weights.reg * regulariser
+        """The loss of line 15 and its terms."""
+        weights, reduction = self.weights, self.weights.reduction
+        consistency = consistency_term(
+            inputs.y, inputs.operator, self.forward_model.noise, x0_hat, reduction
         )
-        return total, {
-            "consistency": consistency.detach(),
-            "regulariser": regulariser.detach(),
-            "score_gap": (w_t * delta_s).square().mean(),
-        }
+        ikl, score_gap = ikl_term(
+            self.fake_score,
+            self.prior,
+            self.schedule,
+            x0_hat,
+            inputs.t,
+            inputs.eps,
+            ikl_weight=weights.ikl_weight,
+            reduction=reduction,
+        )
+        regulariser = regulariser_term(
+            x0_hat, inputs.x0, inputs.operator, where=weights.regulariser, reduction=reduction
+        )
+        parts = {"consistency": consistency, "regulariser": regulariser, "score_gap": score_gap}
+        total = weights.gamma * consistency + weights.ikl * ikl + weights.reg * regulariser
+        if self.adversary is not None:
+            compared = compared_weight(unwrapped(self.generator.network))
+            adversarial, weight = self.adversary.generator_term(
+                inputs.x0, x0_hat, regulariser, compared
+            )
+            parts |= {"adversarial": adversarial, "adversarial_weight": weight}
+            total = total + weight * adversarial
+        return total, parts
 
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], Tensor]:
@@ -247,7 +309,7 @@ class DaviTrainer:
         Its rows are measurement, pseudo-inverse, restoration, truth.
         """
         inputs = self.draw(self.validation, range(len(self.validation)), "validation")
-        y_image = lift(inputs.y, self.validation.shape[1:])
+        y_image = lift(inputs.y, self.validation.shape[1:], self.bridge.resize)
         restored = self.world.map_rows(
             partial(posterior_sample, self.ema.module, self.bridge), y_image, inputs.z
         )
@@ -280,12 +342,14 @@ class DaviTrainer:
             "generator": unwrapped(self.generator.network),
             "ema": self.ema,
             "fake_score": unwrapped(self.fake_score.network),
+            **({"discriminator": unwrapped(self.adversary.network)} if self.adversary else {}),
         }
 
     def _optimizers(self) -> dict[str, NetworkOptimizer]:
         return {
             "generator_optimizer": self.generator_optimizer,
             "fake_score_optimizer": self.fake_score_optimizer,
+            **({"discriminator_optimizer": self.adversary.optimizer} if self.adversary else {}),
         }
 
 

@@ -90,3 +90,12 @@ def tiny_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.tiny import write_tiny_prior
 
     return write_tiny_prior(tmp_path_factory.mktemp("prior") / "prior.safetensors")
+
+
+@pytest.fixture(scope="session")
+def tiny_prior_with_variance(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with channels for a learned variance."""
+    from tests.tiny import write_tiny_prior
+
+    path = tmp_path_factory.mktemp("prior") / "prior.safetensors"
+    return write_tiny_prior(path, "network.out_channels=6")

@@ -1,6 +1,7 @@
 """Inpainting: A keeps the pixels outside a hole.
 
-A measurement keeps the shape of the image, with 0 in the hole. Masks are 1 where a pixel is kept.
+A measurement keeps the shape of the image, with 0 (or, as in the release, noise) in the hole.
+Masks are 1 where a pixel is kept.
 """
 
 from collections.abc import Callable
@@ -18,10 +19,14 @@ class Inpainting(SVDOperator):
     Args:
         image_shape: (C, H, W).
         mask: 1 or True where a pixel is kept; (H, W), (C, H, W) or one per image, (B, C, H, W).
+        noise_in_hole: measurements have noise in the hole.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], mask: Tensor) -> None:
+    def __init__(
+        self, image_shape: tuple[int, int, int], mask: Tensor, noise_in_hole: bool = False
+    ) -> None:
         super().__init__(image_shape, image_shape)
+        self.noise_in_hole = noise_in_hole
         self._set_singular_values(mask.double())
 
     def U(self, spectrum: Tensor) -> Tensor:
@@ -39,8 +44,8 @@ class Inpainting(SVDOperator):
     V_adjoint = V
 
     def project(self, y: Tensor) -> Tensor:
-        """Returns y with the hole set to 0."""
-        return self.U(y)
+        """Returns y with the hole set to 0, or y itself if noise belongs there."""
+        return y if self.noise_in_hole else self.U(y)
 
 
 class RandomInpainting:
@@ -49,13 +54,18 @@ class RandomInpainting:
     Args:
         image_shape: (C, H, W).
         draw_mask: returns an (H, W) mask from a generator.
+        noise_in_hole: measurements have noise in the hole.
     """
 
     def __init__(
-        self, image_shape: tuple[int, int, int], draw_mask: Callable[[torch.Generator], Tensor]
+        self,
+        image_shape: tuple[int, int, int],
+        draw_mask: Callable[[torch.Generator], Tensor],
+        noise_in_hole: bool = False,
     ) -> None:
         self.image_shape = self.measurement_shape = image_shape
         self.draw_mask = draw_mask
+        self.noise_in_hole = noise_in_hole
 
     def to(self, device: torch.device) -> "RandomInpainting":
         """Returns self: masks are drawn on the device of their generator."""
@@ -67,7 +77,8 @@ class RandomInpainting:
 
     def sample(self, rngs: list[torch.Generator]) -> Inpainting:
         """Returns inpainting with one mask per generator, (B, 1, H, W)."""
-        return Inpainting(self.image_shape, draw_each(self.draw_mask, rngs)[:, None])
+        masks = draw_each(self.draw_mask, rngs)[:, None]
+        return Inpainting(self.image_shape, masks, self.noise_in_hole)
 
 
 def centred_box(height: int, width: int, size: int) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from davi import generator_file
 from davi.authors_files import KINDS, WeightFile, read_weight_file
 from davi.config import RunConfig
 from davi.config_file import load_config
@@ -26,7 +27,10 @@ from tests.authors import (
 from tests.same import assert_same
 from tests.tiny import tiny_trainer
 
-UNET = replace(PHOTOS_64, image_size=16, channel_mult=(1, 1), attention_resolutions=(2,))
+UNET = replace(
+    PHOTOS_64, image_size=16, channel_mult=(1, 1), attention_resolutions=(2,), out_channels=6
+)
+OTHER = ["network.channel_mult=[1,1,1]"]
 DENOISING = "{name: denoising}"
 
 
@@ -179,6 +183,29 @@ def test_name_and_architecture_tell_the_run(
     assert run.schedule == "quadratic"
     assert run.generator.parametrisation == "release"
     assert run.bridge.mixing == "symmetric"
+    assert run.recipe == "release"
+
+
+def test_the_run_of_a_name_is_the_release_to_the_last_setting() -> None:
+    def run(data: str, name: str) -> RunConfig:
+        weights = shapes_of(f"{data}_256")
+        return run_of(WeightFile(Path(f"{name}_ema.pt"), "", {}), weights)
+
+    assert run("ffhq", "deno").noise.sigma == 0.2
+    assert run("ffhq", "inpainting").operator.noise_in_hole
+    assert run("ffhq", "gaussian").operator.variant == "release"
+    colorization = run("imagenet", "colorization")
+    assert colorization.operator.weights == (0.3333, 0.3334, 0.3333)
+    assert colorization.bridge.h_sampling == 0.01
+    assert run("imagenet", "gaussian").bridge.h == 0.1
+
+
+def test_an_installation_without_the_configs_asks_for_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(generator_file, "CONFIGS", tmp_path / "absent")
+    with pytest.raises(InputError, match="absent is not there; give the config of its run"):
+        run_of(WeightFile(Path("deno_ema.pt"), "", {}), shapes_of("ffhq_256"))
 
 
 def test_every_setting_of_the_recipe_can_be_overridden(tmp_path: Path) -> None:
@@ -217,13 +244,14 @@ def test_a_generator_of_nothing_known_is_refused(name: str, weights: str) -> Non
 def test_weights_of_another_architecture_than_the_config_are_refused(
     networks: list[Weights], tmp_path: Path
 ) -> None:
-    config = write_run(tmp_path / "run.yaml", DENOISING)  # of 6 channels; the networks have 3
+    config = write_run(tmp_path / "run.yaml", DENOISING)
     file = saved(ema_state(*networks[:2]), tmp_path / "file.pt")
     for part in ("generator", "raw_generator"):
-        with pytest.raises(CheckpointError, match=r"out\.2\.weight: .* instead of"):
-            part_values(file, part, config)
-    with pytest.raises(CheckpointError, match=r"out\.2\.weight: .* instead of"):
-        read_generator_file(file.path, config).network()
+        assert part_values(file, part, config)["operator"]["name"] == "denoising"
+        with pytest.raises(CheckpointError, match=r"file\.pt: .* keys are missing"):
+            part_values(file, part, config, OTHER)
+    with pytest.raises(CheckpointError, match=r"file\.pt: .* keys are missing"):
+        read_generator_file(file.path, config, OTHER).network()
 
 
 def test_a_prior_of_no_known_architecture_needs_a_config(
@@ -233,5 +261,5 @@ def test_a_prior_of_no_known_architecture_needs_a_config(
     with pytest.raises(InputError, match="no known architecture"):
         part_values(file, "prior")
     run = write_run(tmp_path / "run.yaml", DENOISING)
-    values = part_values(file, "prior", run, ["network.out_channels=3"])
+    values = part_values(file, "prior", run)
     assert values.keys() == {"network"}

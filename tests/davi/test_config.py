@@ -37,7 +37,7 @@ def test_every_task_has_a_config_named_after_it(data: str, task: str) -> None:
     assert config.task == task
 
 
-# Table 12: h, T, gamma, regularisation, K in thousands, batch size. sigma_y as the release uses it.
+# Table 12: h, T, gamma, regularisation, K in thousands, batch size.
 TABLE_12 = {
     ("ffhq", "gaussian_blur"): (0.1, 400, 0.5, 0.25, 42, 8),
     ("ffhq", "super_resolution"): (0.1, 1000, 0.1, 1.0, 40, 8),
@@ -60,7 +60,7 @@ def test_paper_configs_hold_table_12(data: str, task: str) -> None:
     assert (config.loss.gamma, config.loss.reg) == (gamma, reg)
     assert config.train.num_iterations == 1000 * iterations
     assert config.train.batch_size == batch_size
-    assert config.noise.sigma == (0.2 if task == "denoising" else 0.05)
+    assert config.noise.sigma == 0.05
     assert config.network.preset == f"{data}_256"
     assert config.bridge.beta_shape == (3, 1)
     assert config.train.learning_rate == config.train.fake_score_learning_rate == 1e-4
@@ -111,7 +111,7 @@ def test_flatten_names_every_leaf() -> None:
 BAD_VALUES = {
     "train.batchsize=3": r"unknown key 'train\.batchsize', did you mean 'batch_size'\?",
     "operator.factr=3": r"unknown key 'operator\.factr', did you mean 'factor'\?",
-    "zzz=1": "unknown key 'zzz', allowed: seed, network",
+    "zzz=1": "unknown key 'zzz', allowed: recipe, seed, network",
     "train.learning_rate=fast": r"train\.learning_rate: .*number.*'fast'",
     "train.batch_size=0": r"train\.batch_size: .*greater than 0",
     "train.batch_size=1.5": r"train\.batch_size: .*integer",

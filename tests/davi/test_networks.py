@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from davi.analytic import GaussianMixturePrior
 from davi.ddim import ddim_sample
-from davi.ema import Ema, ema_decay_at
+from davi.ema import Ema, warmup_decay
 from davi.generator import ImplicitGenerator
 from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
@@ -127,7 +127,7 @@ def test_ddim_draws_from_a_gaussian_prior(rng: torch.Generator) -> None:
 
 
 def test_ema_warms_up_and_then_follows_its_decay() -> None:
-    assert [ema_decay_at(0.9, n) for n in (0, 10, 1000)] == pytest.approx([0.1, 11 / 20, 0.9])
+    assert [warmup_decay(0.9, n) for n in (0, 10, 1000)] == pytest.approx([0.1, 11 / 20, 0.9])
     network = nn.Linear(1, 1, bias=False)
     nn.init.ones_(network.weight)
     ema = Ema(network, decay=0.9)
@@ -136,6 +136,6 @@ def test_ema_warms_up_and_then_follows_its_decay() -> None:
         with torch.no_grad():
             network.weight += 1
         ema.update(network)
-        expected += (1 - ema_decay_at(0.9, n)) * (network.weight.item() - expected)
+        expected += (1 - warmup_decay(0.9, n)) * (network.weight.item() - expected)
     assert ema.module.weight.item() == pytest.approx(expected)
     assert not any(parameter.requires_grad for parameter in ema.parameters())

@@ -108,6 +108,30 @@ def test_training_does_not_depend_on_the_processes(
         assert distance(found[name], expected[name]) < 1e-5
 
 
+def _release_weights(world: World, prior: Path) -> dict[str, Tensor]:
+    """Generator and discriminator of this process after two iterations of the release's recipe."""
+    overrides = ("recipe=release", "network.out_channels=6", "train.precision=fp32")
+    config = tiny_config(prior, *overrides, "train.num_micro_batches=2", "train.batch_size=8")
+    trainer = build_trainer(config, world)
+    x0 = torch.stack([build_images(config, "train")[100 * index] for index in range(8)])
+    share = slice(trainer.shares[0].start, trainer.shares[-1].stop)
+    for iteration in range(2):
+        terms = trainer.train_step(x0[share], iteration)
+    assert all(value.isfinite() for value in terms.values())
+    networks = {"generator": trainer.generator.network, "adversary": trainer.adversary.network}
+    return {
+        name: torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
+        for name, network in networks.items()
+    }
+
+
+@pytest.mark.slow
+def test_processes_of_a_release_run_stay_the_same(tiny_prior_with_variance: Path) -> None:
+    first, second = in_world(2, _release_weights, tiny_prior_with_variance)
+    for name, weights in first.items():
+        assert torch.equal(weights, second[name])
+
+
 @pytest.mark.slow
 def test_the_prior_can_be_sharded_too(alone: Path, tmp_path: Path, prior: Path) -> None:
     settings = ("train.parallel=fsdp", "train.shard_prior=true")

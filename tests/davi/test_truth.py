@@ -15,7 +15,7 @@ import scipy.optimize
 import torch
 from torch import Tensor, nn
 
-import davi.trainer
+import davi.terms
 from davi.analytic import GaussianMixturePrior
 from davi.bridge import PosteriorBridge, end_cdf
 from davi.ema import Ema
@@ -226,15 +226,15 @@ def test_training_finds_the_minimiser(draws: list[StepInputs]) -> None:
 
 
 def scale_loss(monkeypatch: pytest.MonkeyPatch, name: str, factor: float) -> None:
-    original = getattr(davi.trainer, name)
-    monkeypatch.setattr(davi.trainer, name, lambda *args: factor * original(*args))
+    original = getattr(davi.terms, name)
+    monkeypatch.setattr(davi.terms, name, lambda *args: factor * original(*args))
 
 
 def mutate_ikl(
     monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensor, Tensor, Tensor], tuple]
 ) -> None:
-    original = davi.trainer.ikl_surrogate
-    monkeypatch.setattr(davi.trainer, "ikl_surrogate", lambda *args: original(*change(*args)))
+    original = davi.terms.ikl_surrogate
+    monkeypatch.setattr(davi.terms, "ikl_surrogate", lambda *args: original(*change(*args)))
 
 
 MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch, DaviTrainer], None]] = {
@@ -251,7 +251,7 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch, DaviTrainer], None]] = {
         trainer, "weights", replace(WEIGHTS, ikl_weight="variance")
     ),
     "no gradient from the score gap": lambda patch, _: mutate_ikl(
-        patch, lambda x_t, delta_s, w_t: (x_t.detach(), delta_s, w_t)
+        patch, lambda x0_hat, *others: (x0_hat.detach(), *others)
     ),
     "gap of noises instead of scores": lambda _, trainer: (
         setattr(trainer.fake_score, "score", lambda x, t: -trainer.fake_score.eps(x, t)),
@@ -260,10 +260,10 @@ MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch, DaviTrainer], None]] = {
     "no data consistency gradient": lambda patch, _: scale_loss(patch, "data_consistency", 0),
     "no gradient from the regulariser": lambda patch, _: scale_loss(patch, "l2_regulariser", 0),
     "s_psi learns the other sign": lambda patch, _: patch.setattr(
-        davi.trainer, "fake_score_loss", lambda eps_hat, eps: (eps_hat + eps).square().mean()
+        davi.terms, "fake_score_loss", lambda eps_hat, eps, _: (eps_hat + eps).square().mean()
     ),
     "s_psi learns at half the size": lambda patch, _: patch.setattr(
-        davi.trainer, "fake_score_loss", lambda eps_hat, eps: (eps_hat - eps / 2).square().mean()
+        davi.terms, "fake_score_loss", lambda eps_hat, eps, _: (eps_hat - eps / 2).square().mean()
     ),
     "s_psi never learns": lambda _, trainer: setattr(
         trainer.fake_score_optimizer, "learning_rate", 0.0

@@ -1,0 +1,46 @@
+"""What `recipe:` in a config stands for: settings that lie below everything the config says.
+
+The paper's recipe is the defaults of `davi.config`. The release's is what the authors' code does at
+commit 677717b, whatever the paper says; docs/fidelity.md goes through the differences one by one.
+What depends on the data set (batch size, the discriminator's learning rate, a value in conflict
+with Table 12) stands in the YAML files, under `recipes:`.
+"""
+
+from typing import Any
+
+PAPER, RELEASE = "paper", "release"
+RECIPES = (PAPER, RELEASE)
+
+_RELEASE: dict[str, Any] = {
+    "seed": 777,
+    "schedule": "quadratic",
+    "bridge": {"mixing": "symmetric"},
+    "generator": {"parametrisation": "release"},
+    "loss": {"variational_bound": True},
+    "adversarial": {"enabled": True},
+    "train": {
+        "ema_policy": "release",
+        "shared_sample": False,
+        "draws": "per_process",
+        "precision": "fp16",
+    },
+}
+_RELEASE_OF_TASK: dict[str, dict[str, Any]] = {
+    "gaussian_blur": {"operator": {"name": "gaussian_blur", "variant": "release"}},
+    "inpainting": {
+        "operator": {"name": "inpainting", "noise_in_hole": True},
+        "loss": {"regulariser": "kept_pixels"},
+    },
+    "denoising": {"noise": {"name": "gaussian", "sigma": 0.2}},
+    "colorization": {"operator": {"name": "colorization", "weights": [0.3333, 0.3334, 0.3333]}},
+}
+
+
+def recipe_settings(recipe: str, task: str | None) -> list[dict[str, Any]]:
+    """Returns layers of nested config values, the later over the earlier.
+
+    Args:
+        recipe: one of `RECIPES`.
+        task: name of the operator, if the config has one.
+    """
+    return [_RELEASE, _RELEASE_OF_TASK.get(task, {})] if recipe == RELEASE else []

@@ -1,0 +1,160 @@
+"""The terms of Algorithm 1 as functions of networks and draws: nothing in them is random.
+
+Each can be called alone, with recorded draws and weights, and compared with recorded values.
+"""
+
+import torch
+from torch import Tensor
+
+from davi.bridge import PosteriorBridge
+from davi.generator import ImplicitGenerator
+from davi.losses import (
+    data_consistency,
+    fake_score_loss,
+    ikl_surrogate,
+    kept_pixels_regulariser,
+    l2_regulariser,
+    reduce,
+)
+from davi.measurement import lift
+from davi.noise import GaussianNoise, PoissonNoise
+from davi.operators.svd import SVDOperator
+from davi.schedule import Schedule
+from davi.score import FrozenPrior, ScoreModel
+from davi.variational_bound import variational_bound
+
+
+def generate(
+    generator: ImplicitGenerator,
+    bridge: PosteriorBridge,
+    x0: Tensor,
+    y: Tensor,
+    a: Tensor,
+    z: Tensor,
+) -> Tensor:
+    """Returns x0_hat = I_phi,a(y_a), shape as x0.
+
+    Source: Algorithm 1, lines 4 and 5.
+
+    Args:
+        generator: I_phi,a.
+        bridge: between clean image and measurement.
+        x0: (B, C, H, W) clean images in [-1, 1].
+        y: (B, *measurement_shape) measurements.
+        a: (B,) bridge index.
+        z: standard normal, shape as x0.
+    """
+    y_image = lift(y, x0.shape[1:], bridge.resize)
+    return generator(bridge.perturb(x0, y_image, a, z), a)
+
+
+def fake_score_term(
+    fake_score: ScoreModel,
+    schedule: Schedule,
+    x0_hat: Tensor,
+    t: Tensor,
+    eps: Tensor,
+    *,
+    with_bound: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """Returns L_S of line 10, a scalar without graph to the generator.
+
+    Source: Eq. 12; with `with_bound` the release's variational bound is added, in bits.
+
+    Args:
+        fake_score: s_psi; with the bound, its network has variance channels.
+        schedule: the diffusion of x0_hat.
+        x0_hat: (B, C, H, W) samples of the generator; taken as constants.
+        t: (B,) diffusion index.
+        eps: standard normal, shape as x0_hat.
+        with_bound: train the learned variance, too.
+        reduction: see `losses.reduce`.
+    """
+    x0_hat = x0_hat.detach()
+    x_t = schedule.add_noise(x0_hat, t, eps)
+    eps_hat, variance = fake_score.eps_and_variance(x_t, t)
+    loss = fake_score_loss(eps_hat, eps, reduction)
+    if with_bound:
+        bits = variational_bound(schedule, x0_hat, x_t, t, eps_hat, variance)
+        loss = loss + reduce(bits, reduction)
+    return loss
+
+
+def ikl_term(
+    fake_score: ScoreModel,
+    prior: FrozenPrior,
+    schedule: Schedule,
+    x0_hat: Tensor,
+    t: Tensor,
+    eps: Tensor,
+    *,
+    ikl_weight: str = "sigma_over_alpha",
+    reduction: str = "mean",
+) -> tuple[Tensor, Tensor]:
+    """Returns the surrogate of L_IKL of line 14, and the mean square of w(t) (s_psi - s_theta).
+
+    Source: Eq. 11. With the default weight the surrogate has the value of the release's, too.
+
+    Args:
+        fake_score: s_psi.
+        prior: s_theta.
+        schedule: the diffusion of x0_hat.
+        x0_hat: (B, C, H, W) samples, with graph back to phi.
+        t: (B,) diffusion index.
+        eps: standard normal, shape as x0_hat.
+        ikl_weight: see `Schedule.ikl_weight`.
+        reduction: see `losses.reduce`.
+    """
+    with torch.no_grad():
+        x_t = schedule.add_noise(x0_hat, t, eps)
+        delta_s = fake_score.score(x_t, t) - prior.score(x_t, t)
+        gap = schedule.ikl_weight(ikl_weight, t, x_t) * delta_s
+        direction = schedule.alpha_bar_t(t, x_t).sqrt() * gap
+    return ikl_surrogate(x0_hat, direction, reduction), gap.square().mean()
+
+
+def consistency_term(
+    y: Tensor,
+    operator: SVDOperator,
+    noise: GaussianNoise | PoissonNoise,
+    x0_hat: Tensor,
+    reduction: str = "mean",
+) -> Tensor:
+    """Returns L_C of line 13 without gamma, a scalar.
+
+    Source: Eq. 8, for Poisson noise Eq. 37.
+
+    Args:
+        y: (B, *measurement_shape) measurements.
+        operator: A.
+        noise: gives the weight of each entry.
+        x0_hat: (B, C, H, W) samples.
+        reduction: see `losses.reduce`.
+    """
+    return data_consistency(y, operator.A(x0_hat), noise.consistency_weight(y), reduction)
+
+
+def regulariser_term(
+    x0_hat: Tensor,
+    x0: Tensor,
+    operator: SVDOperator,
+    *,
+    where: str = "everywhere",
+    reduction: str = "mean",
+) -> Tensor:
+    """Returns the l2 regulariser without its weight, a scalar.
+
+    Source: supplement C.1; "kept_pixels", for inpainting: release.
+
+    Args:
+        x0_hat: (B, C, H, W) samples.
+        x0: clean images.
+        operator: A; of inpainting, it tells the kept pixels.
+        where: "everywhere" or "kept_pixels".
+        reduction: see `losses.reduce`.
+    """
+    if where == "everywhere":
+        return l2_regulariser(x0_hat, x0, reduction)
+    mask = operator.singular_values.to(x0.dtype)
+    return kept_pixels_regulariser(x0_hat, x0, mask, reduction)
