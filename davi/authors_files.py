@@ -182,6 +182,8 @@ def _release_training_file(path: Path, content: Mapping[str, Any]) -> WeightFile
     parts = _averaged_parts(states.pop(_RELEASE_AVERAGE, {}))
     for key, state in states.items():
         parts[_RELEASE_NETWORKS[key]] = _without(_without(state, "module."), _DISCRIMINATOR_PREFIX)
+    if not parts:
+        raise _unknown(path, content)
     iteration = _count(content.get("step"))
     return WeightFile(path, "a training file of the DAVI release", parts, iteration=iteration)
 

@@ -168,7 +168,7 @@ def part_values(
         values = values if KINDS[part] == GENERATOR else {"network": values["network"]}
     else:
         values = {"network": {"preset": _known_preset(file.path, weights)}}
-    network = NetworkConfig(**values["network"])
+    network = parse_config(values.get("network", {}), NetworkConfig, str(file.path))
     require_architecture(weights, network.unet(), str(file.path))
     return values
 

@@ -133,6 +133,7 @@ def test_our_own_training_files_hold_three_networks(tiny_prior: Path, tmp_path: 
         {"a": torch.zeros(1)},
         {"a": 1},
         {"implicit_func": 3},
+        {"implicit_func_ema": {}},
         {"implicit_func_ema": {"ema_model.a": "text"}},
         {1: torch.zeros(1)},
     ],

@@ -138,7 +138,11 @@ def test_a_part_that_is_complete_is_taken(server: Server, tmp_path: Path, ranges
     assert (tmp_path / "sub/weights.pt").read_bytes() == CONTENT
 
 
-def test_a_part_longer_than_the_file_is_begun_anew(server: Server, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_part_longer_than_the_file_is_begun_anew(
+    server: Server, tmp_path: Path, ranges: bool
+) -> None:
+    server.ranges = ranges
     part = tmp_path / "sub/weights.pt.part"
     part.parent.mkdir()
     part.write_bytes(CONTENT + b"more")
@@ -189,9 +193,20 @@ def test_a_recorded_size_holds_too(server: Server, tmp_path: Path) -> None:
 def test_a_web_page_is_no_weight_file(server: Server, tmp_path: Path, honest: bool) -> None:
     server.content = b"\n<!DOCTYPE html><html>Google Drive can't scan this file for viruses</html>"
     server.kind = "text/html; charset=utf-8" if honest else "application/octet-stream"
-    with pytest.raises(InputError, match="web page"):
+    expected = "answers with a web page instead" if honest else "is a web page, not a weight file"
+    with pytest.raises(InputError, match=expected):
         get(server, tmp_path, size=None, sha256=None)
     assert files(tmp_path) == set()
+
+
+def test_a_web_page_does_not_end_what_has_arrived(server: Server, tmp_path: Path) -> None:
+    part = tmp_path / "sub/weights.pt.part"
+    part.parent.mkdir()
+    part.write_bytes(CONTENT[:1000])
+    server.kind, server.ranges = "text/html", False
+    with pytest.raises(InputError, match="answers with a web page instead"):
+        get(server, tmp_path)
+    assert part.read_bytes() == CONTENT[:1000]
 
 
 @pytest.mark.parametrize(("status", "requests"), [(404, 1), (403, 1), (503, 4)])
