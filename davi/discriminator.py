@@ -65,14 +65,14 @@ def adversarial_loss(real: list[Tensor], fake: list[Tensor], feature_matching: b
     """Returns the generator's loss: the hinge's other side, and the L1 distances of the features.
 
     Args:
-        real: the discriminator's answers to clean images; taken as constants.
+        real: the discriminator's answers to clean images.
         fake: to restored ones.
         feature_matching: add the distances of all stages but the last, each a mean.
     """
     loss = -fake[-1].mean()
     if feature_matching:
         pairs = zip(fake[:-1], real[:-1], strict=True)
-        loss = loss + sum(F.l1_loss(one, other.detach()) for one, other in pairs)
+        loss = loss + sum(F.l1_loss(one, other) for one, other in pairs)
     return loss
 
 

@@ -55,7 +55,7 @@ TIERS = [
     ["davi.build", "davi.run_folder", "davi.generator_file"],
     ["davi.build_training", "davi.training_loop", "davi.restorer", "davi.degrading"],
     ["davi"],
-    ["davi.restoring", "davi.cli"],
+    ["davi.restoring", "davi.cli", "davi.comparing"],
     ["davi.ladders", "davi.training_command"],
 ]
 # These alone know of configurations; everything else takes plain values.

@@ -90,14 +90,15 @@ def expected_step(
     return psi_gradients, judge_gradients, gradients(generator)
 
 
-def test_step_is_the_releases(tiny_prior_with_variance: Path) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_step_is_the_releases(shared: bool, tiny_prior_with_variance: Path) -> None:
     trainer = tiny_trainer(
         tiny_prior_with_variance, *RELEASE, INPAINTING, "loss.variational_bound=false"
     )
     first = trainer.draw(clean_batch(), range(4), "test")
-    second = trainer.redraw(first, range(4), "test")
+    second = first if shared else trainer.redraw(first, range(4), "test")
     expected = expected_step(trainer, first, second)
-    terms = trainer.step([first], [second])
+    terms = trainer.step([first], None if shared else [second])
     networks = (trainer.fake_score, trainer.adversary.network, trainer.generator)
     for network, gradient in zip(networks, expected, strict=True):
         torch.testing.assert_close(gradients(network), gradient, rtol=1e-3, atol=1e-6)

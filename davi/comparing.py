@@ -1,0 +1,121 @@
+"""Scores of several trainings of several configurations, on the same measurements."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from davi.build import build_forward_model
+from davi.metrics import psnr, ssim
+from davi.restorer import load
+from davi.runtime import keyed_rng
+
+FINE = 0.25  # cycles per pixel, half of the highest frequency that an image can have
+BATCH = 32
+
+
+def detail(x: Tensor, reference: Tensor) -> Tensor:
+    """Returns how much fine detail each image has against its reference, in dB, (B,) float64.
+
+    The energy above `FINE` by that of the reference: 0 for photographs themselves, negative for
+    smoother images. It does not matter whether the detail is the right one.
+
+    Args:
+        x: (B, C, H, W), clipped to [-1, 1].
+        reference: shape as x, in [-1, 1].
+    """
+    height, width = x.shape[-2:]
+    frequency = torch.hypot(torch.fft.fftfreq(height)[:, None], torch.fft.fftfreq(width)[None, :])
+    energies = [
+        (torch.fft.fft2(image.double()).abs().square() * (frequency > FINE)).sum(dim=(1, 2, 3))
+        for image in (x.clamp(-1, 1), reference)
+    ]
+    return 10 * torch.log10(energies[0] / energies[1])
+
+
+SCORES = {"PSNR [dB]": psnr, "SSIM": ssim, "detail [dB]": detail}
+DIGITS = {"PSNR [dB]": 2, "SSIM": 3, "detail [dB]": 1}
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean with its two standard errors (NaN where there is but one image or seed)."""
+
+    value: float
+    over_images: float
+    over_seeds: float
+
+    @classmethod
+    def of(cls, scores: Tensor) -> "Mean":
+        """Returns the mean of (seeds, images)."""
+        return cls(
+            scores.mean().item(),
+            _standard_error(scores.mean(dim=0)),
+            _standard_error(scores.mean(dim=1)),
+        )
+
+    def text(self, digits: int) -> str:
+        """Returns value +- error over images +- error over seeds."""
+        errors = (self.over_images, self.over_seeds)
+        return " ± ".join(f"{number:.{digits}f}" for number in (self.value, *errors))
+
+
+def _standard_error(values: Tensor) -> float:
+    return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
+
+
+def score_run(run: Path, images: Dataset, device: str, seed: int = 0) -> dict[str, Tensor]:
+    """Returns every score of a training, (images,) float64 each.
+
+    One restoration of one measurement of each image; noise and sample depend on the seed and the
+    image's name only, so that all trainings for one operator restore the same measurements.
+
+    Args:
+        run: a run folder.
+        images: a data set of `davi.data`.
+        device: where to restore.
+        seed: of noise and samples.
+
+    Raises:
+        InputError, CheckpointError: the run cannot be used.
+    """
+    restorer = load(run, device)
+    forward_model = build_forward_model(restorer.config, restorer.image_shape, torch.device("cpu"))
+    found: dict[str, list[Tensor]] = {name: [] for name in SCORES}
+    for start in tqdm(range(0, len(images), BATCH), desc=run.name, unit="batch"):
+        indices = range(start, min(start + BATCH, len(images)))
+        names = [images.name(index) for index in indices]
+        x0 = torch.stack([images[index] for index in indices])
+        rngs = [keyed_rng("cpu", seed, "degrade", name) for name in names]
+        y, _ = forward_model.measure(x0, rngs)
+        restored = restorer.restore(y, seed=seed, names=names)[0]
+        for name, score in SCORES.items():
+            found[name].append(score(restored, x0))
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def comparison_table(scores: Mapping[str, Sequence[dict[str, Tensor]]]) -> str:
+    """Returns a Markdown table, one row a configuration.
+
+    The last column is the PSNR minus that of the first row, image by image and seed by seed.
+
+    Args:
+        scores: {name of a configuration: scores of each of its seeds, see `score_run`}; all have
+            the same seeds and images.
+    """
+    header = ["configuration", *SCORES, "PSNR against the first"]
+    lines = [header, ["---"] * len(header)]
+    first = None
+    for name, runs in scores.items():
+        stacked = {score: torch.stack([run[score] for run in runs]) for score in SCORES}
+        row = [Mean.of(values).text(DIGITS[score]) for score, values in stacked.items()]
+        quality = stacked["PSNR [dB]"]
+        first = quality if first is None else first
+        same = quality is first
+        lines.append([name, *row, "" if same else Mean.of(quality - first).text(2)])
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

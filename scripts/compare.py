@@ -1,0 +1,63 @@
+"""Train several configs with several seeds and score them on the same validation images.
+
+Runs lie in OUTPUT/CONFIG_seedN; those that are there are not trained again, unfinished ones are
+gone on with. The table (Markdown) gives for PSNR, SSIM and fine detail the mean, its standard error
+over images, and its standard error over seeds.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from davi.build_training import build_images
+from davi.cli import add_device, positive_int, run_main
+from davi.comparing import comparison_table, score_run
+from davi.config import RunConfig
+from davi.config_file import load_config
+from davi.files import make_folder, write_text
+
+TRAIN = Path(__file__).with_name("train.py")
+
+
+def main() -> int:
+    """Parse, train, score."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("configs", metavar="CONFIG", nargs="+", type=Path, help="YAML files")
+    parser.add_argument("--seeds", type=positive_int, default=2, help="trainings of each (2)")
+    parser.add_argument(
+        "--set", metavar="KEY=VALUE", action="append", default=[], help="override in every config"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("runs/compare"), help="default: runs/compare"
+    )
+    add_device(parser)
+    arguments = parser.parse_args()
+    settings = [f"--set={override}" for override in arguments.set]
+    for path in arguments.configs:  # all are read before the first is trained
+        load_config(path, RunConfig, arguments.set)
+    runs = {
+        path: [arguments.output / f"{path.stem}_seed{seed}" for seed in range(arguments.seeds)]
+        for path in arguments.configs
+    }
+    for seed in range(arguments.seeds):
+        for path, folders in runs.items():
+            command = [sys.executable, str(TRAIN), str(path), "--run-dir", str(folders[seed])]
+            command += [*settings, f"--set=seed={seed}", "--device", arguments.device]
+            if code := subprocess.run(command).returncode:
+                return code
+    scores = {}
+    for path, folders in runs.items():
+        images = build_images(load_config(path, RunConfig, arguments.set), "validation")
+        scores[path.stem] = [score_run(folder, images, arguments.device) for folder in folders]
+    table = comparison_table(scores)
+    print(table)
+    make_folder(arguments.output)
+    write_text(arguments.output / "table.md", table + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    run_main(main)
