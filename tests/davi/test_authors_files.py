@@ -113,13 +113,14 @@ def test_published_priors_are_known_by_name(networks: list[Weights], tmp_path: P
         read_generator_file(file.path, write_run(tmp_path / "run.yaml", DENOISING))
 
 
-def test_our_own_training_files_hold_three_networks(tiny_prior: Path, tmp_path: Path) -> None:
-    trainer = tiny_trainer(tiny_prior)
+def test_our_own_training_files_hold_four_networks(tiny_prior: Path, tmp_path: Path) -> None:
+    trainer = tiny_trainer(tiny_prior, "adversarial.enabled=true")
     network = trainer.generator.network
     content = {"iteration": 3, "config": {"seed": 1}, **trainer.state_dict(keep=True)}
     file = saved(content, tmp_path / "iteration_3.pt")
     assert (file.iteration, file.config) == (3, {"seed": 1})
-    assert file.parts.keys() >= {"generator", "raw_generator", "score"}
+    assert file.parts.keys() == KINDS.keys() - {"prior"}
+    assert part_values(file, "discriminator") == {"seed": 1}
     for part in ("generator", "raw_generator", "score"):
         assert file.part(part).keys() == network.state_dict().keys()
 
