@@ -5,12 +5,17 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
 from davi.config import Section
 from davi.config_file import load_config, to_yaml
 from davi.errors import InputError
+from davi.generator_file import read_generator_file
+from davi.restorer import Restorer
+from davi.weights import weights_file
 from guided_diffusion.checkpoint import CheckpointError
 
 EXIT_BAD_INPUT = 2  # nothing was done; 1 is for "done, except for some files"
@@ -41,13 +46,7 @@ def config_parser(description: str) -> argparse.ArgumentParser:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file of the run")
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="override one value, e.g. --set train.batch_size=4 (repeatable)",
-    )
+    add_overrides(parser, "override one value", example="train.batch_size=4")
     parser.add_argument(
         "--print-config", action="store_true", help="show the resolved config and stop"
     )
@@ -74,6 +73,65 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on although these values, or the content of the data they name, have changed",
     )
     add_device(parser)
+
+
+def add_generator(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """Adds what says which generator restores, and how; see `read_generator`."""
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        required=required,
+        metavar="RUN_OR_FILE",
+        help="run folder, training checkpoint, .safetensors, or a generator of the authors",
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="generator of the authors: YAML file of its run, if its file's name does not tell; "
+        "read with recipe=release",
+    )
+    purpose = "generator of the authors: override one value of its config"
+    add_overrides(parser, purpose, example="bridge.h=0.01")
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="default fp32"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the network first; pays on a GPU"
+    )
+    parser.add_argument(
+        "--size",
+        type=image_size,
+        metavar="HxW",
+        help="size of the restored images, if not the trained one",
+    )
+
+
+def read_generator(
+    arguments: argparse.Namespace, device: torch.device
+) -> tuple[Restorer, dict[str, Any]]:
+    """Returns the restorer that the arguments describe, and what a record must say of it."""
+    file = read_generator_file(weights_file(arguments.checkpoint), arguments.config, arguments.set)
+    restorer = Restorer(
+        file.config,
+        file.network(),
+        device,
+        arguments.precision,
+        arguments.size,
+        arguments.compile,
+    )
+    compiled = {"compile": True} if arguments.compile else {}  # it rounds differently
+    return restorer, file.record() | compiled
+
+
+def add_overrides(parser: argparse.ArgumentParser, purpose: str, example: str) -> None:
+    """Adds --set."""
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help=f"{purpose}, e.g. --set {example} (repeatable)",
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

@@ -17,6 +17,7 @@ from davi.errors import InputError
 from davi.files import atomic_path
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+ROUNDINGS = ("nearest", "truncate")  # how floats become 8 bits
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -150,9 +151,18 @@ def load_image(path: Path, channels: int = 3) -> Tensor:
     return match_channels(image_to_tensor(open_image(path)), channels, path)
 
 
-def to_uint8(x: Tensor) -> Tensor:
-    """Returns uint8 0..255 for [-1, 1], clipped and rounded."""
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+def to_uint8(x: Tensor, rounding: str = "nearest") -> Tensor:
+    """Returns uint8 0..255 for [-1, 1], clipped.
+
+    Args:
+        x: floating point, any shape.
+        rounding: one of `ROUNDINGS`; "truncate" is the release's, half a grey level darker on
+            average.
+    """
+    x = x.clamp(-1, 1)
+    if rounding == "truncate":
+        return ((x + 1) / 2 * 255).to(torch.uint8)
+    return ((x + 1) * 127.5).round().to(torch.uint8)
 
 
 def from_uint8(x: Tensor) -> Tensor:
@@ -160,9 +170,15 @@ def from_uint8(x: Tensor) -> Tensor:
     return x.float() * (2 / 255) - 1
 
 
-def save_image(x: Tensor, path: Path) -> None:
-    """Writes a (1 or 3, H, W) image in [-1, 1] as an 8-bit PNG, whole or not at all."""
-    array = to_uint8(x).permute(1, 2, 0).cpu().numpy()
+def save_image(x: Tensor, path: Path, rounding: str = "nearest") -> None:
+    """Writes a (1 or 3, H, W) image in [-1, 1] as an 8-bit PNG, whole or not at all.
+
+    Args:
+        x: the image.
+        path: its file.
+        rounding: see `to_uint8`.
+    """
+    array = to_uint8(x, rounding).permute(1, 2, 0).cpu().numpy()
     image = Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")

@@ -8,22 +8,14 @@ from torch import Tensor
 
 from davi.build import build_bridge, build_operator, image_shape
 from davi.config import RunConfig
-from davi.config_file import parse_config
 from davi.errors import InputError
 from davi.generator import ImplicitGenerator
+from davi.generator_file import read_generator_file
 from davi.measurement import lift, require_measurement_scale
 from davi.runtime import AUTOCAST_DTYPES, keyed_rng, normal_each, select_device
 from davi.sampler import posterior_sample
 from davi.schedule import Schedule
-from davi.weights import (
-    GENERATOR,
-    averaged_weights,
-    kind_of,
-    read_header,
-    read_training_checkpoint,
-    weights_file,
-)
-from guided_diffusion.checkpoint import read_weights, unet_from_weights
+from davi.weights import weights_file
 from guided_diffusion.nn import to_half_precision
 
 COMPILE_MODES = {"cpu": "default", "cuda": "reduce-overhead"}  # the latter means CUDA graphs
@@ -157,33 +149,26 @@ def load(
     precision: str = "fp32",
     size: tuple[int, int] | None = None,
     compile: bool = False,
+    config: RunConfig | str | Path | None = None,
+    overrides: Sequence[str] = (),
 ) -> Restorer:
     """Returns the restorer of a trained generator.
 
     Args:
-        path: a `.safetensors` file, a training checkpoint, or a run folder (its newest
-            checkpoint). The averaged weights are used.
+        path: a `.safetensors` file, a training checkpoint, a run folder (its newest checkpoint),
+            or a generator of the authors. The averaged weights are used.
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, bf16 or fp16.
         size: (H, W) of the restored images, if not the trained size.
         compile: compile the network at its first use, which takes a minute or more and needs a
             C++ compiler, and on a GPU Triton; worth it for many images on a GPU.
+        config: for a generator of the authors only: its run, or the YAML file of one, which is
+            read with the release's recipe. Not needed where the file has its name in the release.
+        overrides: "section.key=value" strings, over the values of that YAML file.
 
     Raises:
-        InputError, CheckpointError: missing or damaged file, or no DAVI generator.
+        InputError, CheckpointError: missing or damaged file, no generator, or nothing says of
+            which task.
     """
-    path = weights_file(Path(path))
-    if path.suffix == ".safetensors":
-        (kind, values), weights = read_header(path), read_weights(path)
-    else:
-        content = read_training_checkpoint(path, mapped=True)
-        kind, values = kind_of(content), content["config"]
-        weights = averaged_weights(content, kind)
-    if kind != GENERATOR:
-        raise InputError(
-            f"{path}: holds {'a ' + kind if kind else 'weights without a DAVI config'}, a "
-            f"{GENERATOR} is needed (one is trained by scripts/train.py)"
-        )
-    config = parse_config(values, RunConfig, str(path))
-    network = unet_from_weights(weights, config.network.unet(), str(path))
-    return Restorer(config, network, select_device(device), precision, size, compile)
+    file = read_generator_file(weights_file(Path(path)), config, overrides)
+    return Restorer(file.config, file.network(), select_device(device), precision, size, compile)

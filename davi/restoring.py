@@ -57,6 +57,7 @@ def restore_folder(
     batch_size: int,
     seed: int,
     masks: Path | None = None,
+    rounding: str = "nearest",
     origin: dict[str, Any],
     world: World,
 ) -> FolderReport:
@@ -77,6 +78,7 @@ def restore_folder(
         batch_size: measurements per network evaluation; without influence on the results.
         seed: of the samples.
         masks: inpainting only: one mask for all, or a folder with NAME.png for each.
+        rounding: of the pictures to 8 bits, see `images.to_uint8`.
         origin: which network this is, for the record.
         world: the processes that share the folder; all must call.
 
@@ -99,9 +101,10 @@ def restore_folder(
         "num_samples": num_samples,
         "seed": seed,
         "masks": masks and str(masks),
+        **({"rounding": rounding} if rounding != "nearest" else {}),
     }
     ledger = Ledger(output, settings, source if source.is_dir() else None, world)
-    job = _FolderJob(restorer, found, ledger, num_samples, seed, masks)
+    job = _FolderJob(restorer, found, ledger, num_samples, seed, masks, rounding)
     report = FolderReport(failed=found.refused if world.is_first else [])
     total = len(range(world.rank, len(found.suffixes), world.size))
     with tqdm(total=total, desc="restoring", unit="image", disable=not world.is_first) as bar:
@@ -131,6 +134,7 @@ class _FolderJob:
     num_samples: int
     seed: int
     masks: Path | None
+    rounding: str
 
     def run(self, names: Iterable[str], batch_size: int, report: FolderReport, bar: tqdm) -> None:
         """Restores the names, in order, and counts them."""
@@ -169,7 +173,7 @@ class _FolderJob:
 
     def write(self, item: _Item) -> _Item:
         """Writes the samples of an item, and returns it."""
-        _write(item.samples, self.ledger.folder, item.name)
+        _write(item.samples, self.ledger.folder, item.name, self.rounding)
         return item
 
 
@@ -206,13 +210,13 @@ def _results(output: Path, name: str, num_samples: int) -> list[Path]:
     return [output / f"sample_{number:03d}" / f"{name}.png" for number in range(num_samples)]
 
 
-def _write(samples: Tensor, output: Path, name: str) -> None:
+def _write(samples: Tensor, output: Path, name: str, rounding: str) -> None:
     """Writes the (N, C, H, W) samples of one measurement."""
     for sample, path in zip(samples, _results(output, name, len(samples)), strict=True):
-        _save(sample, path)
+        _save(sample, path, rounding)
     if len(samples) == 1:
         return
-    _save(samples.mean(dim=0), output / "mean" / f"{name}.png")
+    _save(samples.mean(dim=0), output / "mean" / f"{name}.png", rounding)
     std = samples.std(dim=0)
     brightness = std.mean(dim=0, keepdim=True)
     view = 2 * brightness / brightness.max().clamp(min=1e-6) - 1
@@ -220,6 +224,6 @@ def _write(samples: Tensor, output: Path, name: str) -> None:
     save_array(std, output / "std" / f"{name}.npy")
 
 
-def _save(image: Tensor, path: Path) -> None:
+def _save(image: Tensor, path: Path, rounding: str = "nearest") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(image, path)
+    save_image(image, path, rounding)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from davi.files import atomic_path
 from guided_diffusion.checkpoint import CheckpointError, read_pt
 
 GENERATOR, PRIOR = "davi generator", "davi prior"
+FAKE_SCORE, DISCRIMINATOR = "davi fake score", "davi discriminator"
 EMA_PREFIXES = {GENERATOR: "module.network.", PRIOR: "module."}
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -30,12 +32,17 @@ def read_training_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]
         CheckpointError: not such a file, or damaged.
     """
     content = read_pt(path, mapped)
-    if not isinstance(content, dict) or not {"iteration", "config", "ema"} <= content.keys():
+    if not is_training_checkpoint(content):
         raise CheckpointError(
             f"{path}: not a checkpoint of scripts/train.py or train_prior.py (no iteration, "
             "config and ema in it)"
         )
     return content
+
+
+def is_training_checkpoint(content: Any) -> bool:
+    """Returns whether this was written by scripts/train.py or train_prior.py."""
+    return isinstance(content, dict) and {"iteration", "config", "ema"} <= content.keys()
 
 
 def averaged_weights(checkpoint: Mapping[str, Any], kind: str) -> dict[str, Tensor]:
@@ -58,17 +65,31 @@ def save_weights(
     weights: Mapping[str, Tensor],
     *,
     kind: str,
-    config: dict,
-    iteration: int,
+    config: dict | None,
+    iteration: int | None,
     dtype: str,
+    origin: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Writes a network with its configuration, whole or not at all."""
-    header = {
-        "kind": kind,
-        "config": json.dumps(config),
-        "iteration": str(iteration),
+    """Writes a network with what is known of it, whole or not at all.
+
+    Args:
+        path: a `.safetensors` file.
+        weights: the network.
+        kind: what it is, such as `GENERATOR`.
+        config: the run it belongs to; None if it is not known.
+        iteration: how long it was trained; None if it is not known.
+        dtype: a key of `DTYPES`.
+        origin: further entries of the header, about the file the weights were taken from.
+    """
+    header = {"kind": kind, **origin}
+    if config is not None:
+        header["config"] = json.dumps(config)
+    if iteration is not None:
+        header["iteration"] = str(iteration)
+    tensors = {
+        key: (value.to(DTYPES[dtype]) if value.is_floating_point() else value).contiguous()
+        for key, value in weights.items()
     }
-    tensors = {key: value.to(DTYPES[dtype]).contiguous() for key, value in weights.items()}
     with atomic_path(path) as temporary:
         # Not save_file, which lets nobody but the owner read the file, whatever the umask says.
         temporary.write_bytes(save(tensors, metadata=header))
@@ -80,11 +101,28 @@ def read_header(path: Path) -> tuple[str | None, dict | None]:
     Raises:
         CheckpointError: damaged, or no safetensors file.
     """
+    header = _read_entries(path)
+    try:
+        return header.get("kind"), json.loads(header.get("config", "null"))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path}: damaged or not a safetensors file ({error})") from error
+
+
+def read_iteration(path: Path) -> int | None:
+    """Returns how long the network of a safetensors file was trained, None if it does not say.
+
+    Raises:
+        CheckpointError: damaged, or no safetensors file.
+    """
+    iteration = _read_entries(path).get("iteration", "")
+    return int(iteration) if iteration.isdecimal() else None
+
+
+def _read_entries(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as stream:
-            header = stream.metadata() or {}
-            return header.get("kind"), json.loads(header.get("config", "null"))
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
+            return stream.metadata() or {}
+    except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: damaged or not a safetensors file ({error})") from error
 
 

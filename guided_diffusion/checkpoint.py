@@ -101,14 +101,34 @@ def unet_from_weights(weights: Mapping[str, Tensor], config: UNetConfig, where: 
     Raises:
         CheckpointError: they belong to another architecture; `where` names their origin.
     """
+    require_architecture(weights, config, where)
     with torch.device("meta"):  # no time for an initialisation that is overwritten
         network = create_unet(config)
-    expected = network.state_dict()
-    if _shapes(weights) != _shapes(expected):
-        raise CheckpointError(f"{where}: {_explain_mismatch(weights, expected)}")
     own = {key: value.to(torch.float32, copy=True) for key, value in weights.items()}
     network.load_state_dict(own, assign=True)
     return network.eval()
+
+
+def require_architecture(weights: Mapping[str, Tensor], config: UNetConfig, where: str) -> None:
+    """Refuses weights whose names or shapes are not those of the network.
+
+    Raises:
+        CheckpointError: they belong to another architecture; `where` names their origin.
+    """
+    with torch.device("meta"):
+        expected = create_unet(config).state_dict()
+    if _shapes(weights) != _shapes(expected):
+        raise CheckpointError(f"{where}: {_explain_mismatch(weights, expected)}")
+
+
+def preset_of(weights: Mapping[str, Tensor]) -> str | None:
+    """Returns the name of the preset whose network has exactly these keys and shapes, if any."""
+    found = _shapes(weights)
+    for name, config in PRESETS.items():
+        with torch.device("meta"):
+            if found == _shapes(create_unet(config).state_dict()):
+                return name
+    return None
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
@@ -116,12 +136,9 @@ def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 
 
 def _explain_mismatch(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    if name := preset_of(weights):
+        return f"holds the architecture {name!r}, not the one asked for: use preset {name!r}"
     found, wanted = _shapes(weights), _shapes(expected)
-    for name, config in PRESETS.items():
-        with torch.device("meta"):
-            known = _shapes(create_unet(config).state_dict())
-        if found == known:
-            return f"holds the architecture {name!r}, not the one asked for: use preset {name!r}"
     parts = []
     if missing := [key for key in wanted if key not in found]:
         parts.append(f"{len(missing)} keys are missing ({_listed(missing)})")

@@ -13,11 +13,9 @@ import datetime
 import time
 from pathlib import Path
 
-from davi.cli import add_device, image_size, positive_int, run_main
-from davi.files import sha256_of
-from davi.restorer import load
+from davi.cli import add_device, add_generator, positive_int, read_generator, run_main
+from davi.images import ROUNDINGS
 from davi.restoring import restore_folder
-from davi.weights import weights_file
 from davi.world import join_world
 
 PATIENCE = datetime.timedelta(days=365)  # processes wait only at the end, for the slowest
@@ -28,13 +26,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "--checkpoint",
-        type=Path,
-        required=True,
-        metavar="RUN_OR_FILE",
-        help="run folder, training checkpoint or .safetensors",
-    )
+    add_generator(parser)
     parser.add_argument(
         "--input", type=Path, required=True, metavar="DIR_OR_FILE", help="measurements"
     )
@@ -48,12 +40,6 @@ def parse_arguments() -> argparse.Namespace:
         help="per measurement; several come with mean and standard deviation (default 1)",
     )
     parser.add_argument("--batch-size", type=positive_int, default=8, help="on a GPU (default 8)")
-    parser.add_argument(
-        "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="default fp32"
-    )
-    parser.add_argument(
-        "--compile", action="store_true", help="compile the network first; pays on a GPU"
-    )
     parser.add_argument("--seed", type=int, default=0, help="of the samples (default 0)")
     parser.add_argument(
         "--mask",
@@ -62,10 +48,10 @@ def parse_arguments() -> argparse.Namespace:
         help="inpainting: white where a pixel is known; one mask, or NAME.png for every image",
     )
     parser.add_argument(
-        "--size",
-        type=image_size,
-        metavar="HxW",
-        help="size of the restored images, if not the trained one",
+        "--rounding",
+        choices=ROUNDINGS,
+        default="nearest",
+        help="of the pictures to 8 bits (default nearest); the authors' code truncates",
     )
     add_device(parser)
     return parser.parse_args()
@@ -74,10 +60,8 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Parse, load, run."""
     arguments = parse_arguments()
-    path = weights_file(arguments.checkpoint)
     with join_world(arguments.device, PATIENCE) as world:
-        device = str(world.device)
-        restorer = load(path, device, arguments.precision, arguments.size, arguments.compile)
+        restorer, origin = read_generator(arguments, world.device)
         start = time.perf_counter()
         report = restore_folder(
             restorer,
@@ -87,10 +71,8 @@ def main() -> int:
             batch_size=arguments.batch_size,
             seed=arguments.seed,
             masks=arguments.mask,
-            origin={
-                "weights_sha256": sha256_of(path),
-                **({"compile": True} if arguments.compile else {}),  # it rounds differently
-            },
+            rounding=arguments.rounding,
+            origin=origin,
             world=world,
         )
         seconds = time.perf_counter() - start

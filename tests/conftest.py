@@ -2,6 +2,8 @@
 
 import json
 import os
+import runpy
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,21 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
 def rng() -> torch.Generator:
     """A generator that starts the same in every test."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> object:
+    """Returns run(name, *arguments) -> (exit code, what it printed)."""
+
+    def run(name: str, *arguments: object) -> tuple[int, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(REPOSITORY / f"scripts/{name}.py"), run_name="__main__")
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out + captured.err
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -178,10 +178,10 @@ def test_a_full_disk_is_said_in_one_line_and_nothing_unwritten_is_recorded(
 ) -> None:
     save_image, record = davi.restoring.save_image, Ledger.record
 
-    def save_until_full(image: Tensor, path: Path) -> None:
+    def save_until_full(image: Tensor, path: Path, rounding: str) -> None:
         if path.stem == "033":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        save_image(image, path)
+        save_image(image, path, rounding)
 
     def record_if_written(ledger: Ledger, name: str, source: Path, sha256: str) -> None:
         assert (tmp_path / f"o/std/{name}.npy").exists()  # the last file of each

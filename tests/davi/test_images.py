@@ -168,6 +168,15 @@ def test_uint8_round_trip_is_exact_and_rounds() -> None:
     assert to_uint8(between).tolist() == [1, 0, 255, 0]
 
 
+def test_truncation_is_that_of_the_release() -> None:
+    """Half a grey level darker on average, whatever lies outside [-1, 1] clipped."""
+    x = torch.rand(10000, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    levels = to_uint8(x, "truncate")
+    assert torch.equal(levels, torch.from_numpy(((x.numpy() + 1) / 2 * 255).astype(np.uint8)))
+    assert (levels - (x + 1) / 2 * 255).mean().item() == pytest.approx(-0.5, abs=0.02)
+    assert to_uint8(torch.tensor([-2.0, -1, 1, 2]), "truncate").tolist() == [0, 0, 255, 255]
+
+
 def test_saved_images_are_read_back(tmp_path: Path) -> None:
     for image in (expected(COLOURS), expected(GRADIENT)[:1]):
         save_image(image, tmp_path / "a.png")

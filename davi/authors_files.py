@@ -1,0 +1,242 @@
+"""Files with networks, and what each of them holds.
+
+The layouts: the flat ADM state dict of OpenAI and DPS, the training files of the DAVI release, its
+averaged generators, and this project's own. A file is recognised by its keys and tensors; no code
+of it is run.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from davi.discriminator import PatchDiscriminator
+from davi.errors import InputError
+from davi.weights import (
+    DISCRIMINATOR,
+    FAKE_SCORE,
+    GENERATOR,
+    PRIOR,
+    averaged_weights,
+    is_training_checkpoint,
+    kind_of,
+    read_header,
+    read_iteration,
+)
+from guided_diffusion.checkpoint import CheckpointError, read_pt, read_weights
+
+Weights = dict[str, Tensor]
+
+# What a file of ours calls a part. Where a generator was averaged, `generator` is the average.
+KINDS = {
+    "generator": GENERATOR,
+    "raw_generator": GENERATOR,
+    "score": FAKE_SCORE,
+    "discriminator": DISCRIMINATOR,
+    "prior": PRIOR,
+}
+PRIOR_NAMES = ("ffhq_10m.pt", "diffusion_ffhq_10m.pt", "256x256_diffusion_uncond.pt")
+# Networks in a training file of the release, all but the average: its key and our part.
+_RELEASE_NETWORKS = {
+    "implicit_func": "raw_generator",
+    "student_func": "score",
+    "criterion_2d": "discriminator",
+}
+_RELEASE_AVERAGE = "implicit_func_ema"
+_ADM_KEYS = {"time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight"}
+_EMA_PREFIX, _RAW_PREFIX = "ema_model.", "online_model."
+_DISCRIMINATOR_PREFIX = "discriminator_2d."
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file with one or several networks.
+
+    Attributes:
+        path: where it is.
+        layout: what it is, in words.
+        parts: {one of `KINDS`: weights under plain keys}.
+        role_known: false for a bare ADM network, which may be any part.
+        config: the run it belongs to, in a file of ours.
+        iteration: how long it was trained, if it says so.
+    """
+
+    path: Path
+    layout: str
+    parts: dict[str, Weights]
+    role_known: bool = True
+    config: dict[str, Any] | None = None
+    iteration: int | None = None
+
+    def part(self, name: str) -> Weights:
+        """Returns the weights of a part.
+
+        Raises:
+            InputError: the file has none.
+        """
+        if name not in self.parts:
+            raise InputError(
+                f"{self.path}: is {self.layout} and holds no {name}; there is "
+                f"{', '.join(self.parts)} (scripts/import_checkpoint.py --part)"
+            )
+        return self.parts[name]
+
+    def usual_part(self, as_generator: bool) -> str:
+        """Returns the part that is meant where none is named.
+
+        Args:
+            as_generator: whether a bare ADM network is known to be a generator.
+
+        Raises:
+            InputError: it may be anything.
+        """
+        if self.role_known:
+            has_generator = self.parts.keys() & {"generator", "raw_generator"}
+            return "generator" if has_generator else next(iter(self.parts))
+        if self.path.name in PRIOR_NAMES:
+            return "prior"
+        if as_generator:
+            return "generator"
+        raise InputError(
+            f"{self.path}: is {self.layout}, which may be a prior or a generator: import it with "
+            "scripts/import_checkpoint.py --part prior, or give the --config of the generator's run"
+        )
+
+
+def read_weight_file(path: Path) -> WeightFile:
+    """Returns what a file holds; of a PyTorch file, tensors stay on disk until they are used.
+
+    Raises:
+        CheckpointError: missing or damaged file, a pickle that would run code, or no known layout.
+    """
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    content = read_pt(path, mapped=True)
+    if is_training_checkpoint(content):
+        return _own_training_file(path, content)
+    if isinstance(content, Mapping):
+        if content.keys() & {_RELEASE_AVERAGE, *_RELEASE_NETWORKS}:
+            return _release_training_file(path, content)
+        if _is_state_dict(content):
+            return _state_dict(path, content)
+    raise _unknown(path, content)
+
+
+def require_patch_discriminator(weights: Weights, where: str) -> None:
+    """Refuses what is not the release's discriminator; `where` names its origin.
+
+    Raises:
+        CheckpointError: its tensors have other names or shapes.
+    """
+    with torch.device("meta"):
+        expected = PatchDiscriminator().state_dict()
+    for key in expected | weights:
+        found, wanted = (
+            tuple(state[key].shape) if key in state else "nothing" for state in (weights, expected)
+        )
+        if found != wanted:
+            raise CheckpointError(
+                f"{where}: not the discriminator of the DAVI release ({key}: {found} instead of "
+                f"{wanted})"
+            )
+
+
+def _read_safetensors(path: Path) -> WeightFile:
+    weights = read_weights(path)
+    kind, config = read_header(path)
+    if kind is None:
+        return _state_dict(path, weights)
+    part = next((part for part, known in KINDS.items() if known == kind), None)
+    if part is None:
+        raise CheckpointError(f"{path}: holds a {kind!r}, which this version does not know")
+    return WeightFile(
+        path, f"a {kind}", {part: weights}, config=config, iteration=read_iteration(path)
+    )
+
+
+def _own_training_file(path: Path, content: Mapping[str, Any]) -> WeightFile:
+    kind = kind_of(content)
+    parts = {"generator" if kind == GENERATOR else "prior": averaged_weights(content, kind)}
+    own_names = {
+        "raw_generator": "generator",
+        "score": "fake_score",
+        "discriminator": "discriminator",
+    }
+    parts |= {part: dict(content[name]) for part, name in own_names.items() if name in content}
+    return WeightFile(
+        path,
+        f"a training checkpoint of a {kind}",
+        parts,
+        config=content["config"],
+        iteration=content["iteration"],
+    )
+
+
+def _release_training_file(path: Path, content: Mapping[str, Any]) -> WeightFile:
+    states = {key: content[key] for key in (_RELEASE_AVERAGE, *_RELEASE_NETWORKS) if key in content}
+    if not all(map(_is_state_dict, states.values())):
+        raise _unknown(path, content)
+    parts = _averaged_parts(states.pop(_RELEASE_AVERAGE, {}))
+    for key, state in states.items():
+        parts[_RELEASE_NETWORKS[key]] = _without(_without(state, "module."), _DISCRIMINATOR_PREFIX)
+    if not parts:
+        raise _unknown(path, content)
+    iteration = _count(content.get("step"))
+    return WeightFile(path, "a training file of the DAVI release", parts, iteration=iteration)
+
+
+def _state_dict(path: Path, state: Weights) -> WeightFile:
+    state = _without(state, "module.")
+    if parts := _averaged_parts(state):
+        iteration = _count(state.get("step"))
+        return WeightFile(path, "an averaged network (EMA)", parts, iteration=iteration)
+    if any(key.startswith(_DISCRIMINATOR_PREFIX) for key in state):
+        parts = {"discriminator": _without(state, _DISCRIMINATOR_PREFIX)}
+        return WeightFile(path, "a discriminator", parts)
+    if state.keys() >= _ADM_KEYS:
+        roles = [part for part in KINDS if part != "discriminator"]
+        return WeightFile(path, "a bare ADM network", dict.fromkeys(roles, state), role_known=False)
+    raise _unknown(path, state)
+
+
+def _averaged_parts(state: Mapping[str, Tensor]) -> dict[str, Weights]:
+    """The generators in the state of an EMA wrapper: its average, if one was begun, and its source.
+
+    Before the first update the average holds what the network was created with.
+    """
+    parts = {"generator": _below(state, _EMA_PREFIX), "raw_generator": _below(state, _RAW_PREFIX)}
+    if "initted" in state and not state["initted"].any():
+        del parts["generator"]
+    return {part: _without(weights, "module.") for part, weights in parts.items() if weights}
+
+
+def _count(value: Any) -> int | None:
+    """A number of iterations, which may be a tensor of shape () or (1,)."""
+    single = isinstance(value, int) or (isinstance(value, Tensor) and value.numel() == 1)
+    return int(value) if single else None
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in value.items()
+    )
+
+
+def _below(state: Mapping[str, Tensor], prefix: str) -> Weights:
+    """The entries whose names begin with a prefix, without it."""
+    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+
+
+def _without(state: Mapping[str, Tensor], prefix: str) -> Weights:
+    return {key.removeprefix(prefix): value for key, value in state.items()}
+
+
+def _unknown(path: Path, content: Any) -> CheckpointError:
+    keys = ", ".join(map(str, list(content)[:4])) if isinstance(content, Mapping) else "none"
+    return CheckpointError(
+        f"{path}: holds no network known here; a flat ADM state dict, an EMA of one, or a training "
+        f"checkpoint of the DAVI release or of scripts/train.py is needed (its first keys: {keys})"
+    )

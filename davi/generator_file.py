@@ -1,0 +1,230 @@
+"""A generator's file and the run it belongs to.
+
+Files of this project say what their network restores. A generator of the authors is weights alone:
+its run is a config of this project with the release's recipe, given by the caller or known from
+the name of the file.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from davi.authors_files import (
+    KINDS,
+    WeightFile,
+    Weights,
+    read_weight_file,
+    require_patch_discriminator,
+)
+from davi.config import NetworkConfig, RunConfig
+from davi.config_file import load_config, parse_config
+from davi.errors import InputError
+from davi.files import sha256_of
+from davi.recipes import RELEASE
+from davi.weights import GENERATOR
+from guided_diffusion.checkpoint import preset_of, require_architecture, unet_from_weights
+from guided_diffusion.presets import PRESETS
+from guided_diffusion.unet import UNetModel
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+AS_RELEASED = f"recipe={RELEASE}"
+DATA_OF_PRESET = {"ffhq_256": "ffhq", "imagenet_256": "imagenet"}
+# What the release calls a task, in `NAME_ema.pt`, and what it is here.
+RELEASE_TASKS = {
+    "gaussian": {"name": "gaussian_blur"},
+    "sr_averagepooling": {"name": "super_resolution", "kernel": "average"},
+    "bicubic": {"name": "super_resolution", "kernel": "bicubic"},
+    "inpainting": {"name": "inpainting"},
+    "deno": {"name": "denoising"},
+    "colorization": {"name": "colorization"},
+}
+_RESTORING = ("schedule", "operator", "bridge", "generator")  # sections that shape a restoration
+
+
+@dataclass(frozen=True)
+class GeneratorFile:
+    """A trained generator.
+
+    Attributes:
+        path: its file.
+        weights: its (averaged) network.
+        config: its run.
+        says_its_config: whether the file itself holds the config.
+    """
+
+    path: Path
+    weights: Weights
+    config: RunConfig
+    says_its_config: bool
+
+    def network(self) -> UNetModel:
+        """Returns the network, float32 on the CPU.
+
+        Raises:
+            CheckpointError: the weights are of another architecture.
+        """
+        return unet_from_weights(self.weights, self.config.network.unet(), str(self.path))
+
+    def record(self) -> dict[str, Any]:
+        """Returns what a record of restorations must say of the generator, as JSON values."""
+        record: dict[str, Any] = {"weights_sha256": sha256_of(self.path)}
+        if not self.says_its_config:
+            values = self.config.model_dump(mode="json")
+            record["config"] = {section: values[section] for section in _RESTORING}
+        return record
+
+
+def read_generator_file(
+    path: Path, config: RunConfig | str | Path | None = None, overrides: Sequence[str] = ()
+) -> GeneratorFile:
+    """Returns the generator in a file of this project or of the authors.
+
+    Args:
+        path: the file.
+        config: see `run_of`.
+        overrides: see `run_of`.
+
+    Raises:
+        InputError, CheckpointError: missing or damaged file, no generator, or not known of what.
+    """
+    file = read_weight_file(path)
+    part = usual_part(file, config)
+    if KINDS[part] != GENERATOR:
+        raise InputError(
+            f"{path}: holds a {KINDS[part]}, a {GENERATOR} is needed (one is trained by "
+            "scripts/train.py)"
+        )
+    weights = file.part(part)
+    run = run_of(file, weights, config, overrides)
+    return GeneratorFile(path, weights, run, says_its_config=file.config is not None)
+
+
+def usual_part(file: WeightFile, config: RunConfig | str | Path | None) -> str:
+    """Returns the part of a file that is meant where none is named.
+
+    Raises:
+        InputError: it is a bare network, and neither its name nor a config says what of.
+    """
+    as_generator = config is not None or _release_name(file.path) is not None
+    return file.usual_part(as_generator)
+
+
+def run_of(
+    file: WeightFile,
+    weights: Weights,
+    config: RunConfig | str | Path | None = None,
+    overrides: Sequence[str] = (),
+) -> RunConfig:
+    """Returns the run that a generator belongs to.
+
+    Args:
+        file: where it is from.
+        weights: its network.
+        config: of a file that does not hold its own: the run, or the YAML file of one, which is
+            read with the release's recipe; None where the file's name tells.
+        overrides: "section.key=value" strings, over those of the YAML file.
+
+    Raises:
+        InputError: nothing says what the generator restores, or two sources disagree.
+    """
+    if file.config is not None:
+        _refuse_another_config(file, config, overrides)
+        return parse_config(file.config, RunConfig, str(file.path))
+    if config is None:
+        config, *of_name = _config_of_name(file.path, weights)
+        return load_config(config, RunConfig, [AS_RELEASED, *of_name, *overrides])
+    if isinstance(config, RunConfig):
+        if overrides:
+            raise InputError("overrides belong to a config file; change the RunConfig itself")
+        run = config
+    else:
+        run = load_config(config, RunConfig, [AS_RELEASED, *overrides])
+    _require_task_of_name(file.path, run)
+    return run
+
+
+def part_values(
+    file: WeightFile, part: str, config: Path | None = None, overrides: Sequence[str] = ()
+) -> dict[str, Any] | None:
+    """Returns what is known of the run of a part, for the header of a file of its own.
+
+    Of a generator, the whole config; of another ADM network of the authors, its architecture;
+    of a discriminator of the authors, nothing.
+
+    Raises:
+        InputError, CheckpointError: the part's network is of another architecture than it should
+            be, or as `run_of`.
+    """
+    weights = file.part(part)
+    if part == "discriminator":
+        require_patch_discriminator(weights, str(file.path))
+        return file.config
+    if file.config is not None:
+        _refuse_another_config(file, config, overrides)
+        values = file.config
+    elif KINDS[part] == GENERATOR or config is not None:
+        values = run_of(file, weights, config, overrides).model_dump(mode="json")
+        values = values if KINDS[part] == GENERATOR else {"network": values["network"]}
+    else:
+        values = {"network": {"preset": _known_preset(file.path, weights)}}
+    network = parse_config(values.get("network", {}), NetworkConfig, str(file.path))
+    require_architecture(weights, network.unet(), str(file.path))
+    return values
+
+
+def _release_name(path: Path) -> str | None:
+    """The release's name of the task, if the file's name tells."""
+    name = path.name.removesuffix("_ema.pt")
+    return name if name != path.name and name in RELEASE_TASKS else None
+
+
+def _config_of_name(path: Path, weights: Weights) -> tuple[Path | str, ...]:
+    """The YAML file of a generator of the release, and what its name overrides there."""
+    name, data = _release_name(path), DATA_OF_PRESET.get(preset_of(weights))
+    if name is None or data is None:
+        raise InputError(
+            f"{path}: nothing says what this generator restores; give the config of its run, as in "
+            "--config configs/ffhq_gaussian_blur.yaml, or, to one of FFHQ or ImageNet at 256x256, "
+            f"its name in the release ({', '.join(RELEASE_TASKS)}, each with _ema.pt)"
+        )
+    if not CONFIGS.is_dir():
+        raise InputError(f"{path}: {CONFIGS} is not there; give the config of its run")
+    task = RELEASE_TASKS[name]
+    kernel = [f"operator.kernel={task['kernel']}"] if "kernel" in task else []
+    return CONFIGS / f"{data}_{task['name']}.yaml", *kernel
+
+
+def _require_task_of_name(path: Path, run: RunConfig) -> None:
+    name = _release_name(path)
+    if name is None:
+        return
+    operator, task = run.operator.model_dump(mode="json"), RELEASE_TASKS[name]
+    if any(operator.get(key) != value for key, value in task.items()):
+        given = {key: operator[key] for key in task if key in operator}
+        raise InputError(
+            f"{path}: by its name it is a generator for {_words(task)}, by the config for "
+            f"{_words(given)}; rename the file or give its own config"
+        )
+
+
+def _words(task: dict[str, str]) -> str:
+    return ", ".join(task.values())
+
+
+def _refuse_another_config(file: WeightFile, config: object, overrides: Sequence[str]) -> None:
+    if config is not None or overrides:
+        raise InputError(
+            f"{file.path}: holds its own config; another one (--config, --set) is for files of the "
+            "authors"
+        )
+
+
+def _known_preset(path: Path, weights: Weights) -> str:
+    preset = preset_of(weights)
+    if preset is None:
+        raise InputError(
+            f"{path}: holds an ADM network of no known architecture ({', '.join(PRESETS)}); give a "
+            "config whose network section describes it, with --config"
+        )
+    return preset

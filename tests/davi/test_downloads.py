@@ -1,0 +1,297 @@
+"""Public files from a server that keeps its promises, and from others."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from davi import downloads
+from davi.downloads import PUBLIC_FILES, PublicFile, obtain
+from davi.errors import InputError
+
+CONTENT = bytes(range(256)) * 2000
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+FILE = PublicFile("sub/weights.pt", "https://page", size=len(CONTENT), sha256=SHA256)
+
+
+@dataclass
+class Server:
+    """What the server answers, and what it was asked.
+
+    Attributes:
+        url: of its one file.
+        content: of the file.
+        cuts: for the next answers, after how many bytes the connection breaks; None: never.
+        ranges: whether it can begin in the middle.
+        status: of every answer, if it is an error.
+        kind: content type.
+        asked: the Range headers so far.
+    """
+
+    url: str = ""
+    content: bytes = CONTENT
+    cuts: list[int | None] = field(default_factory=list)
+    ranges: bool = True
+    status: int = 200
+    kind: str = "application/octet-stream"
+    asked: list[str | None] = field(default_factory=list)
+
+    def answer(self, request: BaseHTTPRequestHandler) -> None:
+        header = request.headers["Range"]
+        self.asked.append(header)
+        if self.status != 200:
+            request.send_error(self.status)
+            return
+        start, total = 0, len(self.content)
+        if header and self.ranges:
+            start = int(header.removeprefix("bytes=").removesuffix("-"))
+            if start >= total:
+                request.send_response(416)
+                request.send_header("Content-Range", f"bytes */{total}")
+                request.send_header("Content-Length", "0")
+                request.end_headers()
+                return
+            request.send_response(206)
+            request.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
+        else:
+            request.send_response(200)
+        request.send_header("Content-Type", self.kind)
+        request.send_header("Content-Length", str(total - start))
+        request.end_headers()
+        cut = self.cuts.pop(0) if self.cuts else None
+        request.wfile.write(self.content[start : None if cut is None else start + cut])
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server in a thread of its own."""
+    state = Server()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.answer(self)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(downloads, "PAUSE", 0)
+    listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state.url = f"http://127.0.0.1:{listener.server_port}/weights.pt"
+    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    yield state
+    listener.shutdown()
+    listener.server_close()
+
+
+def get(server: Server, folder: Path, **changes: object) -> str:
+    return obtain("weights", replace(FILE, url=server.url, **changes), folder)
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_file_arrives_whole_and_is_recorded(server: Server, tmp_path: Path) -> None:
+    message = get(server, tmp_path)
+    assert (tmp_path / "sub/weights.pt").read_bytes() == CONTENT
+    assert files(tmp_path) == {"sub/weights.pt", "downloads.json"}
+    assert SHA256 in message
+    record = json.loads((tmp_path / "downloads.json").read_text())
+    assert record == {"weights": {"file": FILE.file, "bytes": len(CONTENT), "sha256": SHA256}}
+    assert "is there already" in get(server, tmp_path)
+    assert server.asked == [None]
+
+
+def test_broken_connections_are_gone_on_from(server: Server, tmp_path: Path) -> None:
+    server.cuts = [1000, 7, 0, 200_000]
+    get(server, tmp_path)
+    assert (tmp_path / "sub/weights.pt").read_bytes() == CONTENT
+    begins = [None, 1000, 1007, 1007, 201_007]
+    assert server.asked == [begin and f"bytes={begin}-" for begin in begins]
+
+
+def test_a_later_command_goes_on_where_one_ended(server: Server, tmp_path: Path) -> None:
+    server.cuts = [1000, 0, 0, 0, 0]
+    with pytest.raises(InputError, match=r"the connection broke.*goes on where this one ended"):
+        get(server, tmp_path)
+    assert (tmp_path / "sub/weights.pt.part").read_bytes() == CONTENT[:1000]
+    assert files(tmp_path) == {"sub/weights.pt.part"}
+    server.asked.clear()
+    get(server, tmp_path)
+    assert server.asked == ["bytes=1000-"]
+    assert files(tmp_path) == {"sub/weights.pt", "downloads.json"}
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_part_that_is_complete_is_taken(server: Server, tmp_path: Path, ranges: bool) -> None:
+    server.ranges = ranges
+    part = tmp_path / "sub/weights.pt.part"
+    part.parent.mkdir()
+    part.write_bytes(CONTENT)
+    get(server, tmp_path)
+    assert (tmp_path / "sub/weights.pt").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_part_longer_than_the_file_is_begun_anew(
+    server: Server, tmp_path: Path, ranges: bool
+) -> None:
+    server.ranges = ranges
+    part = tmp_path / "sub/weights.pt.part"
+    part.parent.mkdir()
+    part.write_bytes(CONTENT + b"more")
+    get(server, tmp_path)
+    assert (tmp_path / "sub/weights.pt").read_bytes() == CONTENT
+
+
+def test_a_server_without_ranges_is_asked_for_the_whole(server: Server, tmp_path: Path) -> None:
+    server.ranges, server.cuts = False, [300_000, 1000, None]
+    get(server, tmp_path)
+    assert (tmp_path / "sub/weights.pt").read_bytes() == CONTENT
+    assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_a_wrong_hash_is_refused_and_nothing_kept(
+    server: Server, tmp_path: Path, published: bool
+) -> None:
+    changes = {}
+    if not published:  # the first download says what is right
+        changes = {"sha256": None, "size": None}
+        get(server, tmp_path, **changes)
+        (tmp_path / "sub/weights.pt").unlink()
+    server.content = CONTENT[:-1] + b"x"
+    origin = "published" if published else r"recorded in .*downloads\.json"
+    with pytest.raises(InputError, match=rf"its SHA-256 is \w+, not the {origin} {SHA256}"):
+        get(server, tmp_path, **changes)
+    assert "sub/weights.pt" not in files(tmp_path)
+    assert "sub/weights.pt.part" not in files(tmp_path)
+
+
+def test_a_wrong_size_is_refused_before_the_download(server: Server, tmp_path: Path) -> None:
+    server.content = CONTENT[:5000]
+    with pytest.raises(InputError, match=f"offers 5000 bytes instead of {len(CONTENT)}; by hand"):
+        get(server, tmp_path)
+    assert files(tmp_path) == set()
+
+
+def test_a_recorded_size_holds_too(server: Server, tmp_path: Path) -> None:
+    get(server, tmp_path, size=None, sha256=None)
+    (tmp_path / "sub/weights.pt").unlink()
+    server.content = CONTENT[:5000]
+    with pytest.raises(InputError, match=f"has 5000 bytes instead of {len(CONTENT)}; it was rem"):
+        get(server, tmp_path, size=None, sha256=None)
+
+
+@pytest.mark.parametrize("honest", [True, False])
+def test_a_web_page_is_no_weight_file(server: Server, tmp_path: Path, honest: bool) -> None:
+    server.content = b"\n<!DOCTYPE html><html>Google Drive can't scan this file for viruses</html>"
+    server.kind = "text/html; charset=utf-8" if honest else "application/octet-stream"
+    expected = "answers with a web page instead" if honest else "is a web page, not a weight file"
+    with pytest.raises(InputError, match=expected):
+        get(server, tmp_path, size=None, sha256=None)
+    assert files(tmp_path) == set()
+
+
+def test_a_web_page_does_not_end_what_has_arrived(server: Server, tmp_path: Path) -> None:
+    part = tmp_path / "sub/weights.pt.part"
+    part.parent.mkdir()
+    part.write_bytes(CONTENT[:1000])
+    server.kind, server.ranges = "text/html", False
+    with pytest.raises(InputError, match="answers with a web page instead"):
+        get(server, tmp_path)
+    assert part.read_bytes() == CONTENT[:1000]
+
+
+@pytest.mark.parametrize(("status", "requests"), [(404, 1), (403, 1), (503, 4)])
+def test_refusals_are_said_in_one_line(
+    server: Server, tmp_path: Path, status: int, requests: int
+) -> None:
+    server.status = status
+    with pytest.raises(InputError, match=rf"{status}.*by hand: get weights\.pt from https://page"):
+        get(server, tmp_path)
+    assert len(server.asked) == requests
+
+
+def test_without_a_network_the_steps_by_hand_are_named(server: Server, tmp_path: Path) -> None:
+    offline = replace(FILE, url="http://127.0.0.1:9/weights.pt")
+    with pytest.raises(InputError, match="cannot be read") as caught:
+        obtain("weights", offline, tmp_path)
+    message = str(caught.value)
+    assert f"put it at {tmp_path / 'sub/weights.pt'}" in message
+    assert "--from DIR" in message
+    assert len(message.splitlines()) == 1
+
+
+def test_existing_files_are_never_changed(server: Server, tmp_path: Path) -> None:
+    path = tmp_path / "sub/weights.pt"
+    path.parent.mkdir()
+    path.write_bytes(b"mine")
+    with pytest.raises(InputError, match=r"has 4 bytes instead of .* left as it is; move it away"):
+        get(server, tmp_path)
+    assert path.read_bytes() == b"mine"
+    assert "is there already" in get(server, tmp_path, size=None, sha256=None)
+    path.write_bytes(b"meat")
+    with pytest.raises(InputError, match="left as it is"):
+        get(server, tmp_path, size=None, sha256=None)
+    assert path.read_bytes() == b"meat"
+    assert server.asked == []
+
+
+def test_a_folder_stands_in_for_the_network(tmp_path: Path) -> None:
+    source, folder = tmp_path / "source", tmp_path / "folder"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub/weights.pt").write_bytes(CONTENT)
+    for given in (source, source / "sub"):
+        obtain("weights", FILE, folder, given)
+        assert (folder / "sub/weights.pt").read_bytes() == CONTENT
+        (folder / "sub/weights.pt").unlink()
+    (source / "sub/weights.pt").write_bytes(CONTENT[:-1] + b"x")
+    with pytest.raises(InputError, match="its SHA-256 is"):
+        obtain("weights", FILE, folder, source)
+    assert files(folder) == {"downloads.json"}
+    with pytest.raises(InputError, match=r"holds no sub/weights\.pt"):
+        obtain("weights", FILE, folder, tmp_path)
+
+
+def test_a_damaged_record_is_named(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "downloads.json").write_text("{")
+    with pytest.raises(InputError, match=r"downloads\.json: damaged"):
+        get(server, tmp_path)
+
+
+def test_the_published_files_are_those_the_configs_name() -> None:
+    assert PUBLIC_FILES["ffhq_prior"].file == "ffhq_10m.pt"
+    imagenet = PUBLIC_FILES["imagenet_prior"]
+    assert imagenet.file == "256x256_diffusion_uncond.pt"
+    assert imagenet.size == 2211383297
+    assert imagenet.sha256.startswith("a37c32ff")
+    assert len({public.file for public in PUBLIC_FILES.values()}) == len(PUBLIC_FILES) == 12
+
+
+def test_the_script_goes_on_after_a_failure(script: object, tmp_path: Path) -> None:
+    folder = tmp_path / "from"
+    folder.mkdir()
+    (folder / "ffhq_10m.pt").write_bytes(b"weights")
+    output = tmp_path / "checkpoints"
+    command = ("download", "--from", folder, "--output", output)
+    code, text = script(*command, "ffhq_gaussian", "ffhq_prior")
+    assert code == 1
+    assert f"error: ffhq_gaussian: {folder}: holds no ffhq/gaussian_ema.pt" in text
+    assert (output / "ffhq_10m.pt").read_bytes() == b"weights"
+    assert script(*command, "ffhq_gaussian")[0] == 2
+    code, text = script("download", "--output", output, "imagenet_deno")
+    assert code == 2
+    assert "get deno_ema.pt from https://drive.google.com/drive/folders/" in text
+    code, text = script("download", "--output", output, "--list")
+    assert code == 0
+    assert [line.split()[1] for line in text.splitlines()].count("there") == 1
+    code, text = script(*command, "ffhq")
+    assert code == 2
+    assert "ffhq: unknown; choose from ffhq_prior" in text
