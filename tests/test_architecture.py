@@ -34,7 +34,8 @@ TIERS = [
         "davi.pipeline",
         "davi.signals",
     ],
-    ["davi.network_optimizer"],
+    ["davi.network_optimizer", "davi.selections"],
+    ["davi.preparing"],
     ["davi.operators", "davi.operators.svd"],
     ["davi.operators.separable"],
     [
