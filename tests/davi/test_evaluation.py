@@ -98,6 +98,19 @@ def test_results_do_not_depend_on_the_batch_size(noisy: tuple[Path, Path]) -> No
         assert row == pytest.approx(many.summary[metric], rel=1e-4, abs=1e-7, nan_ok=True)
 
 
+@pytest.mark.gpu
+@pytest.mark.usefixtures("weights")
+def test_results_do_not_depend_on_the_device(noisy: tuple[Path, Path]) -> None:
+    metrics = ("psnr", "ssim", "lpips", "fid", "kid")
+    on_cpu, on_gpu = (
+        evaluate_folders(*noisy, metrics, device=torch.device(name)) for name in ("cpu", "cuda")
+    )
+    for name, values in on_cpu.per_image.items():
+        assert values == pytest.approx(on_gpu.per_image[name], rel=1e-5)
+    for metric, row in on_cpu.summary.items():
+        assert row["mean"] == pytest.approx(on_gpu.summary[metric]["mean"], rel=1e-4, abs=1e-7)
+
+
 @pytest.mark.usefixtures("weights")
 def test_every_number_has_a_protocol_in_table_and_json(noisy: tuple[Path, Path]) -> None:
     result = evaluate_folders(
