@@ -24,13 +24,14 @@ setup(
         "lpips",
         "pytorch-fid",
         "pydantic>=2",
-        "scikit-image",  # PSNR, SSIM, and photographs of the embedded data set
+        "scikit-image",  # photographs of the embedded data set
         "scikit-learn",  # two more photographs
         "safetensors",
         "tensorboard",
     ],
     extras_require={
         "dev": [
+            "piq",  # its LPIPS is what the release evaluates with
             "pytest",
             "pytest-xdist",
             "ruff",

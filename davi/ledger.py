@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,14 +53,12 @@ class Ledger:
         else:
             self.path = folder / (MANIFEST if world.is_first else f"manifest.{world.rank}.jsonl")
             world.on_first(lambda: self._prepare(settings, source))
-        self._done = _read_done(folder / MANIFEST)
+        self._done = _read_done(folder)
 
     def _prepare(self, settings: dict[str, Any], source: Path | None) -> None:
         """Checks that the folder may be written to, and brings its record into one file."""
-        if source is not None and self.folder.resolve().is_relative_to(source.resolve()):
-            raise InputError(
-                f"{self.folder}: lies inside the input {source}; choose another --output"
-            )
+        if source is not None:
+            require_outside(self.folder, source)
         exists = self.path.exists()
         if not exists and self.folder.is_dir() and any(self.folder.iterdir()):
             raise InputError(
@@ -97,23 +95,42 @@ class Ledger:
         done = self._done.get(name) == bytes.fromhex(sha256)
         return done and all(path.exists() for path in results)
 
-    def record(self, name: str, source: Path, sha256: str) -> None:
-        """Notes that a file is finished; to be called after its results are on disk."""
-        self._append({"name": name, "source": str(source), "sha256": sha256})
+    def record(self, name: str, source: Path, sha256: str, **facts: Any) -> None:
+        """Notes that a file is finished; to be called after its results are on disk.
+
+        Args:
+            name: of the file, as in `is_done`.
+            source: the file.
+            sha256: of its content.
+            facts: what else is to be known of it, plain JSON values.
+        """
+        self._append({"name": name, "source": str(source), "sha256": sha256, **facts})
 
     def _append(self, entry: dict[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
 
 
-def _read_done(path: Path) -> dict[str, bytes]:
-    """Returns {name: hash} of the finished files, as small as it gets: there may be a million."""
-    done = {}
-    with open(path, encoding="utf-8") as stream:
+def require_outside(folder: Path, source: Path) -> None:
+    """Refuses an output folder inside the source, where results would become input.
+
+    Raises:
+        InputError: it is.
+    """
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise InputError(f"{folder}: lies inside the input {source}; choose another --output")
+
+
+def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
+    """Yields what was recorded of each finished file of an output folder, oldest first."""
+    with open(folder / MANIFEST, encoding="utf-8") as stream:
         stream.readline()  # the settings
-        for entry in filter(None, map(_parse, stream)):
-            done[entry["name"]] = bytes.fromhex(entry["sha256"])
-    return done
+        yield from filter(None, map(_parse, stream))
+
+
+def _read_done(folder: Path) -> dict[str, bytes]:
+    """Returns {name: hash} of the finished files, as small as it gets: there may be a million."""
+    return {entry["name"]: bytes.fromhex(entry["sha256"]) for entry in read_entries(folder)}
 
 
 def _end_line(path: Path) -> None:

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from davi.errors import InputError
 from davi.files import sha256_of
+from davi.protocols import LPIPS_VARIANTS
 
 DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
-LPIPS_PROTOCOL = "LPIPS: lpips package, version 0.1 weights, {net}, inputs in [-1, 1]"
-FID_PROTOCOL = "FID: pytorch-fid Inception weights, 2048 features, Frechet distance in float64"
 # What torchvision and pytorch-fid download: file name, size, where from. A name ends with the
 # first digits of the file's SHA-256.
 WEIGHT_FILES = {
@@ -69,27 +68,30 @@ class Lpips:
     """Learned perceptual distance.
 
     Args:
-        net: "vgg" or "alex".
+        variant: one of `davi.protocols.LPIPS_VARIANTS`. "release" leaves out the shift and scaling
+            that the networks were trained with.
         device: where it runs.
 
     Raises:
         InputError: the weights are not on disk and cannot be downloaded.
     """
 
-    def __init__(self, net: str, device: torch.device) -> None:
+    def __init__(self, variant: str, device: torch.device) -> None:
         import lpips
 
-        self.protocol = LPIPS_PROTOCOL.format(net=net)
+        net, _ = LPIPS_VARIANTS[variant]
         self.device = device
         with _weights_of(net), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")  # lpips calls torchvision's old interface
             self.model = lpips.LPIPS(net=net, verbose=False).to(device).eval()
+        if variant == "release":
+            self.model.scaling_layer = nn.Identity()
 
     @torch.no_grad()
     def __call__(self, x: Tensor, reference: Tensor) -> Tensor:
         """Returns the distance of each pair, (B,) float64, for images (B, 3, H, W) in [-1, 1]."""
         distance = self.model(x.to(self.device), reference.to(self.device))
-        return distance.flatten().double().cpu()
+        return distance.flatten().double()
 
 
 class InceptionFeatures:
@@ -97,6 +99,9 @@ class InceptionFeatures:
 
     Args:
         device: where it runs.
+
+    Attributes:
+        weights_sha256: of the file with its weights.
 
     Raises:
         InputError: the weights are not on disk and cannot be downloaded.
@@ -107,14 +112,14 @@ class InceptionFeatures:
     def __init__(self, device: torch.device) -> None:
         from pytorch_fid.inception import InceptionV3
 
-        self.protocol = FID_PROTOCOL
         self.device = device
         block = InceptionV3.BLOCK_INDEX_BY_DIM[self.DIMENSION]
         with _weights_of("inception"):
             self.model: nn.Module = InceptionV3([block]).to(device).eval()
+        self.weights_sha256 = sha256_of(weight_path("inception"))
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> np.ndarray:
-        """Returns (B, 2048) float64 features of images (B, 3, H, W) in [-1, 1]."""
+        """Returns (B, 2048) float32 features of images (B, 3, H, W) in [-1, 1]."""
         features = self.model((x.to(self.device) + 1) / 2)[0]
-        return features.flatten(1).double().cpu().numpy()
+        return features.flatten(1).cpu().numpy()

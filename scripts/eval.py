@@ -1,24 +1,30 @@
 """Score restored images against references of the same names.
 
-Prints a table and writes per_image.csv and summary.json.
+Prints a table that says how every number is defined, and writes per_image.csv and summary.json.
 """
 
 import argparse
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from davi.cli import add_device, run_main
+from davi.cli import add_device, positive_int, run_main
 from davi.errors import InputError
-from davi.evaluation import METRICS, evaluate_folders
+from davi.evaluation import LPIPS_DEFAULT, METRICS, evaluate_folders
 from davi.files import make_folder
+from davi.protocols import LPIPS_VARIANTS
 from davi.runtime import select_device
 
 
-def metric_names(text: str) -> tuple[str, ...]:
-    """Argument type: comma-separated names of metrics."""
-    names = tuple(text.split(","))
-    if unknown := [name for name in names if name not in METRICS]:
-        raise argparse.ArgumentTypeError(f"unknown {unknown}, choose from {','.join(METRICS)}")
-    return names
+def names_of(allowed: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    """Argument type: comma-separated names, some of the allowed ones."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(text.split(","))
+        if unknown := [name for name in names if name not in allowed]:
+            raise argparse.ArgumentTypeError(f"unknown {unknown}, choose from {','.join(allowed)}")
+        return names
+
+    return parse
 
 
 def main() -> None:
@@ -32,12 +38,18 @@ def main() -> None:
     )
     parser.add_argument(
         "--metrics",
-        type=metric_names,
+        type=names_of(METRICS),
         default=METRICS,
-        help="comma-separated, default: psnr,ssim,lpips,fid",
+        help=f"comma-separated, default: {','.join(METRICS)}",
     )
     parser.add_argument(
-        "--lpips-net", choices=["vgg", "alex"], default="vgg", help="of LPIPS (default vgg)"
+        "--lpips",
+        type=names_of(LPIPS_VARIANTS),
+        default=LPIPS_DEFAULT,
+        help=f"which of {','.join(LPIPS_VARIANTS)}; default: {','.join(LPIPS_DEFAULT)}",
+    )
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=16, help="images at a time (default 16)"
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: RESTORED-eval")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation")
@@ -56,7 +68,8 @@ def main() -> None:
         arguments.restored,
         arguments.metrics,
         device=device,
-        lpips_net=arguments.lpips_net,
+        lpips=arguments.lpips,
+        batch_size=arguments.batch_size,
     )
     print(result.table())
     result.save(output)

@@ -635,6 +635,64 @@ def test_eval_refuses_to_overwrite_and_unknown_metrics(
     code, output = script(*arguments[:-3], "psnr,niqe")
     assert code == 2
     assert "unknown ['niqe']" in output
+    code, output = script(*arguments, "--lpips", "vgg,squeeze")
+    assert code == 2
+    assert "unknown ['squeeze'], choose from release,vgg,alex" in output
+
+
+def test_prepared_folders_hold_the_images_of_the_splits(
+    script: object, clean: Path, tmp_path: Path
+) -> None:
+    out, arguments = tmp_path / "out", ("--size", "16", "--num-workers", "1")
+    split = ("--validation", "first:1", "--train", f"list:{tmp_path / 'train.txt'}")
+    (tmp_path / "train.txt").write_text("b\nnested/d\n")
+    code, output = script("prepare_data", "--input", clean, "--output", out, *split, *arguments)
+    assert (code, "3 prepared, 0 failed" in output) == (0, True)
+    files = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
+    assert files == ["train/b.png", "train/nested/d.png", "validation/a.png"]
+    whole = ("prepare_data", "--input", clean, "--output", tmp_path / "whole", *arguments)
+    code, output = script(*whole)
+    assert (code, "all: 4 of 4 images (all)" in output) == (0, True)
+    (clean / "c.webp").write_bytes(b"no picture")
+    code, output = script(*whole)
+    assert (code, "0 prepared, 3 done before, 2 failed" in output) == (1, True)
+
+
+@pytest.mark.parametrize("dataset", ["ffhq", "imagenet"])
+def test_data_sets_are_split_as_the_release_does(
+    script: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str
+) -> None:
+    """The choice only: the release's numbers of images are too many for a test."""
+    import davi.preparing
+    from davi.ledger import FolderReport
+    from davi.selections import Split
+
+    for index in range(1010):
+        for folder in ("train", "val"):
+            path = tmp_path / folder / f"n{index % 7}/{index:05d}.JPEG"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+    chosen = {}
+
+    def take(splits: list[Split], *_: object) -> FolderReport:
+        chosen.update({split.name: split for split in splits})
+        return FolderReport()
+
+    monkeypatch.setattr(davi.preparing, "prepare_images", take)
+    folders = ("--input", tmp_path / "train", "--validation-input", tmp_path / "val")
+    command = ("prepare_data", *folders, "--output", tmp_path / "o", "--dataset", dataset)
+    code, output = script(*command)
+    if dataset == "ffhq":
+        assert (code, "of the numbers 01000-49999 no image has 01010, 01011" in output) == (2, True)
+        code, output = script(*command, "--train", "01000-01009")
+    assert code == 0
+    validation, train = chosen["validation"], chosen["train"]
+    assert [validation.images.source(index).name for index in validation.indices] == [
+        f"{number:05d}.JPEG" for number in range(1000)
+    ]
+    assert validation.images.origin == tmp_path / "val"
+    assert len(train.indices) == (10 if dataset == "ffhq" else 1010)
+    assert validation.images.image_size == 256
 
 
 def test_exports_of_half_precision_load_and_stay_close(

@@ -1,9 +1,6 @@
-"""Metrics against closed forms, and the evaluation of folders with what can be wrong in them."""
+"""Metrics against closed forms, direct sums and other implementations."""
 
-import csv
-import json
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +8,15 @@ import pytest
 import scipy.linalg
 import torch
 from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-import davi.evaluation
-import davi.perceptual
-from davi.errors import InputError
-from davi.evaluation import evaluate_folders
-from davi.images import save_image
-from davi.metrics import frechet_distance, psnr, ssim
-from davi.perceptual import Lpips, weight_path
-
-CPU = torch.device("cpu")
+from davi.images import load_image, save_image
+from davi.metrics import frechet_distance, kernel_distances, kid, moments, psnr, quantise, ssim
 
 
-def images(count: int = 3, size: int = 24) -> torch.Tensor:
-    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+def images(count: int = 3, height: int = 24, width: int = 24) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(0)
+    return torch.rand(count, 3, height, width, generator=rng) * 2 - 1
 
 
 def test_psnr_of_a_constant_offset_is_known() -> None:
@@ -50,15 +42,66 @@ def test_ssim_is_one_for_equal_images_and_known_for_constants() -> None:
     assert ssim(first * flat, second * flat).item() == pytest.approx(expected, rel=1e-6)
 
 
-def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return features.mean(axis=0), np.cov(features, rowvar=False)
+def test_ssim_is_that_of_scikit_image() -> None:
+    reference = images(2, 31, 44)
+    x = reference + 0.5 * images(2, 31, 44).flip(-1)
+    expected = [
+        structural_similarity(
+            image.clamp(-1, 1).double().numpy(),
+            truth.double().numpy(),
+            data_range=2,
+            channel_axis=0,
+            gaussian_weights=True,
+            use_sample_covariance=False,
+        )
+        for image, truth in zip(x, reference, strict=True)
+    ]
+    np.testing.assert_allclose(ssim(x, reference).numpy(), expected, rtol=1e-10)
 
 
-def test_frechet_distance_of_diagonal_gaussians_is_known() -> None:
-    a, b = np.array([1.0, 4.0, 9.0]), np.array([4.0, 4.0, 1.0])
-    shift = np.array([1.0, 2.0, 2.0])
-    value = frechet_distance(np.zeros(3), np.diag(a), shift, np.diag(b))
-    assert value == pytest.approx(9 + np.sum((np.sqrt(a) - np.sqrt(b)) ** 2))
+def test_rounding_to_the_nearest_level_is_that_of_the_files(tmp_path: Path) -> None:
+    x = 1.2 * images(1)[0]
+    save_image(x, tmp_path / "a.png")
+    torch.testing.assert_close(quantise(x, "nearest"), load_image(tmp_path / "a.png"))
+
+
+def test_truncation_is_that_of_the_release(tmp_path: Path) -> None:
+    x, truth = images(1)[0], images(2)[1]
+    pixels = ((x.permute(1, 2, 0).numpy() + 1) / 2 * 255).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    torch.testing.assert_close(quantise(x, "truncate"), load_image(tmp_path / "a.png"))
+    saved = np.asarray(Image.open(tmp_path / "a.png")).transpose(2, 0, 1) / 255
+    expected = peak_signal_noise_ratio((truth.double().numpy() + 1) / 2, saved, data_range=1)
+    value = psnr(quantise(x, "truncate")[None], truth[None]).item()
+    assert value == pytest.approx(expected, rel=1e-6)
+
+
+def test_truncation_makes_images_darker_by_half_a_level() -> None:
+    x = images(4, 64, 64)
+    assert (quantise(x, "nearest") - x).mean().item() * 127.5 == pytest.approx(0, abs=0.01)
+    assert (quantise(x, "truncate") - x).mean().item() * 127.5 == pytest.approx(-0.5, abs=0.01)
+    levels = torch.arange(256) * (2 / 255) - 1
+    torch.testing.assert_close(quantise(levels, "nearest"), levels)
+
+
+def rotation(random: np.random.Generator, dimension: int) -> np.ndarray:
+    return np.linalg.qr(random.normal(size=(dimension, dimension)))[0]
+
+
+def test_frechet_distance_of_commuting_covariances_is_known() -> None:
+    random = np.random.default_rng(0)
+    axes, a, b = rotation(random, 30), random.gamma(1, size=30), random.gamma(1, size=30)
+    a[:10] = b[5:15] = 0  # of deficient, different ranks
+    shift = random.normal(size=30)
+    value = frechet_distance(np.zeros(30), (axes * a) @ axes.T, shift, (axes * b) @ axes.T)
+    expected = np.sum(shift**2) + np.sum((np.sqrt(a) - np.sqrt(b)) ** 2)
+    assert value == pytest.approx(expected, rel=1e-6)
+
+
+def test_frechet_distance_of_a_shift_is_its_square() -> None:
+    features = np.random.default_rng(0).normal(size=(40, 64))
+    value = frechet_distance(*moments(features), *moments(features + 0.25))
+    assert value == pytest.approx(64 * 0.25**2, abs=1e-4)
 
 
 def test_frechet_distance_agrees_with_the_matrix_root() -> None:
@@ -71,215 +114,72 @@ def test_frechet_distance_agrees_with_the_matrix_root() -> None:
     assert frechet_distance(*first, *second) == pytest.approx(expected, rel=1e-6)
 
 
-def test_frechet_distance_survives_fewer_images_than_features() -> None:
+@pytest.mark.parametrize(
+    ("count", "dimension"), [(125, 256), pytest.param(1000, 2048, marks=pytest.mark.slow)]
+)
+def test_frechet_distance_survives_fewer_images_than_features(count: int, dimension: int) -> None:
+    """The trace of the root is the sum of the singular values of the centred X Y^T / (N - 1)."""
     random = np.random.default_rng(0)
-    first, second = (moments(random.normal(size=(10, 64))) for _ in range(2))
-    assert np.isfinite(frechet_distance(*first, *second))
-    assert frechet_distance(*first, *first) == pytest.approx(0, abs=1e-4)
+    mixing = random.normal(size=(dimension, dimension)) / np.sqrt(dimension)
+    x = random.gamma(1, 0.5, size=(count, dimension))
+    y = random.gamma(1, 0.5, size=(count, dimension)) @ mixing
+    centred_x, centred_y = x - x.mean(axis=0), y - y.mean(axis=0)
+    singular_values = np.linalg.svd(centred_x @ centred_y.T, compute_uv=False)
+    traces = np.sum(centred_x**2) + np.sum(centred_y**2) - 2 * singular_values.sum()
+    expected = np.sum((x.mean(axis=0) - y.mean(axis=0)) ** 2) + traces / (count - 1)
+    assert frechet_distance(*moments(x), *moments(y)) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(*moments(x), *moments(x)) == pytest.approx(0, abs=1e-4)
 
 
-@pytest.fixture
-def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Three references, one nested, and restorations that are off by 0.1, 0.2 and 0.3."""
-    reference, restored = tmp_path / "reference", tmp_path / "restored"
-    for folder in (reference, restored):
-        (folder / "nested").mkdir(parents=True)
-    for index, name in enumerate(("a", "b", "nested/c")):
-        flat = torch.full((3, 24, 24), -0.2)
-        save_image(flat, reference / f"{name}.png")
-        save_image(flat + 0.1 * (index + 1), restored / f"{name}.png")
-    return reference, restored
+def kernel(a: np.ndarray, b: np.ndarray) -> float:
+    return (a @ b / len(a) + 1) ** 3
 
 
-def test_folders_are_paired_by_name_and_averaged(folders: tuple[Path, Path]) -> None:
-    result = evaluate_folders(*folders, ("psnr", "ssim"), device=CPU)
-    values = [row["psnr"] for row in result.per_image.values()]
-    assert list(result.per_image) == ["a", "b", "nested/c"]
-    steps = np.round((0.1 * np.arange(1, 4)) * 127.5)  # 8-bit files
-    np.testing.assert_allclose(values, 20 * np.log10(255 / steps), atol=0.5)
-    assert result.summary["psnr"]["mean"] == pytest.approx(np.mean(values))
-    error = np.std(values, ddof=1) / math.sqrt(3)
-    assert result.summary["psnr"]["standard_error"] == pytest.approx(error)
-    assert "psnr" in result.table()
-    assert any(line.startswith("SSIM: Wang") for line in result.protocols)
+def direct_mmd(x: np.ndarray, y: np.ndarray) -> float:
+    """The definition, term by term."""
+    n, m = len(x), len(y)
+    within = sum(kernel(x[i], x[j]) for i in range(n) for j in range(n) if i != j)
+    within_2 = sum(kernel(y[i], y[j]) for i in range(m) for j in range(m) if i != j)
+    across = sum(kernel(a, b) for a in x for b in y)
+    return within / (n * (n - 1)) + within_2 / (m * (m - 1)) - 2 * across / (n * m)
 
 
-def test_evaluations_are_written_as_csv_and_json(folders: tuple[Path, Path]) -> None:
-    result = evaluate_folders(*folders, ("psnr", "ssim"), device=CPU)
-    result.save(folders[1].parent)
-    with open(folders[1].parent / "per_image.csv", newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [row["name"] for row in rows] == ["a", "b", "nested/c"]
-    assert float(rows[0]["psnr"]) == result.per_image["a"]["psnr"]
-    summary = json.loads((folders[1].parent / "summary.json").read_text())
-    assert summary["num_images"] == 3
-    assert summary["summary"]["ssim"]["mean"] == result.summary["ssim"]["mean"]
+def test_kid_is_the_double_loop_of_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("davi.metrics.KERNEL_ROWS", 3)  # blocks, the last of which is short
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(7, 5)), random.normal(0.5, size=(8, 5))
+    chosen = np.array([[1] * 7, [1, 0, 0, 1, 1, 0, 1]])
+    chosen_2 = np.array([[1] * 8, [0, 1, 0, 1, 0, 1, 0, 0]])
+    values = kernel_distances(x, y, chosen, chosen_2)
+    parts = direct_mmd(x[chosen[1] == 1], y[chosen_2[1] == 1])
+    np.testing.assert_allclose(values, [direct_mmd(x, y), parts], rtol=1e-10)
 
 
-def test_identical_images_give_a_valid_json(folders: tuple[Path, Path]) -> None:
-    result = evaluate_folders(folders[0], folders[0], ("psnr",), device=CPU)
-    result.save(folders[0].parent)
-    summary = json.loads((folders[0].parent / "summary.json").read_text())
-    assert summary["summary"]["psnr"]["mean"] is None  # infinite
+def test_kid_of_two_samples_of_one_distribution_is_zero_on_average() -> None:
+    random = np.random.default_rng(0)
+    values = [kid(*random.normal(size=(2, 12, 6)), 1, 0)[0] for _ in range(1000)]
+    error = np.std(values) / np.sqrt(len(values))
+    assert abs(np.mean(values)) < 3 * error
+    # The sums with i = j, left out, would have added this.
+    diagonal = np.mean([kernel(a, a) for a in random.normal(size=(1000, 6))])
+    assert error < diagonal / 12 / 10
 
 
-def test_images_without_partner_are_listed(folders: tuple[Path, Path]) -> None:
-    reference, restored = folders
-    (restored / "a.png").rename(restored / "z.png")
-    with pytest.raises(InputError, match=r"1 images \(a\) only in .*reference, 1 images \(z\)"):
-        evaluate_folders(reference, restored, ("psnr",), device=CPU)
+def test_kid_is_centred_on_its_halves_and_its_error_is_honest() -> None:
+    random = np.random.default_rng(0)
+    values, errors = [], []
+    for _ in range(100):
+        x, y = random.normal(size=(100, 8)), random.normal(0.4, size=(100, 8))
+        value, halves = kid(x, y, 100, 0)
+        assert abs(halves.mean() - value) < 4 * halves.std() / np.sqrt(100)
+        values.append(value)
+        errors.append(halves.std())
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.2)
 
 
-def test_a_folder_of_several_samples_is_recognised(folders: tuple[Path, Path]) -> None:
-    reference, restored = folders
-    (restored / "sample_000").mkdir()
-    (restored / "a.png").rename(restored / "sample_000/a.png")
-    with pytest.raises(InputError, match=r"of several samples give one, such as .*sample_000"):
-        evaluate_folders(reference, restored, ("psnr",), device=CPU)
-
-
-def test_different_sizes_and_damaged_files_are_listed_together(folders: tuple[Path, Path]) -> None:
-    reference, restored = folders
-    Image.new("RGB", (10, 24)).save(restored / "a.png")
-    (restored / "b.png").write_bytes(b"no image")
-    with pytest.raises(InputError, match="2 pairs cannot be compared") as caught:
-        evaluate_folders(reference, restored, ("psnr",), device=CPU)
-    assert "a: reference and restored image differ in size (24x24 and 24x10)" in str(caught.value)
-    assert "b.png: not a readable image" in str(caught.value)
-
-
-def test_every_problem_is_listed(folders: tuple[Path, Path]) -> None:
-    for index in range(12):
-        save_image(torch.zeros(3, 24, 24), folders[0] / f"more_{index:02d}.png")
-    with pytest.raises(InputError, match=r"12 images \(more_00, .*more_11\) only in"):
-        evaluate_folders(*folders, ("psnr",), device=CPU)
-
-
-def test_images_too_small_for_ssim_are_named(tmp_path: Path) -> None:
-    save_image(torch.zeros(3, 10, 24), tmp_path / "a.png")
-    with pytest.raises(InputError, match="a: smaller than 11x11 pixels"):
-        evaluate_folders(tmp_path, tmp_path, ("psnr",), device=CPU)
-
-
-def test_two_references_of_one_name_are_refused(folders: tuple[Path, Path]) -> None:
-    shutil.copy(folders[0] / "a.png", folders[0] / "a.jpg")
-    with pytest.raises(InputError, match="two images are called a"):
-        evaluate_folders(*folders, ("psnr",), device=CPU)
-
-
-@pytest.fixture
-def no_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty download cache, and no network."""
-    import urllib.request
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
-    monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    monkeypatch.setattr(torch.hub, "urlopen", refuse)
-    return tmp_path / "hub"
-
-
-def test_without_weights_the_rest_is_reported_and_the_files_are_named(
-    folders: tuple[Path, Path], no_weights: Path
-) -> None:
-    result = evaluate_folders(*folders, ("psnr", "lpips", "fid"), device=CPU)
-    assert set(result.summary) == {"psnr"}
-    text = result.table()
-    assert "put vgg16-397923af.pth (528 MB" in text
-    assert str(no_weights / "hub/checkpoints/vgg16-397923af.pth") in text
-    assert str(no_weights / "hub/checkpoints/pt_inception-2015-12-05-6726825d.pth") in text
-
-
-def test_without_any_metric_there_is_no_evaluation(
-    folders: tuple[Path, Path], no_weights: Path
-) -> None:
-    with pytest.raises(InputError, match="none of the metrics can be computed: FID is left out"):
-        evaluate_folders(*folders, ("fid",), device=CPU)
-
-
-def test_fid_of_a_single_image_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(davi.evaluation, "Fid", lambda device: object())
-    save_image(torch.zeros(3, 24, 24), tmp_path / "a.png")
-    result = evaluate_folders(tmp_path, tmp_path, ("ssim", "fid"), device=CPU)
-    assert set(result.summary) == {"ssim"}
-    assert "FID is left out: it needs at least 2 images" in result.table()
-
-
-def test_weights_of_another_hash_are_not_unpickled(no_weights: Path) -> None:
-    path = weight_path("alex")
-    path.parent.mkdir(parents=True)
-    path.write_bytes(b"broken off")
-    with pytest.raises(InputError, match="SHA-256 does not begin with 7be5be79"):
-        Lpips("alex", CPU)
-
-
-def accept_any_hash(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real weights cannot be had in a test; what it makes has another hash."""
-    monkeypatch.setattr(
-        davi.perceptual, "sha256_of", lambda path: path.stem.rsplit("-", 1)[1] + "..."
-    )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("net", ["vgg", "alex"])
-def test_lpips_loads_the_file_it_names(
-    no_weights: Path, net: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torchvision
-
-    build = {"vgg": torchvision.models.vgg16, "alex": torchvision.models.alexnet}[net]
-    torch.manual_seed(0)
-    backbone = build(weights=None)
-    weight_path(net).parent.mkdir(parents=True)
-    torch.save(backbone.state_dict(), weight_path(net))
-    accept_any_hash(monkeypatch)
-    metric = Lpips(net, CPU)
-    first, second = images(2, 64), images(2, 64).flip(-1)
-    assert metric(first, first).abs().max() < 1e-6
-    assert (metric(first, second) > 1e-4).all()
-    own = metric.model.net.slice1[0].weight
-    torch.testing.assert_close(own, backbone.features[0].weight)
-
-
-@pytest.mark.slow
-def test_fid_loads_the_file_it_names_and_warns_of_few_images(
-    folders: tuple[Path, Path], no_weights: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from pytorch_fid import inception
-
-    built = []
-    with monkeypatch.context() as patch:  # the network with its initial, random weights
-        patch.setattr(inception, "load_state_dict_from_url", lambda *_, **__: {})
-        patch.setattr(torch.nn.Module, "load_state_dict", lambda self, _: built.append(self))
-        inception.fid_inception_v3()
-    weight_path("inception").parent.mkdir(parents=True)
-    for parameter in built[0].parameters():
-        if parameter.ndim == 4:  # torchvision's own initialisation lets the signal die out
-            torch.nn.init.kaiming_normal_(parameter)
-    torch.save(built[0].state_dict(), weight_path("inception"))
-    accept_any_hash(monkeypatch)
-    reference, restored = folders
-    same = evaluate_folders(reference, reference, ("fid",), device=CPU)
-    other = evaluate_folders(reference, restored, ("fid",), device=CPU)
-    assert same.summary["fid"]["mean"] == pytest.approx(0, abs=1e-3)
-    assert other.summary["fid"]["mean"] > same.summary["fid"]["mean"] + 1e-3
-    assert "FID of 3 images is biased upwards" in other.table()
-
-
-def test_metrics_are_computed_on_the_same_pairs(
-    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Distance:
-        protocol = "LPIPS: a stand-in"
-
-        def __init__(self, *_: object) -> None: ...
-
-        def __call__(self, x: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-            return (x - reference).abs().mean().reshape(1)
-
-    monkeypatch.setattr(davi.evaluation, "Lpips", Distance)
-    result = evaluate_folders(*folders, ("lpips",), device=CPU)
-    values = [row["lpips"] for row in result.per_image.values()]
-    np.testing.assert_allclose(values, [0.1, 0.2, 0.3], atol=0.005)
+def test_kid_is_a_function_of_its_seed() -> None:
+    x, y = np.random.default_rng(0).normal(size=(2, 10, 4))
+    first, second, other = kid(x, y, 5, 0), kid(x, y, 5, 0), kid(x, y, 5, 1)
+    np.testing.assert_array_equal(first[1], second[1])
+    assert first[0] == second[0] == other[0]
+    assert not np.array_equal(first[1], other[1])

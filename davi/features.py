@@ -1,0 +1,78 @@
+"""Inception features of two sets of images; those of the references are kept for the next time."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from davi.errors import InputError
+from davi.files import atomic_path, make_folder
+from davi.image_sets import content_digest
+from davi.perceptual import InceptionFeatures
+
+
+class PairedFeatures:
+    """Features of references and restorations, row i of both sets belonging to pair i.
+
+    The features of the references are kept in $XDG_CACHE_HOME/davi/features
+    (~/.cache/davi/features), by the content of the files and of the network's weights: with
+    another image, or other weights, they are computed anew.
+
+    Args:
+        digests: SHA-256 of every reference file, in the order of the pairs.
+        device: where the network runs.
+
+    Raises:
+        InputError: the network's weights are not on disk and cannot be downloaded.
+    """
+
+    def __init__(self, digests: list[str], device: torch.device) -> None:
+        self._network = InceptionFeatures(device)
+        shape = len(digests), self._network.DIMENSION
+        # Kernels of another kind of device round differently.
+        circumstances = (self._network.weights_sha256, device.type, torch.__version__)
+        key = content_digest([circumstances, *((digest,) for digest in digests)])
+        self._record = _cache_folder() / f"{key}.npy"
+        remembered = _read(self._record, shape)
+        self._is_new = remembered is None
+        self._truth = np.empty(shape, np.float32) if remembered is None else remembered
+        self._restored = np.empty(shape, np.float32)
+
+    def add(self, indices: list[int], truth: Tensor, restored: Tensor) -> None:
+        """Takes in images (B, 3, H, W) in [-1, 1] of the pairs `indices`."""
+        if self._is_new:
+            self._truth[indices] = self._network(truth)
+        self._restored[indices] = self._network(restored)
+
+    def sets(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns (N, 2048) float32 of references and restorations, once all pairs are in."""
+        if self._is_new:
+            _write(self._record, self._truth)
+        return self._truth, self._restored
+
+
+def _cache_folder() -> Path:
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache, "davi", "features")
+
+
+def _read(record: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """The features of an earlier evaluation, None if there are none that can be read."""
+    try:
+        features = np.load(record, allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None
+    sound = features.shape == shape and features.dtype == np.float32
+    return features if sound else None
+
+
+def _write(record: Path, features: np.ndarray) -> None:
+    """Keeps the features where that is possible; where not, the next evaluation computes them."""
+    try:
+        make_folder(record.parent)
+        with atomic_path(record) as temporary, open(temporary, "wb") as stream:
+            np.save(stream, features)
+    except (InputError, OSError):
+        return

@@ -1,0 +1,127 @@
+"""Restored images and references of the same names: found, checked, and read in batches."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from davi.errors import InputError
+from davi.files import sha256_of
+from davi.images import list_files, load_image, open_image
+from davi.metrics import SSIM_WINDOW
+from davi.pipeline import NUM_THREADS, file_threads, map_ahead
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two image files that are to be compared.
+
+    Attributes:
+        name: relative path without suffix.
+        truth: the reference.
+        restored: the image to judge.
+        size: (width, height) of both.
+        sha256: of the reference file.
+    """
+
+    name: str
+    truth: Path
+    restored: Path
+    size: tuple[int, int]
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """Pairs of one size: their places in the list of all, and both images (B, 3, H, W)."""
+
+    indices: list[int]
+    truth: Tensor
+    restored: Tensor
+
+
+def pair_by_name(reference: Path, restored: Path) -> list[Pair]:
+    """Returns the pairs of two folders, sorted by name.
+
+    Raises:
+        InputError: a folder is missing or empty, files have no partner, cannot be read, or differ
+            in size from their partner; they are listed.
+    """
+    truths, images = _by_name(reference), _by_name(restored)
+    missing, superfluous = sorted(truths.keys() - images), sorted(images.keys() - truths)
+    if missing or superfluous:
+        samples = restored / "sample_000"
+        several = f"; of several samples give one, such as {samples}" if samples.is_dir() else ""
+        raise InputError(
+            f"the folders do not match: {_listed(missing)} only in {reference}, "
+            f"{_listed(superfluous)} only in {restored}{several}"
+        )
+    work = ((name, truths[name], images[name]) for name in sorted(truths))
+    with file_threads() as executor:
+        checked = map_ahead(executor, _check, work, 2 * NUM_THREADS)
+        outcomes = list(tqdm(checked, desc="checking", unit="image", total=len(truths)))
+    if problems := [outcome for outcome in outcomes if isinstance(outcome, str)]:
+        raise InputError(f"{len(problems)} pairs cannot be compared: " + "; ".join(problems))
+    return outcomes
+
+
+def read_batches(pairs: list[Pair], batch_size: int) -> Iterator[PairBatch]:
+    """Yields all pairs, in batches of images of equal size that are read ahead.
+
+    Raises:
+        InputError: a file has changed since it was checked.
+    """
+    batches = list(_equal_sized(pairs, batch_size))
+    order = (pairs[index] for batch in batches for index in batch)
+    with file_threads() as executor:
+        images = map_ahead(executor, _load, order, 2 * batch_size)
+        for indices in batches:
+            truths, restored = zip(*islice(images, len(indices)), strict=True)
+            yield PairBatch(indices, torch.stack(truths), torch.stack(restored))
+
+
+def _equal_sized(pairs: list[Pair], batch_size: int) -> Iterator[list[int]]:
+    """Yields the indices of all pairs in batches of one size each."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, pair in enumerate(pairs):
+        groups.setdefault(pair.size, []).append(index)
+    for group in groups.values():
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size]
+
+
+def _check(paths: tuple[str, Path, Path]) -> Pair | str:
+    """The pair, or what keeps its files from being compared."""
+    name, truth, image = paths
+    try:
+        sizes = [open_image(path).size for path in (truth, image)]
+    except InputError as error:
+        return str(error)
+    if sizes[0] != sizes[1]:
+        shown = " and ".join(f"{height}x{width}" for width, height in sizes)
+        return f"{name}: reference and restored image differ in size ({shown})"
+    if min(sizes[0]) < SSIM_WINDOW:
+        return f"{name}: smaller than {SSIM_WINDOW}x{SSIM_WINDOW} pixels"
+    return Pair(name, truth, image, sizes[0], sha256_of(truth))
+
+
+def _load(pair: Pair) -> tuple[Tensor, Tensor]:
+    return load_image(pair.truth), load_image(pair.restored)
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in list_files(folder):
+        name = path.with_suffix("").as_posix()
+        if name in files:
+            raise InputError(f"{folder}: two images are called {name}")
+        files[name] = folder / path
+    return files
+
+
+def _listed(names: list[str]) -> str:
+    return f"{len(names)} images" + (f" ({', '.join(names)})" if names else "")

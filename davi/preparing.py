@@ -1,0 +1,194 @@
+"""Prepares data sets as the release does: square images of one size, in splits, as PNG files."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from davi.errors import InputError
+from davi.files import disk_full_as_input_error, sha256_of
+from davi.images import save_image
+from davi.ledger import FolderReport, Ledger, read_entries, require_outside
+from davi.loader import load_batches
+from davi.selections import Split, require_disjoint
+
+CHUNK = 8  # images that a worker takes at once
+PREPARATION = "centre crop to the short side, bilinear antialiased resize, 8-bit PNG"
+# What the record says of an image: "sha256" of its file, "output_sha256" of the PNG file, and
+# "short_side" in pixels of the original.
+Entry = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One image of a split, and what the record of an earlier command says of it."""
+
+    split: str
+    index: int
+    name: str
+    source: Path
+    before: Entry | None
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of a job: an entry of the record, new or not, or why there is none."""
+
+    job: _Job
+    entry: Entry | None = None
+    is_new: bool = False
+    reason: str = ""
+
+
+class _Preparation(Dataset):
+    """A data set indexed by jobs: does the job and gives its outcome.
+
+    An error of writing is returned: raised in a worker process, it would reach the user wrapped in
+    that process's traceback.
+    """
+
+    def __init__(self, splits: list[Split], output: Path) -> None:
+        self.images = {split.name: split.images for split in splits}
+        self.output = output
+
+    def __getitem__(self, job: _Job) -> _Outcome | Exception:
+        images, target = self.images[job.split], self.output / job.split / f"{job.name}.png"
+        try:
+            sha256 = images.sha256(job.index)
+            if _is_done(job.before, sha256, target):
+                return _Outcome(job, job.before)
+            picture = images[job.index]
+            with Image.open(job.source) as handle:
+                short_side = min(handle.size)
+        except (InputError, OSError) as error:
+            return _Outcome(job, reason=str(error))
+        try:
+            with disk_full_as_input_error(self.output):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                save_image(picture, target)
+        except (InputError, OSError) as error:
+            return error
+        entry = {"sha256": sha256, "output_sha256": sha256_of(target), "short_side": short_side}
+        return _Outcome(job, entry, is_new=True)
+
+
+def _is_done(before: Entry | None, sha256: str, target: Path) -> bool:
+    """Whether the record belongs to this source, and the result is still what it says."""
+    if before is None or before["sha256"] != sha256 or not target.exists():
+        return False
+    return sha256_of(target) == before["output_sha256"]
+
+
+def prepare_images(splits: list[Split], output: Path, num_workers: int) -> FolderReport:
+    """Writes the images of every split, prints notes, and returns what became of each.
+
+    OUTPUT/SPLIT/NAME.png   centre crop, resized as training does it, so that a network trained on
+                            these files sees what it would see of the originals
+    OUTPUT/manifest.jsonl   how the splits were chosen, and for each image the SHA-256 of its source
+                            and of the PNG file
+
+    Images that cannot be used, that are in two splits by the content of file or result, and files
+    in the folders of the splits that belong to none of the images are listed as failed.
+
+    Args:
+        splits: of data sets with the same image size.
+        output: a new folder, or one this command has begun.
+        num_workers: processes that decode; 0 does it in this one.
+
+    Raises:
+        InputError: the folder cannot be used, or the disk is full.
+    """
+    require_disjoint(splits)
+    for split in splits:
+        require_outside(output, split.images.origin)
+    settings = {
+        "preparation": PREPARATION,
+        "image_size": splits[0].images.image_size,
+        "splits": {split.name: split.description for split in splits},
+    }
+    ledger, report = Ledger(output, settings), FolderReport()
+    jobs = _jobs(splits, output, report)
+    entries: dict[str, dict[str, Entry]] = {split.name: {} for split in splits}
+    for outcome in _run(jobs, _Preparation(splits, output), num_workers):
+        if outcome.entry is not None:
+            entries[outcome.job.split][outcome.job.name] = outcome.entry
+        _take_down(outcome, ledger, report)
+    report.failed += [*_overlaps(entries), *_strangers(entries, output)]
+    for split in splits:
+        _describe(split, entries[split.name])
+    return report
+
+
+def _jobs(splits: list[Split], output: Path, report: FolderReport) -> list[_Job]:
+    """What is to be done or looked at; files that would share the name of a result are listed."""
+    before = {entry["name"]: entry for entry in read_entries(output)}
+    jobs = []
+    for split in splits:
+        uses = Counter(split.images.name(index) for index in split.indices)
+        for index in split.indices:
+            name, source = split.images.name(index), split.images.source(index)
+            if uses[name] > 1:
+                report.failed.append((source, "another file has the same name but for the suffix"))
+                continue
+            jobs.append(_Job(split.name, index, name, source, before.get(f"{split.name}/{name}")))
+    return jobs
+
+
+def _take_down(outcome: _Outcome, ledger: Ledger, report: FolderReport) -> None:
+    """Counts an outcome, and records a new result."""
+    job, entry = outcome.job, outcome.entry
+    if entry is None:
+        report.failed.append((job.source, outcome.reason))
+    elif outcome.is_new:
+        ledger.record(f"{job.split}/{job.name}", job.source, **entry)
+        report.done += 1
+    else:
+        report.skipped += 1
+
+
+def _run(jobs: list[_Job], preparation: _Preparation, num_workers: int) -> Iterator[_Outcome]:
+    """Yields the outcomes of all jobs, in their order."""
+    chunks = (jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK))
+    with tqdm(total=len(jobs), desc="preparing", unit="image") as bar:
+        for chunk in load_batches(preparation, chunks, num_workers=num_workers, collate=list):
+            for outcome in chunk:
+                if isinstance(outcome, Exception):
+                    raise outcome
+                bar.update()
+                yield outcome
+
+
+def _overlaps(entries: dict[str, dict[str, Entry]]) -> Iterator[tuple[Path, str]]:
+    """Yields images that are in an earlier split, too: as file, or as what it became."""
+    first: dict[str, str] = {}
+    for split, own in entries.items():
+        for name, entry in own.items():
+            for kind, what in (("sha256", "file"), ("output_sha256", "picture")):
+                if other := first.get(entry[kind]):
+                    yield Path(split, name), f"is the same {what} as {other}: take one out"
+                    break
+        for name, entry in own.items():
+            for kind in ("sha256", "output_sha256"):
+                first[entry[kind]] = f"{split}/{name}"
+
+
+def _strangers(entries: dict[str, dict[str, Entry]], output: Path) -> Iterator[tuple[Path, str]]:
+    """Yields files that would be taken for images of a split."""
+    for split, own in entries.items():
+        for path in sorted((output / split).rglob("*.png")):
+            if path.relative_to(output / split).with_suffix("").as_posix() not in own:
+                yield path, "belongs to no image of the split: delete it"
+
+
+def _describe(split: Split, entries: dict[str, Entry]) -> None:
+    """Prints how many images a split has, and how many of them were enlarged."""
+    size = split.images.image_size
+    small = sum(entry["short_side"] < size for entry in entries.values())
+    print(f"{split.name}: {len(entries)} of {len(split.indices)} images ({split.description})")
+    if small:
+        print(f"  note: smaller than {size} pixels and enlarged: {small}")

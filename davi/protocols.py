@@ -1,0 +1,77 @@
+"""What exactly a number in a table of scores is, in words and as settings for programs."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from davi.metrics import SSIM_SIGMA, SSIM_WINDOW
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a metric was computed.
+
+    Attributes:
+        text: one line for a reader.
+        settings: what another protocol of the same metric does otherwise, as plain JSON values.
+    """
+
+    text: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns both as one mapping."""
+        return {"text": self.text, **self.settings}
+
+
+# How the restored images became 8-bit files.
+ROUNDINGS = {
+    "nearest": "restored files rounded to the nearest of 256 levels",
+    "truncate": "restored files truncated to the level below, as the release saves them",
+    "unknown": "restored files with 8 bits, rounded in a way that is not recorded",
+}
+# Name: (network of the lpips package, how its input is prepared).
+LPIPS_VARIANTS = {
+    "release": ("vgg", "inputs in [-1, 1] not normalised, as the release calls piq"),
+    "vgg": ("vgg", "inputs in [-1, 1] normalised by the package"),
+    "alex": ("alex", "inputs in [-1, 1] normalised by the package"),
+}
+SSIM = Protocol(
+    "SSIM: Wang et al. 2004, Gaussian window of sigma 1.5, mean over channels",
+    {"window": SSIM_WINDOW, "sigma": SSIM_SIGMA, "covariance": "population"},
+)
+FID = Protocol(
+    "FID: pytorch-fid Inception weights, 2048 features, Frechet distance in float64",
+    {"network": "pytorch-fid", "features": 2048, "covariance": "N - 1"},
+)
+
+
+def psnr_protocol(rounding: str) -> Protocol:
+    """Returns the protocol of PSNR on files that were rounded in one of the `ROUNDINGS`."""
+    text = "PSNR: dB per image over all channels, mean over images; "
+    return Protocol(text + ROUNDINGS[rounding], {"rounding": rounding})
+
+
+def lpips_protocol(variant: str) -> Protocol:
+    """Returns the protocol of one of the `LPIPS_VARIANTS`."""
+    net, inputs = LPIPS_VARIANTS[variant]
+    return Protocol(
+        f"LPIPS {variant}: weights 0.1 of the lpips package, {net}, {inputs}",
+        {"variant": variant, "net": net, "normalised": variant != "release"},
+    )
+
+
+def kid_protocol(num_images: int, num_subsets: int, seed: int) -> Protocol:
+    """Returns the protocol of KID with an interval from random halves of the images."""
+    size = num_images // 2
+    return Protocol(
+        "KID: features of FID, unbiased MMD^2, kernel (x.y / 2048 + 1)^3, all images; error and "
+        f"95 % interval from {num_subsets} random subsets of {size} images of each set",
+        {
+            "network": "pytorch-fid",
+            "features": 2048,
+            "kernel": {"degree": 3, "gamma": "1 / features", "coefficient": 1},
+            "subset_size": size,
+            "num_subsets": num_subsets,
+            "seed": seed,
+        },
+    )

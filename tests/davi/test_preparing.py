@@ -1,0 +1,201 @@
+"""Prepared data sets: what is written, what a rerun does, what is found to be wrong."""
+
+import errno
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import davi.preparing
+from davi.data import open_images
+from davi.errors import InputError
+from davi.files import sha256_of
+from davi.image_sets import ImageFolder
+from davi.ledger import FolderReport
+from davi.preparing import prepare_images
+from davi.selections import select
+
+SIZE = 16
+RULES = {"validation": "0-3", "train": "4-11"}
+
+
+def write_photo(path: Path, seed: int, shape: tuple[int, int] = (30, 24)) -> None:
+    """A coloured picture with structure, another one for every seed."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 5, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).resize(shape[::-1]).save(path)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Twelve numbered images in two folders, and one that belongs to no split."""
+    for index in range(13):
+        write_photo(tmp_path / f"source/{index // 6}/{index:05d}.png", index, (30, 20 + index))
+    return tmp_path / "source"
+
+
+def prepare(
+    source: Path, output: Path, rules: dict[str, str] | None = None, num_workers: int = 0
+) -> FolderReport:
+    images = ImageFolder(source, SIZE)
+    splits = [select(name, images, rule) for name, rule in (rules or RULES).items()]
+    return prepare_images(splits, output, num_workers)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")
+    }
+
+
+def test_training_sees_the_same_pixels_as_of_the_originals(source: Path, tmp_path: Path) -> None:
+    report = prepare(source, tmp_path / "out")
+    assert (report.done, report.skipped, report.failed) == (12, 0, [])
+    originals, prepared = ImageFolder(source, SIZE), open_images(str(tmp_path / "out/train"), SIZE)
+    assert list(prepared.names) == list(originals.names)[4:12]
+    for index in range(8):
+        torch.testing.assert_close(prepared[index], originals[index + 4], rtol=0, atol=0)
+    assert len(open_images(str(tmp_path / "out/validation"), SIZE)) == 4
+    with Image.open(tmp_path / "out/train/0/00004.png") as picture:
+        assert (picture.size, picture.mode) == ((SIZE, SIZE), "RGB")
+
+
+def test_the_manifest_has_the_hash_of_every_source_and_output(source: Path, tmp_path: Path) -> None:
+    prepare(source, tmp_path / "out")
+    settings, *entries = map(json.loads, (tmp_path / "out/manifest.jsonl").read_text().splitlines())
+    assert settings["splits"] == RULES
+    assert settings["image_size"] == SIZE
+    assert len(entries) == 12
+    for entry in entries:
+        assert entry["sha256"] == sha256_of(Path(entry["source"]))
+        assert entry["output_sha256"] == sha256_of(tmp_path / f"out/{entry['name']}.png")
+
+
+def test_processes_write_the_same_files(source: Path, tmp_path: Path) -> None:
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    prepare(source, alone)
+    prepare(source, shared, num_workers=2)
+    assert content(alone) == content(shared)
+    assert (alone / "manifest.jsonl").read_text() == (shared / "manifest.jsonl").read_text()
+
+
+def test_a_rerun_does_what_is_missing_changed_or_damaged(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    prepare(source, out)
+    expected = content(out)
+    assert prepare(source, out).skipped == 12
+    (out / "train/0/00004.png").unlink()
+    (out / "train/0/00005.png").write_bytes(b"damaged")
+    report = prepare(source, out)
+    assert (report.done, report.skipped, report.failed) == (2, 10, [])
+    assert content(out) == expected
+    write_photo(source / "0/00000.png", 99)
+    assert prepare(source, out).done == 1
+    assert content(out)["validation/0/00000.png"] != expected["validation/0/00000.png"]
+
+
+def test_a_killed_run_goes_on(source: Path, tmp_path: Path) -> None:
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    prepare(source, whole)
+    shutil.copytree(whole, out)
+    manifest = out / "manifest.jsonl"
+    manifest.write_bytes(manifest.read_bytes()[:-400])  # the last lines are lost, one is cut off
+    for name in ("1/00010", "1/00011"):
+        (out / f"train/{name}.png").unlink()
+    (out / "train/1/.00010.png.123.tmp").write_bytes(b"half")
+    report = prepare(source, out)
+    assert report.done >= 2
+    assert report.done + report.skipped == 12
+    assert content(out) == content(whole)
+
+
+def test_broken_images_are_listed_and_the_others_prepared(source: Path, tmp_path: Path) -> None:
+    (source / "0/00005.png").write_bytes(b"no picture")
+    Image.new("RGBA", (20, 20)).save(source / "1/00007.png")
+    report = prepare(source, tmp_path / "out")
+    assert report.done == 10
+    assert [path.name for path, _ in report.failed] == ["00005.png", "00007.png"]
+    assert report.exit_code == 1
+    assert prepare(source, tmp_path / "out").exit_code == 1
+
+
+def test_an_image_in_both_splits_is_found_by_its_content(source: Path, tmp_path: Path) -> None:
+    shutil.copy(source / "0/00001.png", source / "1/00008.png")
+    # Another file of the same pixels.
+    Image.open(source / "0/00002.png").save(source / "1/00009.png", compress_level=1)
+    report = prepare(source, tmp_path / "out")
+    assert report.done == 12
+    assert report.failed == [
+        (Path("train/1/00008"), "is the same file as validation/0/00001: take one out"),
+        (Path("train/1/00009"), "is the same picture as validation/0/00002: take one out"),
+    ]
+    assert prepare(source, tmp_path / "out").exit_code == 1
+
+
+def test_images_twice_in_one_split_are_no_overlap(source: Path, tmp_path: Path) -> None:
+    shutil.copy(source / "1/00007.png", source / "1/00008.png")
+    assert prepare(source, tmp_path / "out").failed == []
+
+
+def test_files_that_are_not_of_the_data_set_are_found(source: Path, tmp_path: Path) -> None:
+    prepare(source, tmp_path / "out")
+    write_photo(tmp_path / "out/validation/more.png", 7)
+    (failure,) = prepare(source, tmp_path / "out").failed
+    assert failure[0] == tmp_path / "out/validation/more.png"
+    assert "belongs to no image of the split" in failure[1]
+    (source / "0/00001.png").write_bytes(b"no picture any more")
+    failed = dict(prepare(source, tmp_path / "out").failed)
+    assert set(failed) == {
+        source / "0/00001.png",
+        tmp_path / "out/validation/more.png",
+        tmp_path / "out/validation/0/00001.png",
+    }
+
+
+def test_names_that_differ_in_the_suffix_only_are_refused(source: Path, tmp_path: Path) -> None:
+    write_photo(source / "0/00001.jpg", 50)
+    report = prepare(source, tmp_path / "out", {"all": "all"})
+    assert [path.name for path, _ in report.failed] == ["00001.jpg", "00001.png"]
+    assert report.done == 12
+
+
+def test_small_images_are_counted(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for index in (1, 5, 6):
+        write_photo(source / f"{index // 6}/{index:05d}.png", index, (40, SIZE - 1))
+    for _ in range(2):  # the rerun knows, too
+        prepare(source, tmp_path / "out")
+        validation, one, train, two = capsys.readouterr().out.splitlines()
+        assert (validation, train) == (
+            "validation: 4 of 4 images (0-3)",
+            "train: 8 of 8 images (4-11)",
+        )
+        assert one.strip() == f"note: smaller than {SIZE} pixels and enlarged: 1"
+        assert two.strip() == f"note: smaller than {SIZE} pixels and enlarged: 2"
+
+
+def test_another_choice_needs_another_folder(source: Path, tmp_path: Path) -> None:
+    prepare(source, tmp_path / "out")
+    with pytest.raises(InputError, match="was written with other settings"):
+        prepare(source, tmp_path / "out", RULES | {"train": "4-10"})
+    with pytest.raises(InputError, match="lies inside the input"):
+        prepare(source, source / "out")
+    assert not (source / "out").exists()
+
+
+def test_a_full_disk_ends_the_command(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(davi.preparing, "save_image", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        prepare(source, tmp_path / "out")
+    monkeypatch.undo()
+    assert prepare(source, tmp_path / "out").done == 12
