@@ -35,12 +35,22 @@ class Schedule:
 
     Attributes:
         betas, alpha_bar: (T,) float64 tables.
+        posterior_variance: of q(x_{t-1} | x_t, x_0); 0 at t = 0.
+        posterior_log_variance: its logarithm, at t = 0 that of t = 1.
+        posterior_weight_x0, posterior_weight_x_t: of the mean of q(x_{t-1} | x_t, x_0).
     """
 
     def __init__(self, betas: Tensor) -> None:
         self.betas = betas.double()
         self.alpha_bar = torch.cumprod(1 - self.betas, dim=0)
-        self._tables: dict[torch.device, Tensor] = {}
+        # Ho et al. 2020, Eqs. 6 and 7.
+        previous = torch.cat([self.alpha_bar.new_ones(1), self.alpha_bar[:-1]])
+        self.posterior_variance = self.betas * (1 - previous) / (1 - self.alpha_bar)
+        second_twice = torch.cat([self.posterior_variance[1:2], self.posterior_variance[1:]])
+        self.posterior_log_variance = second_twice.log()
+        self.posterior_weight_x0 = self.betas * previous.sqrt() / (1 - self.alpha_bar)
+        self.posterior_weight_x_t = (1 - self.betas).sqrt() * (1 - previous) / (1 - self.alpha_bar)
+        self._on_device: dict[tuple[str, torch.device], Tensor] = {}
 
     @classmethod
     def named(cls, name: str) -> "Schedule":
@@ -50,12 +60,22 @@ class Schedule:
     def __len__(self) -> int:
         return len(self.betas)
 
+    def at(self, table: str, t: Tensor, like: Tensor) -> Tensor:
+        """Returns a table at each t, shaped (B, 1, ..., 1) to broadcast against `like`.
+
+        Args:
+            table: name of one of the attributes.
+            t: (B,) int64 index.
+            like: gives dtype and number of dimensions.
+        """
+        key = table, t.device
+        if key not in self._on_device:  # one copy per device, not one per call
+            self._on_device[key] = getattr(self, table).to(t.device)
+        return self._on_device[key][t].to(like.dtype).view(-1, *[1] * (like.ndim - 1))
+
     def alpha_bar_t(self, t: Tensor, like: Tensor) -> Tensor:
         """Returns alpha_bar at each t, shaped (B, 1, ..., 1) to broadcast against `like`."""
-        if t.device not in self._tables:  # one copy per device, not one per call
-            self._tables[t.device] = self.alpha_bar.to(t.device)
-        values = self._tables[t.device][t].to(like.dtype)
-        return values.view(-1, *[1] * (like.ndim - 1))
+        return self.at("alpha_bar", t, like)
 
     def add_noise(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Returns x_t ~ q(x_t | x_0) for the given noise.
@@ -79,6 +99,19 @@ class Schedule:
         """Returns the noise that x_t and the clean image x0 imply."""
         alpha_bar = self.alpha_bar_t(t, x_t)
         return (x_t - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
+
+    def posterior_mean(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Returns the mean of q(x_{t-1} | x_t, x_0), shape as x_t."""
+        weight_x0 = self.at("posterior_weight_x0", t, x_t)
+        return weight_x0 * x0 + self.at("posterior_weight_x_t", t, x_t) * x_t
+
+    def learned_log_variance(self, output: Tensor, t: Tensor) -> Tensor:
+        """Returns the log-variance of p(x_{t-1} | x_t) that a network's variance channels mean.
+
+        Source: Nichol & Dhariwal 2021, Eq. 15: between posterior variance (-1) and beta (1).
+        """
+        low, high = self.at("posterior_log_variance", t, output), self.at("betas", t, output).log()
+        return low + (output + 1) / 2 * (high - low)
 
     def score_from_eps(self, eps: Tensor, t: Tensor) -> Tensor:
         """Returns grad log q(x_t) = -eps / sqrt(1 - alpha_bar_t)."""

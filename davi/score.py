@@ -14,8 +14,8 @@ class ScoreModel(nn.Module):
     """A noise-predicting network seen as a score.
 
     Args:
-        network: (x_t, t) -> (B, >= C, H, W); the first C channels are the noise, further ones
-            (a learned variance) are dropped.
+        network: (x_t, t) -> (B, >= C, H, W); the first C channels are the noise, C further ones
+            a learned variance.
         schedule: the diffusion that x_t comes from.
         precision: fp32, bf16 or fp16; what the network runs in. Results are float32.
     """
@@ -33,9 +33,17 @@ class ScoreModel(nn.Module):
             x_t: noised images.
             t: (B,) int64 index.
         """
+        return self.eps_and_variance(x_t, t)[0]
+
+    def eps_and_variance(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the predicted noise and what the network's further channels say.
+
+        Those mean a variance, see `Schedule.learned_log_variance`; a network without has none.
+        """
         with autocast(x_t.device, self.precision):
-            output = self.network(x_t, t)
-        return output[:, : x_t.shape[1]].to(x_t.dtype)
+            output = self.network(x_t, t).to(x_t.dtype)
+        channels = x_t.shape[1]
+        return output[:, :channels], output[:, channels:]
 
     def score(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Returns the estimate of grad log q(x_t), shape as x_t."""
