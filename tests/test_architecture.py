@@ -54,6 +54,7 @@ TIERS = [
     ["davi"],
     ["davi.restoring", "davi.cli"],
     ["davi.ladders", "davi.training_command"],
+    ["davi.cost"],
 ]
 # These alone know of configurations; everything else takes plain values.
 CONFIG_READERS = {
