@@ -1,9 +1,7 @@
 """Every script the way a user runs it, on the tiny config, with good and bad input."""
 
 import json
-import runpy
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,21 +15,6 @@ from tests.tiny import write_tiny_generator
 
 SCRIPTS = sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py"))
 TINY = REPOSITORY / "configs/tiny.yaml"
-
-
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> object:
-    """Returns run(name, *arguments) -> (exit code, what it printed)."""
-
-    def run(name: str, *arguments: object) -> tuple[int, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            runpy.run_path(str(REPOSITORY / f"scripts/{name}.py"), run_name="__main__")
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out + captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")
