@@ -93,8 +93,9 @@ def cost_table(preset: str, title: str, facts: dict[str, Any], found: list[Cost]
     ]
     for cost in found:
         origin = "measured" if cost.measured else "extrapolated"
+        digits = 3 if cost.seconds < 1 else 1
         lines.append(
             f"| {cost.method} | {cost.evaluations} | {cost.macs / 1e9:.1f} | "
-            f"{2 * cost.macs / 1e9:.1f} | {cost.seconds:.4g} | {origin} |"
+            f"{2 * cost.macs / 1e9:.1f} | {cost.seconds:.{digits}f} | {origin} |"
         )
     return "\n".join([*lines, "", NOTES])
