@@ -24,6 +24,7 @@ SMALL = (
     "network.attention_resolutions=[2]",
     "network.num_head_channels=32",
     "train.batch_size=2",
+    "train.num_micro_batches=1",
     "train.num_validation_images=1",
 )
 # Sizes that would not fit 16x16 images, by what they are in.
