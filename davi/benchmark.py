@@ -8,7 +8,7 @@ import platform
 import re
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -176,17 +176,26 @@ def report_files(path: Path) -> tuple[Path, Path]:
     return files
 
 
-def write_report(path: Path, title: str, facts: dict[str, Any], found: list[Measurement]) -> None:
+def write_report(
+    path: Path, title: str, facts: dict[str, Any], found: Sequence[Any], table: str
+) -> None:
     """Writes what was measured, see `report_files`.
+
+    Args:
+        path: of the JSON.
+        title: of the report.
+        facts: of the machine.
+        found: dataclasses, one for each line of the table.
+        table: in Markdown.
 
     Raises:
         InputError: one of the files exists.
     """
-    numbers, table = report_files(path)
+    numbers, beside = report_files(path)
     numbers.parent.mkdir(parents=True, exist_ok=True)
     content = {"title": title, "machine": facts, "rungs": [asdict(each) for each in found]}
     write_text(numbers, json.dumps(content, indent=2) + "\n")
-    write_text(table, to_table(title, facts, found))
+    write_text(beside, table)
 
 
 def to_table(title: str, facts: dict[str, Any], found: list[Measurement]) -> str:

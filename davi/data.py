@@ -25,7 +25,7 @@ def open_images(source: str, image_size: int) -> ImageSet | PhotoCrops:
 
     Args:
         source: a folder, a .zip file, .tar shards of WebDataset (one file, or several such as
-            `shards/{000..009}.tar` or `shards/*.tar`), "photos:train" or "photos:held_out".
+            `shards/{000..009}.tar` or `shards/*.tar`), or "photos:" and a split of `davi.photos`.
         image_size: side of the returned images.
 
     Raises:

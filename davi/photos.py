@@ -2,7 +2,8 @@
 
 scikit-image and scikit-learn bring them along, so that everything runs without a download.
 Each photograph is used at three scales; a crop at scale 1/4 shows a whole object, one at scale 1
-its texture. Two photographs are held out entirely.
+its texture. Two photographs are held out entirely; pictures of other kinds are a split of their
+own, for generators that never saw the like.
 """
 
 import hashlib
@@ -34,11 +35,17 @@ SPLITS = {
         ("skimage.data", "chelsea.png"),
         ("skimage.data", "coffee.png"),
     ),
+    # No photographs of things: stars, the back of an eye, stained tissue.
+    "out_of_distribution": (
+        ("skimage.data", "hubble_deep_field.jpg"),
+        ("skimage.data", "retina.jpg"),
+        ("skimage.data", "ihc.png"),
+    ),
 }
 REDUCTIONS = (1, 2, 4)  # box-averaged by these factors
 # Distance of neighbouring crops in pixels of the full-size photograph. The same distance at every
 # scale gives the scales about equal weight.
-STRIDES = {"train": 8, "held_out": 32}
+STRIDES = {"train": 8, "held_out": 32, "out_of_distribution": 128}
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ class PhotoCrops(torch.utils.data.Dataset):
     """All square crops of a split on a regular grid.
 
     Args:
-        split: "train" or "held_out".
+        split: "train", "held_out" or "out_of_distribution".
         image_size: side of the crops in pixels.
 
     Raises:

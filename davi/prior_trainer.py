@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from davi.ddim import ddim_sample
 from davi.ema import Ema
 from davi.network_optimizer import NetworkOptimizer
 from davi.panel import image_grid
 from davi.parallel import full_state, load_full_state, unwrapped
+from davi.prior_sampling import ddim_sample
 from davi.runtime import draw_each, keyed_rng, normal_each
 from davi.score import ScoreModel
 from davi.world import World

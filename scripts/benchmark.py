@@ -5,6 +5,7 @@ sample     Algorithm 2 for one batch, likewise
 operators  A, its adjoint and its pseudo-inverse of the five tasks
 folder     sample.py from folder to folder against the network alone
 data       reading images as training does
+cost       one image by DAVI, and by solvers that evaluate the network 20 to 1000 times (Table 13)
 
 Every table compares what was measured in one run. Nothing else should run meanwhile.
 """
@@ -16,17 +17,12 @@ from pathlib import Path
 
 from davi.benchmark import Rung, climb, machine, report_files, to_table, write_report
 from davi.cli import add_device, positive_int, run_main
-from davi.ladders import (
-    data_rungs,
-    folder_rungs,
-    operator_rungs,
-    sampling_rungs,
-    training_rungs,
-)
+from davi.cost import cost_table, restoration_costs
+from davi.ladders import data_rungs, folder_rungs, operator_rungs, sampling_rungs, training_rungs
 from davi.runtime import select_device
 from guided_diffusion.presets import PRESETS
 
-SUBJECTS = ("train", "sample", "operators", "folder", "data")
+SUBJECTS = ("train", "sample", "operators", "folder", "data", "cost")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -87,12 +83,17 @@ def main() -> None:
         title += f", batch {arguments.batch_size}"
     if arguments.output is not None:
         report_files(arguments.output)  # before the work, not after it
-    with tempfile.TemporaryDirectory() as workspace:
-        found = climb(rungs(arguments, Path(workspace)), device, arguments.repeats)
     facts = machine(device)
-    print(to_table(title, facts, found), end="")
+    if arguments.subject == "cost":
+        found = restoration_costs(arguments.preset, device, arguments.repeats)
+        table = cost_table(arguments.preset, title, facts, found)
+    else:
+        with tempfile.TemporaryDirectory() as workspace:
+            found = climb(rungs(arguments, Path(workspace)), device, arguments.repeats)
+        table = to_table(title, facts, found)
+    print(table, end="")
     if arguments.output is not None:
-        write_report(arguments.output, title, facts, found)
+        write_report(arguments.output, title, facts, found, table)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from davi.build import build_forward_model, image_shape
+from davi.build_training import build_images
 from davi.cli import config_parser, read_config, run_main
 from davi.config import RunConfig
 from davi.data import open_images
@@ -20,8 +21,8 @@ def main() -> int:
     parser = config_parser(__doc__)
     parser.add_argument(
         "--input",
-        required=True,
-        help="clean images: a folder, a .zip file, .tar shards, photos:held_out or photos:train",
+        help="clean images: a folder, a .zip file, .tar shards or photos:held_out (default: the "
+        "config's data.validation)",
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="a new folder, or to go on in"
@@ -35,8 +36,10 @@ def main() -> int:
     arguments = parser.parse_args()
     config = read_config(arguments, RunConfig)
     shape = image_shape(config)
+    source = arguments.input
+    images = open_images(source, shape[1]) if source else build_images(config, "validation")
     report = degrade_images(
-        open_images(arguments.input, shape[1]),
+        images,
         build_forward_model(config, shape, torch.device("cpu")),
         config,
         arguments.output,

@@ -50,7 +50,7 @@ TIERS = [
     ],
     ["davi.noise", "davi.score", "davi.generator", "davi.analytic", "davi.data", "davi.weights"],
     ["davi.adversary"],
-    ["davi.measurement", "davi.ddim", "davi.sampler", "davi.metrics"],
+    ["davi.measurement", "davi.prior_sampling", "davi.sampler", "davi.metrics"],
     ["davi.protocols", "davi.pairs"],
     ["davi.perceptual"],
     ["davi.features"],
@@ -58,9 +58,11 @@ TIERS = [
     ["davi.evaluation", "davi.trainer", "davi.prior_trainer"],
     ["davi.build", "davi.run_folder", "davi.generator_file"],
     ["davi.build_training", "davi.training_loop", "davi.restorer", "davi.degrading"],
+    ["davi.generating"],
     ["davi"],
     ["davi.restoring", "davi.cli", "davi.comparing"],
     ["davi.ladders", "davi.training_command"],
+    ["davi.cost"],
 ]
 # These alone know of configurations; everything else takes plain values.
 CONFIG_READERS = {
@@ -72,6 +74,7 @@ CONFIG_READERS = {
     "davi.training_loop",
     "davi.restorer",
     "davi.degrading",
+    "davi.generating",
     "davi.cli",
     "davi.ladders",
     "davi.training_command",

@@ -15,11 +15,11 @@ from davi.build import build_forward_model
 from davi.config import PriorRunConfig, RunConfig
 from davi.config_file import load_config, parse_config
 from davi.data import open_images, validation_batch
-from davi.ddim import ddim_sample
 from davi.images import from_uint8, to_uint8
 from davi.measurement import lift
 from davi.metrics import psnr, ssim
 from davi.operators.svd import SVDOperator
+from davi.prior_sampling import ddim_sample
 from davi.runtime import keyed_rng
 from davi.schedule import Schedule
 from davi.score import ScoreModel

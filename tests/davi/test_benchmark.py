@@ -98,13 +98,14 @@ def test_a_report_is_not_overwritten(tmp_path: Path) -> None:
     work = Rung(name="x", build=lambda: (lambda: None, lambda: None), num_images=1)
     found = climb([work], CPU, 1)
     path = tmp_path / "new" / "report.json"
-    write_report(path, "title", machine(CPU), found)
+    table = to_table("title", machine(CPU), found)
+    write_report(path, "title", machine(CPU), found, table)
     content = json.loads(path.read_text())
     assert content["machine"]["torch"] == torch.__version__
-    assert path.with_suffix(".md").read_text() == to_table("title", machine(CPU), found)
+    assert path.with_suffix(".md").read_text() == table
     path.unlink()
     with pytest.raises(InputError, match=r"report\.md: exists"):
-        write_report(path, "title", machine(CPU), found)
+        write_report(path, "title", machine(CPU), found, table)
 
 
 def test_no_weight_of_the_network_is_zero() -> None:

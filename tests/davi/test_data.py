@@ -32,13 +32,15 @@ def batches(first: int, last: int, images: object, **changes: object) -> list[Ba
     return list(training_batches(images, **{**arguments, **changes}))
 
 
-def test_no_photograph_is_in_both_splits() -> None:
-    assert not set(SPLITS["train"]) & set(SPLITS["held_out"])
+def test_no_picture_is_in_two_splits() -> None:
+    pictures = [picture for split in SPLITS.values() for picture in split]
+    assert len(pictures) == len(set(pictures))
 
 
 def test_the_embedded_sets_have_the_documented_sizes(held_out: PhotoCrops) -> None:
     assert len(held_out) == 561
     assert len(PhotoCrops("train", 64)) == 47_889
+    assert len(PhotoCrops("out_of_distribution", 64)) == 511
 
 
 def test_crops_are_colour_photographs_in_range(held_out: PhotoCrops) -> None:

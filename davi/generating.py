@@ -1,0 +1,141 @@
+"""Fills a folder with images drawn from a diffusion prior: training data without photographs."""
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from davi.build import ImageShape
+from davi.config import PriorRunConfig
+from davi.config_file import parse_config
+from davi.errors import InputError
+from davi.images import save_image
+from davi.ledger import FolderReport, Ledger
+from davi.prior_sampling import ddim_sample, ddpm_sample
+from davi.runtime import keyed_rng, normal_each
+from davi.schedule import Schedule
+from davi.score import ScoreModel
+from davi.weights import PRIOR, read_header
+from davi.world import World
+from guided_diffusion.checkpoint import load_adm
+from guided_diffusion.presets import PRESETS
+
+FOLDER_SIZE = 1000  # images per subfolder
+
+
+def load_prior(
+    path: Path, preset: str | None, device: torch.device, precision: str
+) -> tuple[ScoreModel, ImageShape]:
+    """Returns a prior, ready to be evaluated, and the (C, H, W) of its images.
+
+    Args:
+        path: what scripts/export.py made of a run of train_prior.py, or ADM weights.
+        preset: architecture of ADM weights, whose schedule is the linear one; None to read both
+            from the file's header.
+        device: where to run.
+        precision: fp32, bf16 or fp16.
+
+    Raises:
+        InputError, CheckpointError: missing or damaged file, no prior, or one of another
+            architecture.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; a prior is needed")
+    kind, values = read_header(path) if path.suffix == ".safetensors" else (None, None)
+    if kind not in (None, PRIOR):
+        raise InputError(f"{path}: holds a {kind}; a prior is needed")
+    if preset is not None:
+        unet, schedule = PRESETS[preset], "linear"
+    elif values is not None:
+        config = parse_config(values, PriorRunConfig, str(path))
+        unet, schedule = config.network.unet(), config.schedule
+    else:
+        raise InputError(
+            f"{path}: does not tell its architecture; add --network, one of {', '.join(PRESETS)}"
+        )
+    model = ScoreModel(load_adm(path, unet), Schedule.named(schedule), precision).to(device)
+    return model, (unet.in_channels, unet.image_size, unet.image_size)
+
+
+def image_path(number: int) -> Path:
+    """Returns where image `number` is, relative to the folder that is filled."""
+    return Path(f"{number // FOLDER_SIZE:03d}", f"{number:06d}.png")
+
+
+def generate_images(
+    model: ScoreModel,
+    image_shape: ImageShape,
+    output: Path,
+    *,
+    num_images: int,
+    sampler: str,
+    num_steps: int,
+    seed: int,
+    batch_size: int,
+    origin: dict[str, Any],
+    world: World,
+) -> FolderReport:
+    """Writes images 0 .. num_images - 1 that are not there yet, and returns how many were.
+
+    Of several processes each draws its share; the report is that of all. An image is a function of
+    the seed and its number: bit for bit on a CPU, where images are drawn one by one, since kernels
+    round differently for another batch size; up to that rounding on a GPU.
+
+    Args:
+        model: the prior.
+        image_shape: (C, H, W).
+        output: a new folder, or one that this command has begun, be it for fewer images.
+        num_images: size of the data set.
+        sampler: "ddpm" or "ddim".
+        num_steps: network evaluations per image.
+        seed: of the draws.
+        batch_size: images per network evaluation on a GPU.
+        origin: which prior this is, for the record.
+        world: the processes that share the work; all must call.
+
+    Raises:
+        InputError: the folder cannot be used, or the prior's result is not finite.
+    """
+    settings = {**origin, "sampler": sampler, "steps": num_steps, "seed": seed}
+    folder = Ledger(output, settings, world=world).folder
+    mine = range(world.rank, num_images, world.size)
+    missing = [number for number in mine if not (folder / image_path(number)).exists()]
+    report = FolderReport(skipped=len(mine) - len(missing))
+    batch_size = 1 if world.device.type == "cpu" else batch_size
+    numbers = iter(missing)
+    with tqdm(total=len(missing), desc="drawing", unit="image", disable=not world.is_first) as bar:
+        while batch := list(islice(numbers, batch_size)):
+            rngs = [keyed_rng("cpu", seed, "generate", number) for number in batch]
+            images = _draw(model, image_shape, sampler, num_steps, rngs, world.device)
+            for image, number in zip(images, batch, strict=True):
+                path = folder / image_path(number)
+                path.parent.mkdir(exist_ok=True)
+                save_image(image, path)
+            report.done += len(batch)
+            bar.update(len(batch))
+    return FolderReport.of_all(world.gather(report))
+
+
+def _draw(
+    model: ScoreModel,
+    image_shape: ImageShape,
+    sampler: str,
+    num_steps: int,
+    rngs: list[torch.Generator],
+    device: torch.device,
+) -> Tensor:
+    """One image per generator, (B, C, H, W) in [-1, 1]."""
+    z = normal_each(image_shape, rngs).to(device)  # drawn on the CPU: the same on every device
+    if sampler == "ddim":
+        images = ddim_sample(model, z, num_steps)
+    else:
+        images = ddpm_sample(model, z, num_steps, rngs)
+    if not torch.isfinite(images).all():
+        raise InputError(
+            "the prior returned NaN or infinity: its training diverged, or its activations "
+            f"overflow in {model.precision}"
+        )
+    return images

@@ -1,0 +1,82 @@
+"""Draws images from a diffusion prior: DDPM, with fresh noise at every step, or DDIM, without.
+
+Both visit evenly spaced times, the first and the last one included, as ADM's samplers do. What a
+step takes for the clean image is clipped to [-1, 1].
+"""
+
+import torch
+from torch import Tensor
+
+from davi.runtime import normal_each
+from davi.schedule import Schedule
+from davi.score import ScoreModel
+
+
+def spaced_times(length: int, num_steps: int) -> list[int]:
+    """Returns num_steps of the times 0 .. length - 1, evenly spaced, in falling order."""
+    return torch.linspace(length - 1, 0, num_steps).round().long().tolist()
+
+
+@torch.no_grad()
+def ddim_sample(model: ScoreModel, z: Tensor, num_steps: int) -> Tensor:
+    """Returns samples of the prior, (B, C, H, W) in [-1, 1], a function of z.
+
+    Source: Song et al. 2021, DDIM with eta = 0.
+
+    Args:
+        model: the prior.
+        z: standard normal start, (B, C, H, W).
+        num_steps: network evaluations.
+    """
+    schedule = model.schedule
+    times = spaced_times(len(schedule), num_steps)
+    x_t = z
+    for time, next_time in zip(times, [*times[1:], None], strict=True):
+        t = torch.full((len(z),), time, device=z.device)
+        eps = model.eps(x_t, t)
+        x0 = schedule.x0_from_eps(x_t, t, eps).clamp(-1, 1)
+        if next_time is None:
+            return x0
+        eps = schedule.eps_from_x0(x_t, t, x0)
+        x_t = schedule.add_noise(x0, torch.full_like(t, next_time), eps)
+
+
+@torch.no_grad()
+def ddpm_sample(
+    model: ScoreModel, z: Tensor, num_steps: int, rngs: list[torch.Generator]
+) -> Tensor:
+    """Returns samples of the prior, (B, C, H, W) in [-1, 1].
+
+    Source: Ho et al. 2020, ancestral sampling. The variance of a step is the network's own where it
+    has learned one, otherwise that of q(x_{t-1} | x_t, x_0), which leaves the least noise after few
+    steps.
+
+    Args:
+        model: the prior.
+        z: standard normal start, (B, C, H, W).
+        num_steps: network evaluations.
+        rngs: one generator per image, for the noise of the steps.
+    """
+    times = spaced_times(len(model.schedule), num_steps)
+    spaced = _spaced_schedule(model.schedule, times)
+    x_t = z
+    for step, time in zip(reversed(range(num_steps)), times, strict=True):
+        t = torch.full((len(z),), time, device=z.device)
+        eps, variance = model.eps_and_variance(x_t, t)
+        x0 = model.schedule.x0_from_eps(x_t, t, eps).clamp(-1, 1)
+        if step == 0:
+            return x0
+        t = torch.full_like(t, step)
+        if variance.numel():
+            log_variance = spaced.learned_log_variance(variance, t)
+        else:
+            log_variance = spaced.at("posterior_log_variance", t, x_t)
+        noise = normal_each(z.shape[1:], rngs).to(z)
+        x_t = spaced.posterior_mean(x0, x_t, t) + (log_variance / 2).exp() * noise
+
+
+def _spaced_schedule(schedule: Schedule, times: list[int]) -> Schedule:
+    """The diffusion whose steps go from each of the times, in falling order, to the next."""
+    alpha_bar = schedule.alpha_bar[times].flip(0)
+    previous = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
+    return Schedule(1 - alpha_bar / previous)

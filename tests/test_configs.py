@@ -1,0 +1,104 @@
+"""Every shipped config: its networks at full size, a step of its training at small size."""
+
+import functools
+from pathlib import Path
+
+import pytest
+import torch
+
+from davi.build import build_operator, image_shape
+from davi.build_training import assemble_trainer, build_prior_trainer
+from davi.config import PriorRunConfig, RunConfig
+from davi.config_file import load_config
+from davi.ladders import random_network
+from guided_diffusion.presets import UNetConfig, create_unet
+from tests.davi.test_config import CONFIGS
+from tests.tiny import ALONE
+
+PARAMETERS = {"ffhq_256": 93_563_910, "imagenet_256": 552_814_086, "photos_64": 4_361_475}
+SMALL = (
+    "network.image_size=16",
+    "network.model_channels=32",
+    "network.channel_mult=[1, 1]",
+    "network.num_res_blocks=1",
+    "network.attention_resolutions=[2]",
+    "network.num_head_channels=32",
+    "train.batch_size=2",
+    "train.num_micro_batches=1",
+    "train.num_validation_images=1",
+)
+# Sizes that would not fit 16x16 images, by what they are in.
+SMALL_OPERATORS = {
+    "inpainting": ("operator.box_size=8",),
+    "gaussian_blur": ("operator.kernel_size=9", "operator.sigma=1.0"),
+}
+PRIORS = [path for path in CONFIGS if path.stem.endswith("_prior")]
+RUNS = [path for path in CONFIGS if path not in PRIORS]
+SMALL_RUNS = [path for path in RUNS if path.stem.startswith(("photos_", "tiny"))]
+by_name = {"ids": lambda path: path.stem}
+
+
+def load(path: Path, *overrides: str) -> RunConfig | PriorRunConfig:
+    return load_config(path, PriorRunConfig if path in PRIORS else RunConfig, overrides)
+
+
+@functools.cache
+def parameters_at_full_size(unet: UNetConfig) -> int:
+    """Builds the network and evaluates it, without values."""
+    shape = (1, unet.in_channels, unet.image_size, unet.image_size)
+    with torch.device("meta"):
+        network = create_unet(unet)
+        output = network(torch.empty(shape), torch.zeros(1, dtype=torch.int64))
+    assert output.shape == (1, unet.out_channels, unet.image_size, unet.image_size)
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+build_once = functools.cache(build_operator)
+
+
+@pytest.mark.parametrize("path", CONFIGS, **by_name)
+def test_networks_and_operators_are_built_at_full_size(path: Path) -> None:
+    config = load(path)
+    parameters = parameters_at_full_size(config.network.unet())
+    if not path.stem.startswith("tiny"):
+        assert parameters == PARAMETERS[config.network.preset]
+    if isinstance(config, RunConfig):
+        operator = build_once(config.operator, image_shape(config))
+        assert operator.image_shape == image_shape(config)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(path, id=path.stem, marks=() if path in SMALL_RUNS else pytest.mark.slow)
+        for path in RUNS
+    ],
+)
+def test_a_step_of_training_changes_the_networks(path: Path) -> None:
+    task = load(path).task
+    config = load(path, *SMALL, *SMALL_OPERATORS.get(task, ()))
+    trainer = assemble_trainer(config, random_network(config), torch.zeros(1, 3, 16, 16), ALONE)
+    networks = {
+        "generator": trainer.generator.network,
+        "fake score": trainer.fake_score.network,
+        "prior": trainer.prior.model.network,
+    }
+    before = {name: network.out[-1].weight.clone() for name, network in networks.items()}
+    x0 = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    losses = trainer.train_step(x0, 0)
+    assert all(torch.isfinite(value) for value in losses.values())
+    changed = {
+        name
+        for name, network in networks.items()
+        if not torch.equal(network.out[-1].weight, before[name])
+    }
+    assert changed == {"generator", "fake score"}
+
+
+@pytest.mark.parametrize("path", PRIORS, **by_name)
+def test_a_step_of_a_prior_changes_it(path: Path) -> None:
+    trainer = build_prior_trainer(load(path, *SMALL), ALONE)
+    before = trainer.model.network.out[-1].weight.clone()
+    loss = trainer.train_step(torch.zeros(2, 3, 16, 16), 1)["loss"]
+    assert torch.isfinite(loss)
+    assert not torch.equal(trainer.model.network.out[-1].weight, before)
