@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,18 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
     return value
+
+
+def names_of(allowed: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    """Returns the argument type of comma-separated names, some of the allowed ones."""
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(text.split(","))
+        if unknown := [name for name in names if name not in allowed]:
+            raise argparse.ArgumentTypeError(f"unknown {unknown}, choose from {','.join(allowed)}")
+        return names
+
+    return parse
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -1,15 +1,9 @@
 """How far restorations are from the truth: PSNR and SSIM per image, FID and KID of two sets."""
 
-from typing import Literal
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from davi.images import from_uint8, to_uint8
-
-Rounding = Literal["nearest", "truncate"]
 
 DATA_RANGE = 2.0  # of images in [-1, 1]
 SSIM_WINDOW = 11  # side in pixels of the Gaussian window
@@ -17,19 +11,6 @@ SSIM_SIGMA = 1.5
 # Wang et al. 2004: constants K1 and K2 against division by zero.
 SSIM_LUMINANCE, SSIM_CONTRAST = (0.01 * DATA_RANGE) ** 2, (0.03 * DATA_RANGE) ** 2
 KERNEL_ROWS = 1000  # of a kernel matrix in memory at a time
-
-
-def quantise(x: Tensor, rounding: Rounding) -> Tensor:
-    """Returns what is read back, float32 in [-1, 1], of images that were saved with 8 bits.
-
-    Args:
-        x: any shape; clipped to [-1, 1].
-        rounding: "nearest" to the nearest of the 256 levels; "truncate" to the one below, as the
-            release saves its images, which makes them darker by half a level on average.
-    """
-    if rounding == "nearest":
-        return from_uint8(to_uint8(x))
-    return from_uint8(((x.clamp(-1, 1) + 1) / 2 * 255).to(torch.uint8))
 
 
 def psnr(x: Tensor, reference: Tensor) -> Tensor:

@@ -12,12 +12,14 @@ from davi.errors import InputError
 from davi.generator import ImplicitGenerator
 from davi.generator_file import read_generator_file
 from davi.measurement import lift, require_measurement_scale
+from davi.operators.inpainting import Inpainting
 from davi.runtime import AUTOCAST_DTYPES, keyed_rng, normal_each, select_device
 from davi.sampler import posterior_sample
 from davi.schedule import Schedule
 from davi.weights import weights_file
 from guided_diffusion.nn import to_half_precision
 
+LARGEST_IN_HOLE = 0.9  # of noise; a hole painted black or white has 1
 COMPILE_MODES = {"cpu": "default", "cuda": "reduce-overhead"}  # the latter means CUDA graphs
 
 
@@ -110,6 +112,7 @@ class Restorer:
             )
         require_measurement_scale(y, "measurements")
         y = self.operator.project(y.to(self.device, torch.float32))
+        self._require_noise_in_hole(y)
         y_image = lift(y, self.image_shape, self.bridge.resize)
         samples = []
         for number in range(num_samples):
@@ -124,6 +127,18 @@ class Restorer:
                 f"overflow in {self.precision}"
             )
         return samples
+
+    def _require_noise_in_hole(self, y: Tensor) -> None:
+        """Refuses a hole painted black or white where the generator was trained on noise there."""
+        if not isinstance(self.operator, Inpainting) or not self.operator.noise_in_hole:
+            return
+        hole = y * (1 - self.operator.singular_values.to(y.dtype))
+        if hole.abs().max() > LARGEST_IN_HOLE:
+            raise InputError(
+                "measurements: this generator was trained with noise around 0 in the hole, and "
+                f"values up to {hole.abs().max():.3g} are there; make measurements with "
+                "scripts/degrade.py, or fill the hole with 0"
+            )
 
     def _sample(self, y_image: Tensor, z: Tensor) -> Tensor:
         """Algorithm 2 for a batch; on a CPU image by image.

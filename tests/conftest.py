@@ -84,21 +84,6 @@ def sine_image(channels: int, height: int, width: int, batch: int = 1) -> torch.
     return torch.tensor(x, dtype=torch.float32).expand(batch, -1, -1, -1).contiguous()
 
 
-@pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> object:
-    """Returns run(name, *arguments) -> (exit code, what it printed)."""
-
-    def run(name: str, *arguments: object) -> tuple[int, str]:
-        capsys.readouterr()
-        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            runpy.run_path(str(REPOSITORY / f"scripts/{name}.py"), run_name="__main__")
-        captured = capsys.readouterr()
-        return caught.value.code or 0, captured.out + captured.err
-
-    return run
-
-
 @pytest.fixture(scope="session")
 def tiny_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prior file for configs/tiny.yaml."""

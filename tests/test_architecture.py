@@ -61,6 +61,7 @@ TIERS = [
     ["davi.generating"],
     ["davi"],
     ["davi.restoring", "davi.cli", "davi.comparing"],
+    ["davi.scoring"],
     ["davi.ladders", "davi.training_command"],
     ["davi.cost"],
 ]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -209,3 +210,46 @@ def test_a_file_that_says_its_config_takes_no_other(
         code, text = script(*command, *more)
         assert (code, len(text.splitlines())) == (2, 1)
         assert "holds its own config" in text
+
+
+def test_eval_scores_a_file_of_the_authors_in_both_roundings(
+    script: object, run: Path, networks: list[Weights], tmp_path: Path
+) -> None:
+    source, measured, output = tmp_path / "deno_ema.pt", tmp_path / "measured", tmp_path / "scores"
+    torch.save(ema_state(*networks[:2]), source)
+    clean = tmp_path / "clean"
+    clean.mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(clean / f"{number}.png")
+    script("degrade", run, "--input", clean, "--output", measured)
+    arguments = ("--checkpoint", source, "--config", run, "--measured", measured)
+    code, text = script(
+        "eval", *arguments, "--output", output, "--rounding", "nearest,truncate",
+        "--metrics", "psnr,ssim",
+    )  # fmt: skip
+    assert code == 0, text
+    rounded, truncated = (
+        json.loads((output / f"restored_{name}-eval/summary.json").read_text())
+        for name in ("nearest", "truncate")
+    )
+    assert rounded["protocols"]["psnr"]["rounding"] == "nearest"
+    assert truncated["protocols"]["psnr"]["rounding"] == "truncate"
+    assert rounded["summary"]["psnr"]["mean"] != truncated["summary"]["psnr"]["mean"]
+    # The same as sample.py and eval.py one after the other.
+    script("sample", *arguments[:4], "--input", measured, "--output", tmp_path / "restored")
+    script(
+        "eval", "--reference", measured / "reference", "--restored", tmp_path / "restored",
+        "--metrics", "psnr,ssim",
+    )  # fmt: skip
+    two_steps = json.loads((tmp_path / "restored-eval/summary.json").read_text())
+    assert two_steps["summary"] == rounded["summary"]
+
+
+def test_eval_says_what_it_needs(script: object, tmp_path: Path) -> None:
+    code, text = script("eval", "--reference", tmp_path)
+    assert code == 2
+    assert "give --reference and --restored, or --checkpoint and --measured" in text
+    code, text = script("eval", "--checkpoint", tmp_path, "--output", tmp_path / "out")
+    assert code == 2
+    assert "--checkpoint needs --measured" in text

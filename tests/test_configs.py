@@ -11,6 +11,7 @@ from davi.build_training import assemble_trainer, build_prior_trainer
 from davi.config import PriorRunConfig, RunConfig
 from davi.config_file import load_config
 from davi.ladders import random_network
+from davi.recipes import PAPER, RECIPES
 from guided_diffusion.presets import UNetConfig, create_unet
 from tests.davi.test_config import CONFIGS
 from tests.tiny import ALONE
@@ -68,15 +69,22 @@ def test_networks_and_operators_are_built_at_full_size(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("path", "recipe"),
     [
-        pytest.param(path, id=path.stem, marks=() if path in SMALL_RUNS else pytest.mark.slow)
+        pytest.param(
+            path,
+            recipe,
+            id=f"{path.stem}-{recipe}",
+            marks=() if path in SMALL_RUNS and recipe == PAPER else pytest.mark.slow,
+        )
         for path in RUNS
+        for recipe in RECIPES
+        if path.stem != "tiny" or recipe == PAPER  # its prior has no variance channels
     ],
 )
-def test_a_step_of_training_changes_the_networks(path: Path) -> None:
+def test_a_step_of_training_changes_the_networks(path: Path, recipe: str) -> None:
     task = load(path).task
-    config = load(path, *SMALL, *SMALL_OPERATORS.get(task, ()))
+    config = load(path, f"recipe={recipe}", *SMALL, *SMALL_OPERATORS.get(task, ()))
     trainer = assemble_trainer(config, random_network(config), torch.zeros(1, 3, 16, 16), ALONE)
     networks = {
         "generator": trainer.generator.network,

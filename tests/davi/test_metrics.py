@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from davi.images import load_image, save_image
-from davi.metrics import frechet_distance, kernel_distances, kid, moments, psnr, quantise, ssim
+from davi.images import from_uint8, load_image, save_image, to_uint8
+from davi.metrics import frechet_distance, kernel_distances, kid, moments, psnr, ssim
 
 
 def images(count: int = 3, height: int = 24, width: int = 24) -> torch.Tensor:
@@ -57,6 +57,11 @@ def test_ssim_is_that_of_scikit_image() -> None:
         for image, truth in zip(x, reference, strict=True)
     ]
     np.testing.assert_allclose(ssim(x, reference).numpy(), expected, rtol=1e-10)
+
+
+def quantise(x: torch.Tensor, rounding: str) -> torch.Tensor:
+    """What is read back of an image that was saved."""
+    return from_uint8(to_uint8(x, rounding))
 
 
 def test_rounding_to_the_nearest_level_is_that_of_the_files(tmp_path: Path) -> None:

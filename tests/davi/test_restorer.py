@@ -99,6 +99,19 @@ def test_what_lies_in_the_hole_of_an_image_file_does_not_matter(
     assert torch.equal(restorer.restore(y), restorer.restore(black))
 
 
+def test_noise_in_the_hole_is_used_and_paint_refused(tiny_prior: Path, tmp_path: Path) -> None:
+    settings = (INPAINTING, "operator.noise_in_hole=true")
+    generator = write_tiny_generator(tmp_path / "g.safetensors", tiny_prior, *settings)
+    restorer = davi.load(generator, "cpu")
+    y = torch.zeros(1, 3, 16, 16)
+    noisy, black = y.clone(), y.clone()
+    noisy[..., 4:12, 4:12] = 0.05
+    black[..., 4:12, 4:12] = -1
+    assert not torch.equal(restorer.restore(y), restorer.restore(noisy))
+    with pytest.raises(InputError, match="noise around 0 in the hole, and values up to 1 are"):
+        restorer.restore(black)
+
+
 def test_a_result_that_is_not_finite_is_refused(weights: Path) -> None:
     restorer = davi.load(weights, "cpu")
     with torch.no_grad():
