@@ -63,7 +63,7 @@ class NetworkConfig(Section):
 
 
 class DataConfig(Section):
-    """Where clean images come from: a folder, a .zip file, .tar shards, photos:NAME (davi/photos.py)."""
+    """Where clean images come from: a folder, .zip, .tar shards, photos:NAME (davi/photos.py)."""
 
     train: str | None = None
     validation: str | None = None
