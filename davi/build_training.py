@@ -19,13 +19,12 @@ from davi.generator import ImplicitGenerator
 from davi.learning_rate import RateShape
 from davi.network_optimizer import NetworkOptimizer
 from davi.parallel import replicated, sharded
+from davi.prior_file import read_prior_file
 from davi.prior_trainer import PriorTrainer
 from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
 from davi.trainer import DaviTrainer, LossWeights
-from davi.weights import GENERATOR, read_header
 from davi.world import World
-from guided_diffusion.checkpoint import load_adm
 from guided_diffusion.presets import create_unet
 from guided_diffusion.unet import UNetModel
 
@@ -70,7 +69,8 @@ def build_trainer(config: RunConfig, world: World) -> DaviTrainer:
     Raises:
         InputError, CheckpointError: data or prior weights are missing or do not fit.
     """
-    return assemble_trainer(config, _load_prior(config), build_validation_batch(config), world)
+    prior = read_prior_file(Path(config.prior.checkpoint), config.network.unet()).network()
+    return assemble_trainer(config, prior, build_validation_batch(config), world)
 
 
 def assemble_trainer(
@@ -137,13 +137,6 @@ def _build_adversary(config: RunConfig, world: World) -> Adversary:
         min_weight=settings.min_weight,
         max_weight=settings.max_weight,
     )
-
-
-def _load_prior(config: RunConfig) -> torch.nn.Module:
-    path = Path(config.prior.checkpoint)
-    if path.suffix == ".safetensors" and path.is_file() and read_header(path)[0] == GENERATOR:
-        raise InputError(f"prior.checkpoint: {path} holds a {GENERATOR}; a prior is needed")
-    return load_adm(path, config.network.unet())
 
 
 def build_prior_trainer(config: PriorRunConfig, world: World) -> PriorTrainer:

@@ -3,7 +3,7 @@
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,16 +147,26 @@ def positive_int(text: str) -> int:
     return value
 
 
-def names_of(allowed: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
-    """Returns the argument type of comma-separated names, some of the allowed ones."""
+def add_names(
+    parser: argparse.ArgumentParser,
+    option: str,
+    allowed: Iterable[str],
+    default: Sequence[str] | None,
+    purpose: str,
+) -> None:
+    """Adds an option that takes comma-separated names, some of the allowed ones."""
+    listed = ",".join(allowed)
 
     def parse(text: str) -> tuple[str, ...]:
         names = tuple(text.split(","))
         if unknown := [name for name in names if name not in allowed]:
-            raise argparse.ArgumentTypeError(f"unknown {unknown}, choose from {','.join(allowed)}")
+            message = f"unknown {', '.join(unknown)}, choose from {listed}"
+            raise argparse.ArgumentTypeError(message)
         return names
 
-    return parse
+    parser.add_argument(
+        option, type=parse, default=default, metavar="NAMES", help=f"some of {listed}: {purpose}"
+    )
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -227,7 +227,7 @@ class GeneratorConfig(Section):
 
 
 class LossConfig(Section):
-    """Weights of Algorithm 1."""
+    """The terms of Algorithm 1: their weights and forms."""
 
     gamma: float = Field(ge=0)  # data consistency, Table 12
     reg: float = Field(ge=0)  # l2 regulariser, Table 12

@@ -2,8 +2,8 @@
 
 A file describes one run. `extends: other.yaml` names one base whose values it overrides, and
 `--set section.key=value` overrides both. `recipe: paper | release` puts the settings of
-`davi.recipes` below all of them; values under `recipes.NAME` count in the file they stand in if
-that is the recipe, above the file's others.
+`davi.recipes` below all of them. Values under `recipes: {NAME: ...}` count only if NAME is the
+recipe; they override the rest of their own file, and files that extend it override them.
 """
 
 import difflib

@@ -39,7 +39,7 @@ def degrade_images(
     The noise of an image depends on the seed and its name only.
 
     Args:
-        images: a data set of `davi.data`.
+        images: of `open_images`.
         forward_model: operator and noise, on the CPU.
         config: the run, recorded in the manifest.
         output: a new folder, or one this command has begun.

@@ -11,7 +11,7 @@ WIDTHS = (64, 128, 256, 512)
 STRIDES = (2, 2, 2, 1)
 NEGATIVE_SLOPE = 0.2
 WEIGHT_STD = 0.02  # of the initial convolutions and, around 1, of the norms
-NORM_FLOOR, LARGEST_WEIGHT = 1e-4, 1e4  # of the adaptive weight
+NORM_OFFSET = 1e-4  # in the denominator of the adaptive weight
 
 
 class PatchDiscriminator(nn.Module):
@@ -94,5 +94,4 @@ def adaptive_weight(
         torch.autograd.grad(loss, parameter, retain_graph=True)[0].norm()
         for loss in (regulariser, adversarial)
     ]
-    ratio = (norms[0] / (norms[1] + NORM_FLOOR)).clamp(0.0, LARGEST_WEIGHT)
-    return ratio.detach().clamp(low, high)
+    return (norms[0] / (norms[1] + NORM_OFFSET)).detach().clamp(low, high)

@@ -15,14 +15,14 @@ from tqdm import tqdm
 
 from davi.errors import InputError
 from davi.features import PairedFeatures
-from davi.files import atomic_path, write_text
+from davi.files import atomic_path, make_folder, write_text
 from davi.ledger import read_settings
 from davi.metrics import frechet_distance, kid, moments, psnr, ssim
 from davi.pairs import Pair, pair_by_name, read_batches
 from davi.perceptual import Lpips
 from davi.protocols import (
     FID,
-    ROUNDINGS,
+    SAVED_AS,
     SSIM,
     Protocol,
     kid_protocol,
@@ -35,6 +35,7 @@ LPIPS_DEFAULT = ("release", "vgg")
 # FID of n images is biased upwards by a term of order 1 / n; below the number of features the
 # covariance does not even have full rank.
 FEW_IMAGES = 2048
+SUMMARY = "summary.json"
 MIN_IMAGES = {"fid": 2, "kid": 4}  # a covariance needs two, and KID two in each half
 KID_SUBSETS, KID_SEED = 100, 0
 DIGITS = {"kid": 6}  # after the point; others have 4
@@ -84,7 +85,7 @@ class Evaluation:
             writer.writerow(["name", *metrics])
             for name, values in self.per_image.items():
                 writer.writerow([name, *(values[metric] for metric in metrics)])
-        write_text(folder / "summary.json", json.dumps(self._as_json(), indent=2) + "\n")
+        write_text(folder / SUMMARY, json.dumps(self._as_json(), indent=2) + "\n")
 
     def _as_json(self) -> dict[str, Any]:
         return {
@@ -96,6 +97,19 @@ class Evaluation:
             "protocols": {metric: each.as_json() for metric, each in self.protocols.items()},
             "notes": self.notes,
         }
+
+
+def new_evaluation(folder: Path, overwrite: bool) -> Path:
+    """Returns the folder of an evaluation, created if needed.
+
+    Raises:
+        InputError: it holds one already, which is not to be overwritten.
+    """
+    if (folder / SUMMARY).exists() and not overwrite:
+        raise InputError(
+            f"{folder}: holds an evaluation already; add --overwrite or choose another --output"
+        )
+    return make_folder(folder)
 
 
 def evaluate_folders(
@@ -150,7 +164,7 @@ def recorded_rounding(folder: Path) -> str:
     """
     settings = read_settings(folder) or read_settings(folder.resolve().parent)
     rounding = settings.get("rounding", "nearest") if settings else "unknown"
-    return rounding if rounding in ROUNDINGS else "unknown"
+    return rounding if rounding in SAVED_AS else "unknown"
 
 
 def _image_metrics(

@@ -9,55 +9,33 @@ from torch import Tensor
 from tqdm import tqdm
 
 from davi.build import ImageShape
-from davi.config import PriorRunConfig
-from davi.config_file import parse_config
 from davi.errors import InputError
 from davi.images import save_image
 from davi.ledger import FolderReport, Ledger
+from davi.prior_file import read_prior_file
 from davi.prior_sampling import ddim_sample, ddpm_sample
 from davi.runtime import keyed_rng, normal_each
 from davi.schedule import Schedule
 from davi.score import ScoreModel
-from davi.weights import PRIOR, read_header
 from davi.world import World
-from guided_diffusion.checkpoint import load_adm
-from guided_diffusion.presets import PRESETS
 
 FOLDER_SIZE = 1000  # images per subfolder
 
 
-def load_prior(
-    path: Path, preset: str | None, device: torch.device, precision: str
-) -> tuple[ScoreModel, ImageShape]:
+def load_prior(path: Path, device: torch.device, precision: str) -> tuple[ScoreModel, ImageShape]:
     """Returns a prior, ready to be evaluated, and the (C, H, W) of its images.
 
     Args:
-        path: what scripts/export.py made of a run of train_prior.py, or ADM weights.
-        preset: architecture of ADM weights, whose schedule is the linear one; None to read both
-            from the file's header.
+        path: see `read_prior_file`.
         device: where to run.
         precision: fp32, bf16 or fp16.
 
     Raises:
-        InputError, CheckpointError: missing or damaged file, no prior, or one of another
-            architecture.
+        InputError, CheckpointError: as `read_prior_file`.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; a prior is needed")
-    kind, values = read_header(path) if path.suffix == ".safetensors" else (None, None)
-    if kind not in (None, PRIOR):
-        raise InputError(f"{path}: holds a {kind}; a prior is needed")
-    if preset is not None:
-        unet, schedule = PRESETS[preset], "linear"
-    elif values is not None:
-        config = parse_config(values, PriorRunConfig, str(path))
-        unet, schedule = config.network.unet(), config.schedule
-    else:
-        raise InputError(
-            f"{path}: does not tell its architecture; add --network, one of {', '.join(PRESETS)}"
-        )
-    model = ScoreModel(load_adm(path, unet), Schedule.named(schedule), precision).to(device)
-    return model, (unet.in_channels, unet.image_size, unet.image_size)
+    file = read_prior_file(path)
+    model = ScoreModel(file.network(), Schedule.named(file.schedule), precision).to(device)
+    return model, (file.unet.in_channels, file.unet.image_size, file.unet.image_size)
 
 
 def image_path(number: int) -> Path:

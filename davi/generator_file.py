@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from davi.authors_files import (
+from davi.config import NetworkConfig, RunConfig
+from davi.config_file import load_config, parse_config
+from davi.errors import InputError
+from davi.files import sha256_of
+from davi.recipes import RELEASE, RELEASE_TASKS
+from davi.weight_files import (
     KINDS,
     WeightFile,
     Weights,
     read_weight_file,
     require_patch_discriminator,
 )
-from davi.config import NetworkConfig, RunConfig
-from davi.config_file import load_config, parse_config
-from davi.errors import InputError
-from davi.files import sha256_of
-from davi.recipes import RELEASE
 from davi.weights import GENERATOR
 from guided_diffusion.checkpoint import preset_of, require_architecture, unet_from_weights
 from guided_diffusion.presets import PRESETS
@@ -30,15 +30,6 @@ from guided_diffusion.unet import UNetModel
 CONFIGS = Path(__file__).parent.parent / "configs"
 AS_RELEASED = f"recipe={RELEASE}"
 DATA_OF_PRESET = {"ffhq_256": "ffhq", "imagenet_256": "imagenet"}
-# What the release calls a task, in `NAME_ema.pt`, and what it is here.
-RELEASE_TASKS = {
-    "gaussian": {"name": "gaussian_blur"},
-    "sr_averagepooling": {"name": "super_resolution", "kernel": "average"},
-    "bicubic": {"name": "super_resolution", "kernel": "bicubic"},
-    "inpainting": {"name": "inpainting"},
-    "deno": {"name": "denoising"},
-    "colorization": {"name": "colorization"},
-}
 _RESTORING = ("schedule", "operator", "bridge", "generator")  # sections that shape a restoration
 
 
@@ -107,7 +98,7 @@ def usual_part(file: WeightFile, config: RunConfig | str | Path | None) -> str:
         InputError: it is a bare network, and neither its name nor a config says what of.
     """
     as_generator = config is not None or _release_name(file.path) is not None
-    return file.usual_part(as_generator)
+    return file.unnamed_part(as_generator)
 
 
 def run_of(

@@ -44,7 +44,7 @@ def data_consistency(y: Tensor, y_hat: Tensor, weight: Tensor, reduction: str = 
 
 
 def ikl_surrogate(x0_hat: Tensor, direction: Tensor, reduction: str = "mean") -> Tensor:
-    """Returns a scalar whose gradient is that of L_IKL; its value means nothing.
+    """Returns a scalar whose gradient is that of L_IKL; its value is not that of L_IKL.
 
     Source: Eq. 11, w(t) (s_psi - s_theta) dx_t / dphi, where dx_t = sqrt(alpha_bar_t) dx0_hat.
 

@@ -24,7 +24,7 @@ class Protocol:
 
 
 # How the restored images became 8-bit files.
-ROUNDINGS = {
+SAVED_AS = {
     "nearest": "restored files rounded to the nearest of 256 levels",
     "truncate": "restored files truncated to the level below, as the release saves them",
     "unknown": "restored files with 8 bits, rounded in a way that is not recorded",
@@ -46,9 +46,9 @@ FID = Protocol(
 
 
 def psnr_protocol(rounding: str) -> Protocol:
-    """Returns the protocol of PSNR on files that were rounded in one of the `ROUNDINGS`."""
+    """Returns the protocol of PSNR on files that were rounded in one of the `SAVED_AS`."""
     text = "PSNR: dB per image over all channels, mean over images; "
-    return Protocol(text + ROUNDINGS[rounding], {"rounding": rounding})
+    return Protocol(text + SAVED_AS[rounding], {"rounding": rounding})
 
 
 def lpips_protocol(variant: str) -> Protocol:

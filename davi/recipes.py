@@ -35,6 +35,16 @@ _RELEASE_OF_TASK: dict[str, dict[str, Any]] = {
     "colorization": {"operator": {"name": "colorization", "weights": [0.3333, 0.3334, 0.3333]}},
 }
 
+# What the release calls a task, in `NAME_ema.pt`, and what it is here.
+RELEASE_TASKS = {
+    "gaussian": {"name": "gaussian_blur"},
+    "sr_averagepooling": {"name": "super_resolution", "kernel": "average"},
+    "bicubic": {"name": "super_resolution", "kernel": "bicubic"},
+    "inpainting": {"name": "inpainting"},
+    "deno": {"name": "denoising"},
+    "colorization": {"name": "colorization"},
+}
+
 
 def recipe_settings(recipe: str, task: str | None) -> list[dict[str, Any]]:
     """Returns layers of nested config values, the later over the earlier.

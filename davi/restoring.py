@@ -101,6 +101,7 @@ def restore_folder(
         "num_samples": num_samples,
         "seed": seed,
         "masks": masks and str(masks),
+        # Only if it is not the default, so that folders begun before there was a choice go on.
         **({"rounding": rounding} if rounding != "nearest" else {}),
     }
     ledger = Ledger(output, settings, source if source.is_dir() else None, world)
@@ -110,6 +111,46 @@ def restore_folder(
     with tqdm(total=total, desc="restoring", unit="image", disable=not world.is_first) as bar:
         job.run(islice(found.suffixes, world.rank, None, world.size), batch_size, report, bar)
     return FolderReport.of_all(world.gather(report))
+
+
+def restore_measured(
+    restorer: Restorer,
+    measured: Path,
+    output: Path,
+    *,
+    rounding: str,
+    batch_size: int,
+    seed: int,
+    origin: dict[str, Any],
+) -> None:
+    """Restores every measurement of a folder of degrade.py, one sample each.
+
+    Args:
+        restorer: the generator.
+        measured: the folder.
+        output: a new folder, or one that this command has begun.
+        rounding: of the pictures to 8 bits.
+        batch_size: measurements per network evaluation.
+        seed: of the samples.
+        origin: which network this is, for the record.
+
+    Raises:
+        InputError: some measurement cannot be restored, so that a mean would miss it.
+    """
+    report = restore_folder(
+        restorer,
+        measured,
+        output,
+        num_samples=1,
+        batch_size=batch_size,
+        seed=seed,
+        rounding=rounding,
+        origin=origin,
+        world=World(0, 1, restorer.device),
+    )
+    report.print_summary("restored")
+    if report.failed:
+        raise InputError(f"{measured}: {len(report.failed)} measurements cannot be restored")
 
 
 def _check_task(restorer: Restorer, source: Path, made_by: dict[str, Any], quiet: bool) -> None:

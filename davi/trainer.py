@@ -200,8 +200,9 @@ class DaviTrainer:
     ) -> dict[str, Tensor]:
         """One iteration of Algorithm 1 on this process's share of the global batch.
 
-        The generator runs once; its sample serves both turns. With several micro-batches it runs
-        once more in its own turn, since keeping all their graphs would save no memory.
+        Unless `second` is given the generator runs once; its sample serves both turns. With several
+        micro-batches it runs once more in its own turn, since keeping all their graphs would save
+        no memory.
 
         Args:
             micro_batches: the inputs.

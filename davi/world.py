@@ -21,6 +21,8 @@ from davi.runtime import select_device
 
 # While the first process writes a checkpoint, the others wait for its next gradient.
 PATIENCE = datetime.timedelta(minutes=30)
+# Processes that share a folder wait only at the end, for the slowest.
+FOLDER_PATIENCE = datetime.timedelta(days=365)
 
 
 @dataclass(frozen=True)

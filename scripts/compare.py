@@ -1,8 +1,8 @@
 """Train several configs with several seeds and score them on the same validation images.
 
 Runs lie in OUTPUT/CONFIG_seedN; those that are there are not trained again, unfinished ones are
-gone on with. The table (Markdown) gives for PSNR, SSIM and fine detail the mean, its standard error
-over images, and its standard error over seeds.
+gone on with. Prints a Markdown table: PSNR, SSIM and fine detail, each with its standard errors
+over images and over seeds, and the difference of the PSNR from that of the first config.
 """
 
 import argparse
@@ -11,11 +11,10 @@ import sys
 from pathlib import Path
 
 from davi.build_training import build_images
-from davi.cli import add_device, positive_int, run_main
+from davi.cli import add_device, add_overrides, positive_int, run_main
 from davi.comparing import comparison_table, score_run
 from davi.config import RunConfig
 from davi.config_file import load_config
-from davi.files import make_folder, write_text
 
 TRAIN = Path(__file__).with_name("train.py")
 
@@ -26,10 +25,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("configs", metavar="CONFIG", nargs="+", type=Path, help="YAML files")
-    parser.add_argument("--seeds", type=positive_int, default=2, help="trainings of each (2)")
-    parser.add_argument(
-        "--set", metavar="KEY=VALUE", action="append", default=[], help="override in every config"
-    )
+    parser.add_argument("--num-seeds", type=positive_int, default=2, help="trainings of each (2)")
+    add_overrides(parser, "override in every config", example="train.num_iterations=100")
     parser.add_argument(
         "--output", type=Path, default=Path("runs/compare"), help="default: runs/compare"
     )
@@ -39,10 +36,10 @@ def main() -> int:
     for path in arguments.configs:  # all are read before the first is trained
         load_config(path, RunConfig, arguments.set)
     runs = {
-        path: [arguments.output / f"{path.stem}_seed{seed}" for seed in range(arguments.seeds)]
+        path: [arguments.output / f"{path.stem}_seed{seed}" for seed in range(arguments.num_seeds)]
         for path in arguments.configs
     }
-    for seed in range(arguments.seeds):
+    for seed in range(arguments.num_seeds):
         for path, folders in runs.items():
             command = [sys.executable, str(TRAIN), str(path), "--run-dir", str(folders[seed])]
             command += [*settings, f"--set=seed={seed}", "--device", arguments.device]
@@ -52,10 +49,7 @@ def main() -> int:
     for path, folders in runs.items():
         images = build_images(load_config(path, RunConfig, arguments.set), "validation")
         scores[path.stem] = [score_run(folder, images, arguments.device) for folder in folders]
-    table = comparison_table(scores)
-    print(table)
-    make_folder(arguments.output)
-    write_text(arguments.output / "table.md", table + "\n")
+    print(comparison_table(scores))
     return 0
 
 

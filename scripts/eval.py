@@ -10,13 +10,15 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from davi.cli import add_device, add_generator, names_of, positive_int, read_generator, run_main
+from davi.cli import add_device, add_generator, add_names, positive_int, read_generator, run_main
 from davi.errors import InputError
-from davi.evaluation import LPIPS_DEFAULT, METRICS, evaluate_folders
+from davi.evaluation import LPIPS_DEFAULT, METRICS, evaluate_folders, new_evaluation
 from davi.images import ROUNDINGS
 from davi.protocols import LPIPS_VARIANTS
+from davi.restoring import restore_measured
 from davi.runtime import select_device
-from davi.scoring import new_evaluation, restore_measured
+
+OF_CHECKPOINT = {"measured", "config", "set", "rounding", "seed", "size", "compile"}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -28,25 +30,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--restored", type=Path, metavar="DIR", help="images to judge")
     add_generator(parser, required=False)
     parser.add_argument("--measured", type=Path, metavar="DIR", help="folder of degrade.py")
-    parser.add_argument(
-        "--rounding",
-        type=names_of(ROUNDINGS),
-        default=ROUNDINGS[:1],
-        help=f"which of {','.join(ROUNDINGS)}: how restorations become 8 bits (default nearest)",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the restorations (default 0)")
-    parser.add_argument(
-        "--metrics",
-        type=names_of(METRICS),
-        default=METRICS,
-        help=f"comma-separated, default: {','.join(METRICS)}",
-    )
-    parser.add_argument(
-        "--lpips",
-        type=names_of(LPIPS_VARIANTS),
-        default=LPIPS_DEFAULT,
-        help=f"which of {','.join(LPIPS_VARIANTS)}; default: {','.join(LPIPS_DEFAULT)}",
-    )
+    add_names(parser, "--rounding", ROUNDINGS, None, "of restorations to 8 bits (default nearest)")
+    parser.add_argument("--seed", type=int, help="of the restorations (default 0)")
+    add_names(parser, "--metrics", METRICS, METRICS, "(default: all)")
+    default = f"variants (default {','.join(LPIPS_DEFAULT)})"
+    add_names(parser, "--lpips", LPIPS_VARIANTS, LPIPS_DEFAULT, default)
     parser.add_argument(
         "--batch-size", type=positive_int, default=16, help="images at a time (default 16)"
     )
@@ -59,34 +47,45 @@ def parse_arguments() -> argparse.Namespace:
 def folders(arguments: argparse.Namespace) -> Iterator[tuple[Path, Path, Path]]:
     """Yields reference, restored and output folder of each evaluation, restored if need be."""
     if arguments.checkpoint is None:
-        if arguments.reference is None or arguments.restored is None:
-            raise InputError("give --reference and --restored, or --checkpoint and --measured")
         restored = arguments.restored.resolve()
-        default = restored.with_name(f"{restored.name}-eval")
-        yield arguments.reference, arguments.restored, arguments.output or default
+        output = arguments.output or restored.with_name(f"{restored.name}-eval")
+        yield arguments.reference, restored, new_evaluation(output, arguments.overwrite)
         return
-    if arguments.measured is None or arguments.output is None:
-        raise InputError("--checkpoint needs --measured (a folder of degrade.py) and --output")
     restorer, origin = read_generator(arguments, select_device(arguments.device))
-    for rounding in arguments.rounding:
-        folder = arguments.output / f"restored_{rounding}"
+    for rounding in arguments.rounding or ROUNDINGS[:1]:
+        restored = arguments.output / f"restored_{rounding}"
+        output = arguments.output / f"restored_{rounding}-eval"
+        new_evaluation(output, arguments.overwrite)  # before the work, not after it
         restore_measured(
             restorer,
-            origin,
             arguments.measured,
-            folder,
+            restored,
             rounding=rounding,
             batch_size=arguments.batch_size,
-            seed=arguments.seed,
+            seed=arguments.seed or 0,
+            origin=origin,
         )
-        yield arguments.measured / "reference", folder, folder.with_name(f"{folder.name}-eval")
+        yield arguments.measured / "reference", restored, output
+
+
+def require_one_way(arguments: argparse.Namespace) -> None:
+    """Refuses a mixture of the two ways, and half of one."""
+    given = {name for name, value in vars(arguments).items() if value}
+    restores = "checkpoint" in given
+    if not given >= {True: {"measured", "output"}, False: {"reference", "restored"}}[restores]:
+        raise InputError("give --reference, --restored, or --checkpoint, --measured and --output")
+    without_effect = {"reference", "restored"} if restores else OF_CHECKPOINT
+    if found := sorted(given & without_effect):
+        options = ", ".join(f"--{name}" for name in found)
+        how = "with" if restores else "without"
+        raise InputError(f"{options}: no effect {how} --checkpoint; leave it out")
 
 
 def main() -> None:
     """Parse, restore if asked to, score, write."""
     arguments = parse_arguments()
+    require_one_way(arguments)
     for reference, restored, output in folders(arguments):
-        new_evaluation(output, arguments.overwrite)
         result = evaluate_folders(
             reference,
             restored,

@@ -12,7 +12,6 @@ ddim  without noise between start and end; good with far fewer steps
 """
 
 import argparse
-import datetime
 from pathlib import Path
 
 from davi.cli import add_device, positive_int, run_main
@@ -20,10 +19,7 @@ from davi.errors import InputError
 from davi.files import sha256_of
 from davi.generating import generate_images, load_prior
 from davi.schedule import NUM_STEPS
-from davi.world import join_world
-from guided_diffusion.presets import PRESETS
-
-PATIENCE = datetime.timedelta(days=365)  # processes wait only at the end, for the slowest
+from davi.world import FOLDER_PATIENCE, join_world
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -31,15 +27,14 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("prior", type=Path, help=".safetensors of export.py, or ADM weights")
+    parser.add_argument("prior", type=Path, help="file of export.py, or ADM weights")
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="a new folder, or to go on in"
     )
     parser.add_argument("--num-images", type=positive_int, required=True)
-    parser.add_argument("--network", choices=list(PRESETS), help="architecture of ADM weights")
     parser.add_argument("--sampler", choices=["ddpm", "ddim"], default="ddpm", help="default ddpm")
     parser.add_argument(
-        "--steps",
+        "--num-steps",
         type=positive_int,
         default=NUM_STEPS,
         help=f"network evaluations per image (default {NUM_STEPS}, all of them)",
@@ -56,19 +51,17 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Parse, load, draw."""
     arguments = parse_arguments()
-    if arguments.steps > NUM_STEPS:
-        raise InputError(f"--steps {arguments.steps}: the prior knows {NUM_STEPS} times")
-    with join_world(arguments.device, PATIENCE) as world:
-        model, image_shape = load_prior(
-            arguments.prior, arguments.network, world.device, arguments.precision
-        )
+    if arguments.num_steps > NUM_STEPS:
+        raise InputError(f"--num-steps {arguments.num_steps}: the prior knows {NUM_STEPS} times")
+    with join_world(arguments.device, FOLDER_PATIENCE) as world:
+        model, image_shape = load_prior(arguments.prior, world.device, arguments.precision)
         report = generate_images(
             model,
             image_shape,
             arguments.output,
             num_images=arguments.num_images,
             sampler=arguments.sampler,
-            num_steps=arguments.steps,
+            num_steps=arguments.num_steps,
             seed=arguments.seed,
             batch_size=arguments.batch_size,
             origin={

@@ -8,11 +8,11 @@ release does (gaussian_ema.pt, deno_ema.pt, ...), or --config. Nothing in the fi
 import argparse
 from pathlib import Path
 
-from davi.authors_files import KINDS, read_weight_file
 from davi.cli import add_overrides, run_main
 from davi.errors import InputError
 from davi.files import make_folder, sha256_of
 from davi.generator_file import part_values, usual_part
+from davi.weight_files import KINDS, read_weight_file
 from davi.weights import DTYPES, save_weights, weights_file
 
 

@@ -9,16 +9,13 @@ by `torchrun --nproc_per_node=N scripts/sample.py ...`.
 """
 
 import argparse
-import datetime
 import time
 from pathlib import Path
 
 from davi.cli import add_device, add_generator, positive_int, read_generator, run_main
 from davi.images import ROUNDINGS
 from davi.restoring import restore_folder
-from davi.world import join_world
-
-PATIENCE = datetime.timedelta(days=365)  # processes wait only at the end, for the slowest
+from davi.world import FOLDER_PATIENCE, join_world
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -60,7 +57,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Parse, load, run."""
     arguments = parse_arguments()
-    with join_world(arguments.device, PATIENCE) as world:
+    with join_world(arguments.device, FOLDER_PATIENCE) as world:
         restorer, origin = read_generator(arguments, world.device)
         start = time.perf_counter()
         report = restore_folder(

@@ -249,7 +249,11 @@ def test_eval_scores_a_file_of_the_authors_in_both_roundings(
 def test_eval_says_what_it_needs(script: object, tmp_path: Path) -> None:
     code, text = script("eval", "--reference", tmp_path)
     assert code == 2
-    assert "give --reference and --restored, or --checkpoint and --measured" in text
+    assert "give --reference, --restored, or --checkpoint, --measured and --output" in text
     code, text = script("eval", "--checkpoint", tmp_path, "--output", tmp_path / "out")
     assert code == 2
-    assert "--checkpoint needs --measured" in text
+    assert "give --reference, --restored, or --checkpoint, --measured and --output" in text
+    both = ("--reference", tmp_path, "--restored", tmp_path)
+    code, text = script("eval", *both, "--seed", 3, "--rounding", "truncate")
+    assert code == 2
+    assert "--rounding, --seed: no effect without --checkpoint; leave it out" in text

@@ -76,7 +76,7 @@ def test_training_on_generated_images(script: object, clean: Path, tmp_path: Pat
         3,
         "--sampler",
         "ddim",
-        "--steps",
+        "--num-steps",
         3,
         "--device",
         "cpu",
@@ -91,9 +91,8 @@ def test_training_on_generated_images(script: object, clean: Path, tmp_path: Pat
 def test_generating_says_in_one_line_what_is_wrong(script: object, tmp_path: Path) -> None:
     prior = CHECKPOINTS / "photos_prior.safetensors"
     for arguments, message in (
-        ((prior, "--steps", 1001), "--steps 1001: the prior knows 1000 times"),
-        ((tmp_path / "absent.pt",), "absent.pt: no such file"),
-        ((prior, "--network", "ffhq_256"), "holds the architecture 'photos_64', not the one"),
+        ((prior, "--num-steps", 1001), "--num-steps 1001: the prior knows 1000 times"),
+        ((tmp_path / "absent.pt",), "absent.pt: no such weight file"),
         ((CHECKPOINTS / "photos_inpainting.safetensors",), "holds a davi generator; a prior"),
     ):
         code, output = script("generate", *arguments, "--output", tmp_path / "o", "--num-images", 1)

@@ -634,10 +634,10 @@ def test_eval_refuses_to_overwrite_and_unknown_metrics(
     assert script(*arguments, "--overwrite")[0] == 0
     code, output = script(*arguments[:-3], "psnr,niqe")
     assert code == 2
-    assert "unknown ['niqe']" in output
+    assert "unknown niqe" in output
     code, output = script(*arguments, "--lpips", "vgg,squeeze")
     assert code == 2
-    assert "unknown ['squeeze'], choose from release,vgg,alex" in output
+    assert "unknown squeeze, choose from release,vgg,alex" in output
 
 
 def test_prepared_folders_hold_the_images_of_the_splits(

@@ -13,7 +13,10 @@ from davi.generating import generate_images, image_path, load_prior
 from davi.images import load_image
 from davi.ledger import FolderReport
 from davi.world import ONE_PROCESS, World
+from guided_diffusion.checkpoint import CheckpointError, read_weights
+from guided_diffusion.presets import PRESETS, create_unet
 from tests.processes import in_world
+from tests.same import assert_same
 from tests.test_scripts import contents
 from tests.tiny import write_tiny_generator, write_tiny_prior
 
@@ -24,7 +27,7 @@ SETTINGS = {"sampler": "ddpm", "num_steps": 5, "seed": 3, "batch_size": 1}
 def generate(
     prior: Path, output: Path, num_images: int, world: World = ONE_PROCESS, **changes: object
 ) -> FolderReport:
-    model, shape = load_prior(prior, None, CPU, "fp32")
+    model, shape = load_prior(prior, CPU, "fp32")
     arguments = {**SETTINGS, "origin": {"prior": "tiny"}, "world": world, **changes}
     return generate_images(model, shape, output, num_images=num_images, **arguments)
 
@@ -108,7 +111,7 @@ def test_a_folder_of_something_else_is_left_alone(tiny_prior: Path, tmp_path: Pa
 
 def test_a_prior_with_a_learned_variance_uses_it(tmp_path: Path) -> None:
     prior = write_tiny_prior(tmp_path / "six.safetensors", "network.out_channels=6")
-    model, shape = load_prior(prior, None, CPU, "fp32")
+    model, shape = load_prior(prior, CPU, "fp32")
     assert shape == (3, 16, 16)
     assert model.network.out[-1].out_channels == 6
     generate(prior, tmp_path / "learned", 1)
@@ -123,21 +126,36 @@ def test_a_prior_with_a_learned_variance_uses_it(tmp_path: Path) -> None:
 
 def test_what_is_no_prior_is_refused(tiny_prior: Path, tmp_path: Path) -> None:
     generator = write_tiny_generator(tmp_path / "g.safetensors", tiny_prior)
-    bare = tmp_path / "adm.pt"
-    torch.save({"weight": torch.zeros(1)}, bare)
+    bare, other = tmp_path / "adm.pt", tmp_path / "other.pt"
+    torch.save(read_weights(tiny_prior), bare)
+    torch.save({"weight": torch.zeros(1)}, other)
     for path, message in (
         (generator, "holds a davi generator; a prior is needed"),
-        (tmp_path / "absent.pt", "no such file"),
-        (bare, "does not tell its architecture; add --network, one of ffhq_256"),
+        (tmp_path / "absent.pt", "no such weight file"),
+        (bare, "does not tell its architecture, which is none of ffhq_256"),
+        (other, "holds no network known here"),
     ):
-        with pytest.raises(InputError, match=re.escape(message)):
-            load_prior(path, None, CPU, "fp32")
-    with pytest.raises(ValueError, match="not the 362 of the architecture asked for"):
-        load_prior(bare, "ffhq_256", CPU, "fp32")
+        with pytest.raises((InputError, CheckpointError), match=re.escape(message)):
+            load_prior(path, CPU, "fp32")
+
+
+def test_bare_weights_of_a_preset_and_imported_ones_are_priors(
+    script: object, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    weights = create_unet(PRESETS["photos_64"]).state_dict()
+    bare, imported = tmp_path / "adm.pt", tmp_path / "prior.safetensors"
+    torch.save(weights, bare)
+    code, text = script("import_checkpoint", bare, "--part", "prior", "--output", imported)
+    assert code == 0, text
+    for path in (bare, imported):
+        model, shape = load_prior(path, CPU, "fp32")
+        assert shape == (3, 64, 64)
+        assert_same(dict(model.network.state_dict()), dict(weights))
 
 
 def test_values_that_are_no_numbers_are_not_written(tiny_prior: Path, tmp_path: Path) -> None:
-    model, shape = load_prior(tiny_prior, None, CPU, "fp32")
+    model, shape = load_prior(tiny_prior, CPU, "fp32")
     with torch.no_grad():
         model.network.out[-1].bias.fill_(float("nan"))
     with pytest.raises(InputError, match="the prior returned NaN"):

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from davi.images import from_uint8, load_image, save_image, to_uint8
-from davi.metrics import frechet_distance, kernel_distances, kid, moments, psnr, ssim
+from davi.metrics import detail, frechet_distance, kernel_distances, kid, moments, psnr, ssim
 
 
 def images(count: int = 3, height: int = 24, width: int = 24) -> torch.Tensor:
@@ -57,6 +58,18 @@ def test_ssim_is_that_of_scikit_image() -> None:
         for image, truth in zip(x, reference, strict=True)
     ]
     np.testing.assert_allclose(ssim(x, reference).numpy(), expected, rtol=1e-10)
+
+
+def test_detail_is_0_for_the_image_itself_and_falls_with_blur(rng: torch.Generator) -> None:
+    x = 0.2 * torch.randn(4, 3, 32, 32, generator=rng)
+    assert torch.equal(detail(x, x), torch.zeros(4, dtype=torch.float64))
+    torch.testing.assert_close(
+        detail(x / 10, x), torch.full((4,), -20.0, dtype=torch.float64), rtol=0, atol=0.1
+    )
+    assert (detail(F.avg_pool2d(x, 3, 1, 1), x) < -5).all()
+    slow = torch.sin(torch.arange(32) * 2 * math.pi / 8).expand(1, 1, 32, 32)  # 1/8 cycle a pixel
+    fast = torch.sin(torch.arange(32) * 2 * math.pi / 3.2).expand(1, 1, 32, 32)
+    assert detail((slow + fast) / 2, fast).item() == pytest.approx(20 * math.log10(0.5), abs=1e-3)
 
 
 def quantise(x: torch.Tensor, rounding: str) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from davi.bridge import PosteriorBridge
 from davi.build import build_bridge, build_operator, image_shape
-from davi.config import AdversarialConfig, RunConfig
+from davi.config import RunConfig
 from davi.config_file import flatten, load_config, to_yaml
 from davi.errors import InputError
 from davi.generator import ImplicitGenerator
@@ -187,7 +187,3 @@ def test_release_blur_is_the_recorded_one_up_to_ties(golden_operators: dict) -> 
     y = build_operator(config.operator, shape).A(sine_image(*shape)).flatten()[::97].numpy()
     recorded = golden_operators["gaussian_A_sub"]
     assert np.linalg.norm(y - recorded) / np.linalg.norm(recorded) < 5e-3
-
-
-def test_the_discriminator_is_off_in_the_paper() -> None:
-    assert AdversarialConfig().enabled is False

@@ -8,11 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 from davi import generator_file
-from davi.authors_files import KINDS, WeightFile, read_weight_file
 from davi.config import RunConfig
 from davi.config_file import load_config
 from davi.errors import InputError
 from davi.generator_file import part_values, read_generator_file, run_of
+from davi.weight_files import KINDS, WeightFile, read_weight_file
 from guided_diffusion.checkpoint import CheckpointError
 from guided_diffusion.presets import PHOTOS_64, PRESETS, create_unet
 from tests.authors import (
@@ -50,7 +50,7 @@ def test_a_training_file_holds_four_networks(networks: list[Weights], tmp_path: 
     content = training_file(average, in_ddp(raw), in_ddp(score), step=24000)
     file = saved(content, tmp_path / "model-ema-024000.pt")
     assert file.iteration == 24000
-    assert file.usual_part(as_generator=False) == "generator"
+    assert file.unnamed_part(as_generator=False) == "generator"
     assert_same(file.part("generator"), average)
     assert_same(file.part("raw_generator"), raw)
     assert_same(file.part("score"), score)
@@ -71,7 +71,7 @@ def test_the_average_comes_without_its_wrapper(
     content = state if bare else {"step": 42000, "implicit_func_ema": state}
     file = saved(content, tmp_path / "gaussian_ema.pt")
     assert file.iteration == 42000
-    assert file.usual_part(as_generator=False) == "generator"
+    assert file.unnamed_part(as_generator=False) == "generator"
     assert_same(file.part("generator"), networks[0])
     assert_same(file.part("raw_generator"), networks[1])
 
@@ -84,7 +84,7 @@ def test_an_average_that_was_never_begun_is_not_taken(
     for content in (state, {"step": 0, "implicit_func_ema": state}):
         file = saved(content, tmp_path / "deno_ema.pt")
         with pytest.raises(InputError, match="holds no generator; there is raw_generator"):
-            file.part(file.usual_part(as_generator=True))
+            file.part(file.unnamed_part(as_generator=True))
         assert_same(file.part("raw_generator"), networks[1])
 
 
@@ -95,8 +95,8 @@ def test_a_bare_network_may_be_anything_but_a_discriminator(
     content = in_ddp(networks[0]) if wrapped else networks[0]
     file = saved(content, tmp_path / "network.pt")
     with pytest.raises(InputError, match="may be a prior or a generator"):
-        file.usual_part(as_generator=False)
-    assert file.usual_part(as_generator=True) == "generator"
+        file.unnamed_part(as_generator=False)
+    assert file.unnamed_part(as_generator=True) == "generator"
     assert file.parts.keys() == KINDS.keys() - {"discriminator"}
     for part in file.parts:
         assert_same(file.part(part), networks[0])
@@ -108,7 +108,7 @@ def test_a_bare_network_may_be_anything_but_a_discriminator(
 
 def test_published_priors_are_known_by_name(networks: list[Weights], tmp_path: Path) -> None:
     file = saved(networks[0], tmp_path / "ffhq_10m.pt")
-    assert file.usual_part(as_generator=True) == "prior"
+    assert file.unnamed_part(as_generator=True) == "prior"
     with pytest.raises(InputError, match="holds a davi prior, a davi generator is needed"):
         read_generator_file(file.path, write_run(tmp_path / "run.yaml", DENOISING))
 
@@ -146,7 +146,7 @@ def test_what_is_no_network_is_refused(content: object, tmp_path: Path) -> None:
 
 def test_a_discriminator_is_told_from_others(networks: list[Weights], tmp_path: Path) -> None:
     file = saved(discriminator_state(), tmp_path / "criterion_2d.pt")
-    assert file.usual_part(as_generator=False) == "discriminator"
+    assert file.unnamed_part(as_generator=False) == "discriminator"
     assert part_values(file, "discriminator") is None
     state = discriminator_state()
     state["discriminator_2d.model2.0.weight"] = torch.zeros(256, 128, 3, 3)

@@ -84,7 +84,7 @@ class WeightFile:
             )
         return self.parts[name]
 
-    def usual_part(self, as_generator: bool) -> str:
+    def unnamed_part(self, as_generator: bool) -> str:
         """Returns the part that is meant where none is named.
 
         Args:

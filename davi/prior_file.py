@@ -1,0 +1,64 @@
+"""A prior's weight file: of this project, of OpenAI or DPS, or imported."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from davi.config import NetworkConfig
+from davi.config_file import parse_config
+from davi.errors import InputError
+from davi.weight_files import Weights, read_weight_file
+from guided_diffusion.checkpoint import preset_of, unet_from_weights
+from guided_diffusion.presets import PRESETS, UNetConfig
+from guided_diffusion.unet import UNetModel
+
+
+@dataclass(frozen=True)
+class PriorFile:
+    """A trained prior.
+
+    Attributes:
+        path: its file.
+        weights: its (averaged) network.
+        unet: its architecture.
+        schedule: name of the diffusion it was trained on.
+    """
+
+    path: Path
+    weights: Weights
+    unet: UNetConfig
+    schedule: str
+
+    def network(self) -> UNetModel:
+        """Returns the network, float32 on the CPU.
+
+        Raises:
+            CheckpointError: the weights are of another architecture.
+        """
+        return unet_from_weights(self.weights, self.unet, str(self.path))
+
+
+def read_prior_file(path: Path, unet: UNetConfig | None = None) -> PriorFile:
+    """Returns the prior in a file.
+
+    Args:
+        path: the file.
+        unet: its architecture; None to take that of its config, or the preset that its tensors
+            fit. Weights without a config count as trained on the linear schedule, as ADM's were.
+
+    Raises:
+        InputError, CheckpointError: missing or damaged file, no prior, or nothing tells its
+            architecture.
+    """
+    file = read_weight_file(path)
+    if "prior" not in file.parts:
+        raise InputError(f"{path}: holds {file.layout}; a prior is needed")
+    weights, config = file.part("prior"), file.config or {}
+    if unet is None:
+        network = config.get("network") or {"preset": preset_of(weights)}
+        if network == {"preset": None}:
+            raise InputError(
+                f"{path}: does not tell its architecture, which is none of {', '.join(PRESETS)}; "
+                "import it with scripts/import_checkpoint.py --part prior --config CONFIG"
+            )
+        unet = parse_config(network, NetworkConfig, str(path)).unet()
+    return PriorFile(path, weights, unet, config.get("schedule", "linear"))
