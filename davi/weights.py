@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from davi.errors import InputError
-from davi.files import atomic_path
+from davi.files import atomic_path, make_folder
 from guided_diffusion.checkpoint import CheckpointError, read_pt
 
 GENERATOR, PRIOR = "davi generator", "davi prior"
@@ -58,6 +58,20 @@ def averaged_weights(checkpoint: Mapping[str, Any], kind: str) -> dict[str, Tens
 def kind_of(checkpoint: Mapping[str, Any]) -> str:
     """Returns whether a training checkpoint holds a generator or a prior."""
     return GENERATOR if "generator" in checkpoint else PRIOR
+
+
+def new_weights_file(path: Path, overwrite: bool) -> Path:
+    """Returns the path of a `.safetensors` file to be written, its folder created if needed.
+
+    Raises:
+        InputError: another suffix, or a file that is not to be overwritten.
+    """
+    if path.suffix != ".safetensors":
+        raise InputError(f"{path}: the name must end in .safetensors")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists; add --overwrite or choose another name")
+    make_folder(path.parent)
+    return path
 
 
 def save_weights(

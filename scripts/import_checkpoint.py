@@ -9,11 +9,10 @@ import argparse
 from pathlib import Path
 
 from davi.cli import add_overrides, run_main
-from davi.errors import InputError
-from davi.files import make_folder, sha256_of
+from davi.files import sha256_of
 from davi.generator_file import part_values, usual_part
 from davi.weight_files import KINDS, read_weight_file
-from davi.weights import DTYPES, save_weights, weights_file
+from davi.weights import DTYPES, new_weights_file, save_weights, weights_file
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -41,15 +40,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     """Parse, read, check, write."""
     arguments = parse_arguments()
-    output = arguments.output
-    if output.suffix != ".safetensors":
-        raise InputError(f"{output}: the name must end in .safetensors")
-    if output.exists() and not arguments.overwrite:
-        raise InputError(f"{output}: exists; add --overwrite or choose another name")
+    output = new_weights_file(arguments.output, arguments.overwrite)
     file = read_weight_file(weights_file(arguments.file))
     part = arguments.part or usual_part(file, arguments.config)
     values = part_values(file, part, arguments.config, arguments.set)
-    make_folder(output.parent)
     save_weights(
         output,
         file.part(part),
