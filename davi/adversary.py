@@ -51,7 +51,12 @@ class Adversary:
         return discriminator_loss(real, fake)
 
     def generator_term(
-        self, x0: Tensor, x0_hat: Tensor, regulariser: Tensor, parameter: Tensor
+        self,
+        x0: Tensor,
+        x0_hat: Tensor,
+        regulariser: Tensor,
+        parameter: Tensor,
+        loss_scale: Tensor | float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Returns the generator's loss, a scalar, and its adaptive weight.
 
@@ -60,6 +65,7 @@ class Adversary:
             x0_hat: restored ones, with graph back to phi.
             regulariser: without its weight; the adversarial loss gets as large a gradient.
             parameter: of the generator's layer whose gradients are compared.
+            loss_scale: of the generator's optimiser.
         """
         network = unwrapped(self.network).requires_grad_(False)
         try:
@@ -67,7 +73,8 @@ class Adversary:
             loss = adversarial_loss(real, fake, self.feature_matching)
         finally:
             network.requires_grad_(True)
-        return loss, adaptive_weight(regulariser, loss, parameter, *self.weight_range)
+        weight = adaptive_weight(regulariser, loss, parameter, *self.weight_range, loss_scale)
+        return loss, weight
 
     def _answers(self, network: nn.Module, x: Tensor) -> list[Tensor]:
         with autocast(x.device, self.precision):

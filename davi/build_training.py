@@ -124,6 +124,8 @@ def assemble_trainer(
 
 def _build_adversary(config: RunConfig, world: World) -> Adversary:
     settings = config.adversarial
+    if config.train.compile:  # its adaptive weight goes through the generator's graph once more
+        torch._functorch.config.donated_buffer = False
     torch.manual_seed(config.seed)  # the initialisation is the one draw without a key
     network = PatchDiscriminator(config.network.unet().in_channels)
     if world.distributed and world.device.type == "cuda":  # it has no CPU implementation

@@ -122,14 +122,27 @@ def _resolve(layers: list[dict], model: type[Section], where: str) -> dict:
     if "recipe" not in model.model_fields:
         return functools.reduce(_merge, layers, values)
     recipe = next((layer["recipe"] for layer in reversed(layers) if "recipe" in layer), PAPER)
+    if recipe not in RECIPES:
+        raise InputError(f"{where}: recipe: {recipe!r} is none of {', '.join(RECIPES)}")
     for layer in layers:
         special = layer.pop("recipes", None) or {}
-        if not isinstance(special, dict) or not special.keys() <= set(RECIPES):
-            raise InputError(f"{where}: recipes: one section for each of {', '.join(RECIPES)}")
+        if not _are_recipes(special):
+            raise InputError(
+                f"{where}: recipes: a mapping of settings for each of {', '.join(RECIPES)}"
+            )
         values = _merge(_merge(values, layer), special.get(recipe, {}))
     operator = values.get("operator")
     task = operator.get("name") if isinstance(operator, dict) else None
     return functools.reduce(_merge, [*recipe_settings(recipe, task), values], {})
+
+
+def _are_recipes(special: Any) -> bool:
+    """Whether a `recipes` section holds settings, and none that chooses a recipe."""
+    return (
+        isinstance(special, dict)
+        and special.keys() <= set(RECIPES)
+        and all(isinstance(part, dict) and "recipe" not in part for part in special.values())
+    )
 
 
 def _merge(base: Any, changes: Any) -> Any:

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from davi.config import RunConfig
+from davi.config import OperatorConfig, RunConfig
 from davi.errors import InputError
 from davi.images import save_array, save_image
 from davi.ledger import FolderReport, Ledger
@@ -16,6 +17,17 @@ from davi.measurement import ForwardModel, lift
 from davi.measurement_files import MEASUREMENT_FOLDER
 from davi.operators.inpainting import RandomInpainting
 from davi.runtime import keyed_rng
+
+
+def recorded_operator(operator: OperatorConfig) -> dict[str, Any]:
+    """Returns what a manifest says of an operator.
+
+    A hole without noise is not mentioned, so that folders begun before there was a choice go on.
+    """
+    values = operator.model_dump(mode="json")
+    if not values.get("noise_in_hole"):
+        values.pop("noise_in_hole", None)
+    return values
 
 
 def degrade_images(
@@ -51,7 +63,7 @@ def degrade_images(
     """
     settings = {
         "task": config.task,
-        "operator": config.operator.model_dump(mode="json"),
+        "operator": recorded_operator(config.operator),
         "noise": config.noise.model_dump(mode="json"),
         "image_size": images.image_size,
         "seed": seed,

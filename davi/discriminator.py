@@ -77,7 +77,12 @@ def adversarial_loss(real: list[Tensor], fake: list[Tensor], feature_matching: b
 
 
 def adaptive_weight(
-    regulariser: Tensor, adversarial: Tensor, parameter: Tensor, low: float, high: float
+    regulariser: Tensor,
+    adversarial: Tensor,
+    parameter: Tensor,
+    low: float,
+    high: float,
+    loss_scale: Tensor | float = 1.0,
 ) -> Tensor:
     """Returns the weight that lets both losses pull equally at one layer, clipped, a scalar.
 
@@ -89,9 +94,12 @@ def adaptive_weight(
         parameter: weight of the generator's layer.
         low: smallest result.
         high: largest result.
+        loss_scale: losses are multiplied by it and the gradients divided: in fp16 those of a mean
+            over many pixels would vanish. Where they overflow the result is `low`.
     """
     norms = [
-        torch.autograd.grad(loss, parameter, retain_graph=True)[0].norm()
+        torch.autograd.grad(loss_scale * loss, parameter, retain_graph=True)[0].norm() / loss_scale
         for loss in (regulariser, adversarial)
     ]
-    return (norms[0] / (norms[1] + NORM_OFFSET)).detach().clamp(low, high)
+    ratio = (norms[0] / (norms[1] + NORM_OFFSET)).detach()
+    return ratio.nan_to_num(nan=low, posinf=low).clamp(low, high)

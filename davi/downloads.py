@@ -115,6 +115,7 @@ def obtain(name: str, public: PublicFile, folder: Path, source: Path | None = No
             _download(public, part, folder)
         else:
             shutil.copyfile(source, part)
+    _version_file(part).unlink(missing_ok=True)
     try:
         sha256 = _verified(part, name, public, folder, "it was removed")
     except InputError:
@@ -212,10 +213,12 @@ def _fetch_some(public: PublicFile, part: Path, folder: Path) -> str | None:
 
 def _fetch(public: PublicFile, part: Path, folder: Path) -> bool:
     """Asks for what is missing and appends it; returns whether `part` is complete."""
-    have = _size(part)
+    have, version = _size(part), _version_file(part)
     request = urllib.request.Request(public.url, headers={"User-Agent": "davi"})
     if have:
         request.add_header("Range", f"bytes={have}-")
+        if version.exists():  # another version of the file is sent whole
+            request.add_header("If-Range", version.read_text(encoding="utf-8"))
     try:
         response = urllib.request.urlopen(request, timeout=TIMEOUT)
     except urllib.error.HTTPError as error:
@@ -228,8 +231,25 @@ def _fetch(public: PublicFile, part: Path, folder: Path) -> bool:
     with response:
         start, total = _extent(response, have)
         _refuse_other_content(response, total, public, folder)
+        if start == 0:
+            _note_version(response, version)
         _append(response, part, start, total)
     return total is None or _size(part) == total
+
+
+def _version_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.version")
+
+
+def _note_version(response: http.client.HTTPResponse, path: Path) -> None:
+    """Writes down what tells this version of a file from another, if the server says so."""
+    tag = response.headers.get("ETag", "W/")
+    # A weak tag may be shared by versions that differ in their bytes.
+    version = response.headers.get("Last-Modified") if tag.startswith("W/") else tag
+    if version is None:
+        path.unlink(missing_ok=True)
+    else:
+        path.write_text(version, encoding="utf-8")
 
 
 def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:

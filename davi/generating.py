@@ -81,6 +81,8 @@ def generate_images(
     folder = Ledger(output, settings, world=world).folder
     mine = range(world.rank, num_images, world.size)
     missing = [number for number in mine if not (folder / image_path(number)).exists()]
+    if world.is_first and (folder / image_path(num_images)).exists():
+        print(f"note: {folder} holds more than {num_images} images, and training takes them all")
     report = FolderReport(skipped=len(mine) - len(missing))
     batch_size = 1 if world.device.type == "cpu" else batch_size
     numbers = iter(missing)

@@ -55,6 +55,10 @@ class NetworkOptimizer:
         """Returns the context of a micro-batch, see `gradient_exchange`."""
         return gradient_exchange(self.network, wanted)
 
+    def loss_scale(self) -> Tensor:
+        """Returns what `backward` multiplies losses with, a scalar."""
+        return self.scaler.scale(self.parameters[0].new_ones((), dtype=torch.float32))
+
     def backward(self, loss: Tensor) -> None:
         """Adds the gradient of a loss."""
         self.scaler.scale(loss).backward()
@@ -69,8 +73,9 @@ class NetworkOptimizer:
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters])
         norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
         if self.scale_adapts:
-            scale = self.scaler.scale(torch.ones_like(norm))
-            norm = torch.where(norm.isfinite() | (scale < SMALLEST_LOSS_SCALE), norm, 0.0)
+            norm = torch.where(
+                norm.isfinite() | (self.loss_scale() < SMALLEST_LOSS_SCALE), norm, 0.0
+            )
         self.scaler.step(self.optimizer)
         self.scaler.update(None if self.scale_adapts else 1.0)
         return norm

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from davi.errors import InputError
-from davi.files import sha256_of
+from davi.files import make_folder, sha256_of
 from davi.protocols import LPIPS_VARIANTS
 
 DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
@@ -110,11 +110,16 @@ class InceptionFeatures:
     DIMENSION = 2048
 
     def __init__(self, device: torch.device) -> None:
-        from pytorch_fid.inception import InceptionV3
+        from pytorch_fid.inception import FID_WEIGHTS_URL, InceptionV3
 
         self.device = device
         block = InceptionV3.BLOCK_INDEX_BY_DIM[self.DIMENSION]
         with _weights_of("inception"):
+            path = weight_path("inception")
+            if not path.exists():  # pytorch-fid would unpickle what it gets without a look at it
+                digits = path.stem.rsplit("-", 1)[1]
+                make_folder(path.parent)
+                torch.hub.download_url_to_file(FID_WEIGHTS_URL, str(path), hash_prefix=digits)
             self.model: nn.Module = InceptionV3([block]).to(device).eval()
         self.weights_sha256 = sha256_of(weight_path("inception"))
 

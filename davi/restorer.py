@@ -19,7 +19,7 @@ from davi.schedule import Schedule
 from davi.weights import weights_file
 from guided_diffusion.nn import to_half_precision
 
-LARGEST_IN_HOLE = 0.9  # of noise; a hole painted black or white has 1
+LARGEST_MEAN_IN_HOLE = 0.5  # of noise it is about 0, of a hole painted black or white 1
 COMPILE_MODES = {"cpu": "default", "cuda": "reduce-overhead"}  # the latter means CUDA graphs
 
 
@@ -132,12 +132,13 @@ class Restorer:
         """Refuses a hole painted black or white where the generator was trained on noise there."""
         if not isinstance(self.operator, Inpainting) or not self.operator.noise_in_hole:
             return
-        hole = y * (1 - self.operator.singular_values.to(y.dtype))
-        if hole.abs().max() > LARGEST_IN_HOLE:
+        missing = (1 - self.operator.singular_values.to(y.dtype)).expand_as(y)
+        means = (y * missing).sum(dim=(1, 2, 3)) / missing.sum(dim=(1, 2, 3)).clamp(min=1)
+        if (largest := means.abs().max().item()) > LARGEST_MEAN_IN_HOLE:
             raise InputError(
-                "measurements: this generator was trained with noise around 0 in the hole, and "
-                f"values up to {hole.abs().max():.3g} are there; make measurements with "
-                "scripts/degrade.py, or fill the hole with 0"
+                "measurements: this generator was trained with noise around 0 in the hole, whose "
+                f"mean is {largest:.3g} here; make measurements with scripts/degrade.py, or fill "
+                "the hole with 0"
             )
 
     def _sample(self, y_image: Tensor, z: Tensor) -> Tensor:

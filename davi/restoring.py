@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from davi.degrading import recorded_operator
 from davi.errors import InputError
 from davi.files import sha256_of
 from davi.images import save_array, save_image
@@ -159,8 +160,11 @@ def _check_task(restorer: Restorer, source: Path, made_by: dict[str, Any], quiet
         raise InputError(
             f"{source}: measurements of {made_by['task']}, this generator is for {restorer.task}"
         )
-    for key in ("operator", "noise"):
-        trained = getattr(restorer.config, key).model_dump(mode="json")
+    recorded = {
+        "operator": recorded_operator(restorer.config.operator),
+        "noise": restorer.config.noise.model_dump(mode="json"),
+    }
+    for key, trained in recorded.items():
         if made_by.get(key, trained) != trained and not quiet:
             print(f"note: {key} of the measurements is {made_by[key]}, of the training {trained}")
 

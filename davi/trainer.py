@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from davi.adversary import Adversary, compared_weight
 from davi.bridge import PosteriorBridge
 from davi.ema import Ema
+from davi.errors import InputError
 from davi.generator import ImplicitGenerator
 from davi.measurement import ForwardModel, lift
 from davi.metrics import psnr, ssim
@@ -297,7 +298,7 @@ class DaviTrainer:
         if self.adversary is not None:
             compared = compared_weight(unwrapped(self.generator.network))
             adversarial, weight = self.adversary.generator_term(
-                inputs.x0, x0_hat, regulariser, compared
+                inputs.x0, x0_hat, regulariser, compared, self.generator_optimizer.loss_scale()
             )
             parts |= {"adversarial": adversarial, "adversarial_weight": weight}
             total = total + weight * adversarial
@@ -332,7 +333,16 @@ class DaviTrainer:
         return networks | optimizers
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`."""
+        """Restores `state_dict`.
+
+        Raises:
+            InputError: it has no discriminator, which this run trains.
+        """
+        if self.adversary is not None and "discriminator" not in state:
+            raise InputError(
+                "adversarial.enabled: the checkpoint holds no discriminator; begin a new run to "
+                "train with one"
+            )
         for name, part in self._networks().items():
             load_full_state(part, state[name])
         for name, part in self._optimizers().items():

@@ -165,7 +165,10 @@ def _own_training_file(path: Path, content: Mapping[str, Any]) -> WeightFile:
         "score": "fake_score",
         "discriminator": "discriminator",
     }
-    parts |= {part: dict(content[name]) for part, name in own_names.items() if name in content}
+    states = {part: content[name] for part, name in own_names.items() if name in content}
+    if not all(map(_is_state_dict, states.values())):
+        raise _unknown(path, content)
+    parts |= {part: dict(state) for part, state in states.items()}
     return WeightFile(
         path,
         f"a training checkpoint of a {kind}",

@@ -42,7 +42,12 @@ def read_training_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]
 
 def is_training_checkpoint(content: Any) -> bool:
     """Returns whether this was written by scripts/train.py or train_prior.py."""
-    return isinstance(content, dict) and {"iteration", "config", "ema"} <= content.keys()
+    return (
+        isinstance(content, dict)
+        and {"iteration", "config", "ema"} <= content.keys()
+        and isinstance(content["config"], dict)
+        and isinstance(content["ema"], dict)
+    )
 
 
 def averaged_weights(checkpoint: Mapping[str, Any], kind: str) -> dict[str, Tensor]:

@@ -72,3 +72,15 @@ def test_adaptive_weight_is_the_ratio_of_gradient_norms(pull: float, expected: f
     assert weight.item() == pytest.approx(expected, rel=1e-5)
     assert not weight.requires_grad
     assert layer.weight.grad is None
+
+
+def test_adaptive_weight_survives_the_small_gradients_of_fp16() -> None:
+    weight = torch.ones(2, 2, requires_grad=True)
+    small, large = 1e-8 * weight.half()[0, 0].float(), 3e-8 * weight.half()[0, 1].float()
+    # Unscaled, both gradients vanish on their way through fp16.
+    assert adaptive_weight(small, large, weight, 0.01, 10.0).item() == pytest.approx(0.01)
+    small, large = 2e3 * small, 2e3 * large
+    scaled = adaptive_weight(small, large, weight, 0.0, 10.0, torch.tensor(2.0**16))
+    assert scaled.item() == pytest.approx(2e-5 / (6e-5 + 1e-4), rel=1e-2)
+    overflowing = adaptive_weight(small, large, weight, 0.01, 10.0, torch.tensor(2.0**40))
+    assert overflowing.item() == pytest.approx(0.01)

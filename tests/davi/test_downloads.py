@@ -30,6 +30,7 @@ class Server:
         ranges: whether it can begin in the middle.
         status: of every answer, if it is an error.
         kind: content type.
+        tag: ETag of the content.
         asked: the Range headers so far.
     """
 
@@ -39,6 +40,7 @@ class Server:
     ranges: bool = True
     status: int = 200
     kind: str = "application/octet-stream"
+    tag: str | None = None
     asked: list[str | None] = field(default_factory=list)
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
@@ -48,7 +50,7 @@ class Server:
             request.send_error(self.status)
             return
         start, total = 0, len(self.content)
-        if header and self.ranges:
+        if header and self.ranges and request.headers["If-Range"] in (None, self.tag):
             start = int(header.removeprefix("bytes=").removesuffix("-"))
             if start >= total:
                 request.send_response(416)
@@ -61,6 +63,8 @@ class Server:
         else:
             request.send_response(200)
         request.send_header("Content-Type", self.kind)
+        if self.tag is not None:
+            request.send_header("ETag", self.tag)
         request.send_header("Content-Length", str(total - start))
         request.end_headers()
         cut = self.cuts.pop(0) if self.cuts else None
@@ -114,6 +118,16 @@ def test_broken_connections_are_gone_on_from(server: Server, tmp_path: Path) -> 
     assert (tmp_path / "sub/weights.pt").read_bytes() == CONTENT
     begins = [None, 1000, 1007, 1007, 201_007]
     assert server.asked == [begin and f"bytes={begin}-" for begin in begins]
+
+
+def test_two_versions_of_a_file_are_not_mixed(server: Server, tmp_path: Path) -> None:
+    server.cuts, server.tag = [1000, 0, 0, 0, 0], '"first"'
+    with pytest.raises(InputError, match="the connection broke"):
+        get(server, tmp_path, sha256=None)
+    server.content, server.tag = CONTENT[::-1], '"second"'
+    get(server, tmp_path, sha256=None)
+    assert (tmp_path / "sub/weights.pt").read_bytes() == CONTENT[::-1]
+    assert files(tmp_path) == {"sub/weights.pt", "downloads.json"}
 
 
 def test_a_later_command_goes_on_where_one_ended(server: Server, tmp_path: Path) -> None:

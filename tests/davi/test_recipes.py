@@ -119,8 +119,11 @@ def test_a_file_may_hold_values_for_one_recipe_only(tmp_path: Path) -> None:
 
 
 BAD = {
-    "recipe=official": r"recipe: .*'paper' or 'release'",
-    "recipes={papr: {}}": "recipes: one section for each of paper, release",
+    "recipe=official": "recipe: 'official' is none of paper, release",
+    "recipe=[paper]": r"recipe: \['paper'\] is none of paper, release",
+    "recipes={papr: {}}": "recipes: a mapping of settings for each of paper, release",
+    "recipes={release: 5}": "recipes: a mapping of settings for each of paper, release",
+    "recipes={release: {recipe: paper}}": "recipes: a mapping of settings for each of paper",
     "network.out_channels=3": "loss.variational_bound needs 6 output channels, the network has 3",
     "train.parallel=fsdp": "adversarial.enabled needs train.parallel: ddp",
     "loss.regulariser=kept_pixels": "kept_pixels is for inpainting only",

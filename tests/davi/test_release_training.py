@@ -12,6 +12,7 @@ from davi.bridge import beta_cdf
 from davi.build_training import build_trainer
 from davi.data import open_images
 from davi.ema import Ema, release_decay
+from davi.errors import InputError
 from davi.measurement import lift
 from davi.operators.super_resolution import SuperResolution
 from davi.trainer import DaviTrainer, StepInputs
@@ -175,6 +176,26 @@ def test_the_discriminator_learns_to_tell_noisy_from_clean(
         adversary.optimizer.step()
     assert losses[0].item() == pytest.approx(1, abs=0.2)  # hinge, undecided
     assert losses[-1].item() < 0.1
+
+
+def test_a_run_begun_without_a_discriminator_is_not_gone_on_with_by_one(
+    tiny_prior_with_variance: Path,
+) -> None:
+    without = tiny_trainer(tiny_prior_with_variance, *RELEASE, "adversarial.enabled=false")
+    trainer = tiny_trainer(tiny_prior_with_variance, *RELEASE)
+    with pytest.raises(InputError, match="the checkpoint holds no discriminator"):
+        trainer.load_state_dict(without.state_dict(keep=True))
+
+
+@pytest.mark.slow
+def test_a_compiled_release_step_is_the_same_step(tiny_prior_with_variance: Path) -> None:
+    plain, compiled = (
+        tiny_trainer(tiny_prior_with_variance, *RELEASE, f"train.compile={each}")
+        for each in ("false", "true")
+    )
+    expected, found = (each.train_step(clean_batch(), 0) for each in (plain, compiled))
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-3, atol=1e-6)
 
 
 def test_the_generators_turn_leaves_the_discriminator_alone(
