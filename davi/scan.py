@@ -1,7 +1,6 @@
 """Looks at every image once before training, and remembers what it found."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from davi.errors import InputError
-from davi.files import make_folder, write_text
+from davi.files import cache_folder, make_folder, write_text
 from davi.image_sets import ImageSet, content_digest
 from davi.loader import load_batches
 from davi.world import ONE_PROCESS, World
@@ -51,7 +50,7 @@ def scan_images(
     """
     if not any(True for _ in images.files()):
         return []
-    record = world.on_first(lambda: _cache_folder() / f"{_key(images)}.json")
+    record = world.on_first(lambda: cache_folder("scans") / f"{_key(images)}.json")
     broken = world.on_first(lambda: _read(record))
     if broken is None:
         (mine,) = world.share(len(images))
@@ -108,11 +107,6 @@ def _circumstances(images: ImageSet) -> Iterator[tuple]:
     for path in images.files():
         stat = path.stat()
         yield path.absolute(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-def _cache_folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(cache, "davi", "scans")
 
 
 def _read(record: Path) -> list[tuple[str, str]] | None:
