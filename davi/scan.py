@@ -8,14 +8,13 @@ import PIL
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from davi.errors import InputError
+from davi.errors import InputError, shown
 from davi.files import cache_folder, make_folder, write_text
 from davi.image_sets import ImageSet, content_digest
 from davi.loader import load_batches
 from davi.world import ONE_PROCESS, World
 
 CHUNK = 16  # images that a worker takes at once
-LISTED = 10  # broken files that an error names
 
 
 class _Check(Dataset):
@@ -72,11 +71,9 @@ def require_readable(images: ImageSet, num_workers: int, world: World = ONE_PROC
     if world.is_first:
         for name, reason in broken:
             print(f"{images.origin / name}: {reason}")
-    listed = [f"{name} ({reason})" for name, reason in broken[:LISTED]]
-    more = len(broken) - len(listed)
     raise InputError(
         f"{images.origin}: {len(broken)} of {len(images)} images cannot be used: "
-        f"{', '.join(listed)}{f' and {more} more' if more else ''}; set data.on_error=skip to "
+        f"{shown(f'{name} ({reason})' for name, reason in broken)}; set data.on_error=skip to "
         "train without them"
     )
 

@@ -37,8 +37,10 @@ def test_numbers_are_found_in_whatever_folders(images: ImageFolder) -> None:
 def test_every_number_must_exist_once(images: ImageFolder) -> None:
     with pytest.raises(InputError, match=r"of the numbers 0-4 no image has 00000, 00004$"):
         select("train", images, "0-4")
-    with pytest.raises(InputError, match=r"no image has 00011, .* and 80 more$"):
+    with pytest.raises(InputError, match=r"no image has 00011, .* 00020 and 80 more$"):
         select("train", images, "10-100")
+    with pytest.raises(InputError, match=r"no image has 00011, .* 00020$"):
+        select("train", images, "11-20")
     (images.origin / "a/2.png").touch()
     with pytest.raises(InputError, match=r"two images have number 00002: a/2.png, b/00002.png"):
         select("train", ImageFolder(images.origin, 8), "1-3")
