@@ -754,9 +754,27 @@ BENCHMARKS = {
     "train": ["--batch-size", 2],
     "sample": ["--batch-size", 2],
     "operators": [],
-    "folder": ["--images", 3],
-    "data": ["--images", 2, "--workers", 1],
+    "folder": ["--num-images", 3],
+    "data": ["--num-images", 2, "--num-workers", 1],
 }
+
+
+@pytest.mark.parametrize(
+    ("subject", "option"),
+    [
+        ("data", "--batch-size=7"),
+        ("cost", "--compile"),
+        ("folder", "--num-workers=3"),
+        ("operators", "--precision=bf16"),
+        ("train", "--num-images=2"),
+    ],
+)
+def test_a_benchmark_refuses_options_that_it_does_not_use(
+    subject: str, option: str, script: object
+) -> None:
+    code, output = script("benchmark", subject, option)
+    assert code == 2
+    assert f"error: unrecognized arguments: {option}" in output
 
 
 @pytest.mark.slow
@@ -770,7 +788,7 @@ def test_every_benchmark_runs_and_writes(
     arguments += ["--repeats", 2, "--device", "cpu", "--output", path]
     code, output = script(*arguments)
     assert code == 0, output
-    rungs = json.loads(path.read_text())["rungs"]
+    rungs = json.loads(path.read_text())["rows"]
     assert len(rungs) >= 2
     for rung in rungs:
         assert rung["median_s"] > 0
