@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable
 
+SAME_NAME = "another file has the same name but for the suffix; rename one of them"
+
 
 class InputError(ValueError):
     """Something the user gave cannot be used: a config, a file, a folder, a device.

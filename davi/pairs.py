@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from davi.errors import InputError, shown
+from davi.errors import SAME_NAME, InputError, shown
 from davi.files import sha256_of
 from davi.images import list_files, load_image, open_image
 from davi.metrics import SSIM_WINDOW
@@ -118,7 +118,7 @@ def _by_name(folder: Path) -> dict[str, Path]:
     for path in list_files(folder):
         name = path.with_suffix("").as_posix()
         if name in files:
-            raise InputError(f"{folder}: two images are called {name}")
+            raise InputError(f"{folder / path}: {SAME_NAME}")
         files[name] = folder / path
     return files
 

@@ -282,7 +282,7 @@ def test_degrade_goes_on_after_bad_files(script: object, clean: Path, tmp_path: 
     assert code == 1
     assert "3 measurements written, 3 failed" in output
     assert "broken.png: not a readable image" in output
-    assert "d.jpg: another file has the same name but for the suffix" in output
+    assert "d.jpg: another file has the same name but for the suffix; rename one of them" in output
 
 
 @pytest.fixture
@@ -547,7 +547,7 @@ def test_one_bad_file_never_stops_the_others(
         "empty.npy: not a readable .npy array",
         "broken.png: not a readable image",
         "glass.png: has transparent pixels",
-        "twin.bmp: its result would have the same name as that of another file",
+        "twin.bmp: another file has the same name but for the suffix; rename one of them",
     ):
         assert reason in output
 

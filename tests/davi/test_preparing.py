@@ -160,6 +160,7 @@ def test_names_that_differ_in_the_suffix_only_are_refused(source: Path, tmp_path
     write_photo(source / "0/00001.jpg", 50)
     report = prepare(source, tmp_path / "out", {"all": "all"})
     assert [path.name for path, _ in report.failed] == ["00001.jpg", "00001.png"]
+    assert all("; rename one of them" in reason for _, reason in report.failed)
     assert report.done == 12
 
 
