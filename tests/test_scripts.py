@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from davi.images import load_image
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, contents
 from tests.tiny import write_tiny_generator
 
 SCRIPTS = sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py"))
@@ -290,13 +290,6 @@ def measured(script: object, clean: Path, tmp_path: Path) -> Path:
     """The measurements of the clean photographs."""
     script("degrade", TINY, "--input", clean, "--output", tmp_path / "measured")
     return tmp_path / "measured"
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every picture below a folder."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")
-    }
 
 
 def test_samples_keep_their_names_and_do_not_depend_on_batch_size_or_order(

@@ -13,8 +13,8 @@ from davi.generating import generate_images, image_path, load_prior
 from davi.images import load_image
 from davi.ledger import FolderReport
 from davi.world import ONE_PROCESS, World
+from tests.conftest import contents
 from tests.processes import in_world
-from tests.test_scripts import contents
 from tests.tiny import write_tiny_generator, write_tiny_prior
 
 CPU = torch.device("cpu")
