@@ -75,7 +75,7 @@ def require_disjoint(splits: list[Split]) -> None:
             other = taken[shared[0]]
             raise InputError(
                 f"{other} and {split.name} would share {shown(shared)}; choose others, or give "
-                "another folder for validation"
+                "--validation-input DIR"
             )
         taken |= dict.fromkeys(sources, split.name)
 
@@ -100,7 +100,10 @@ def _numbered(images: ImageFolder, numbers: range, rule: str) -> list[int]:
 
 def _first(images: ImageFolder, count: int) -> list[int]:
     if count > len(images):
-        raise InputError(f"{images.origin}: holds {len(images)} images, not {count}")
+        raise InputError(
+            f"{images.origin}: holds {len(images)} images, not {count}; give first:N with a "
+            "smaller N, or another folder"
+        )
     by_name = sorted(range(len(images)), key=lambda index: PurePosixPath(images.names[index]).name)
     return by_name[:count]
 

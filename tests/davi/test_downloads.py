@@ -259,8 +259,12 @@ def test_a_folder_stands_in_for_the_network(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="its SHA-256 is"):
         obtain("weights", FILE, folder, source)
     assert files(folder) == {"downloads.json"}
-    with pytest.raises(InputError, match=r"holds no sub/weights\.pt"):
+    with pytest.raises(InputError, match=r"sub/weights\.pt; DIR must contain the sub-folder sub"):
         obtain("weights", FILE, folder, tmp_path)
+    (source / "sub/weights.pt").unlink()
+    for given, file in ((source, FILE), (source / "sub", FILE), (source, replace(FILE, file="w"))):
+        with pytest.raises(InputError, match=f"{given}: holds no {file.file}$"):
+            obtain("weights", file, folder, given)
 
 
 def test_a_damaged_record_is_named(server: Server, tmp_path: Path) -> None:
