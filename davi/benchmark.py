@@ -193,18 +193,20 @@ def write_report(
     """
     numbers, beside = report_files(path)
     numbers.parent.mkdir(parents=True, exist_ok=True)
-    content = {"title": title, "machine": facts, "rungs": [asdict(each) for each in found]}
+    content = {"title": title, "machine": facts, "rows": [asdict(each) for each in found]}
     write_text(numbers, json.dumps(content, indent=2) + "\n")
     write_text(beside, table)
+
+
+def report_head(title: str, facts: dict[str, Any]) -> list[str]:
+    """Returns the lines above a table in Markdown: the title, and facts of the machine."""
+    return [f"# {title}", "", ", ".join(f"{key} {value}" for key, value in facts.items()), ""]
 
 
 def to_table(title: str, facts: dict[str, Any], found: list[Measurement]) -> str:
     """Returns a Markdown table."""
     lines = [
-        f"# {title}",
-        "",
-        ", ".join(f"{key} {value}" for key, value in facts.items()),
-        "",
+        *report_head(title, facts),
         f"| {' | '.join(COLUMNS)} |",
         f"|{'---|' * len(COLUMNS)}",
     ]

@@ -2,12 +2,13 @@
 
 import statistics
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from davi.benchmark import time_calls
+from davi.benchmark import report_head, time_calls
 from davi.ladders import sampling_rungs
 from guided_diffusion.presets import PRESETS, create_unet
 
@@ -35,7 +36,7 @@ the network: in Table 4 DPS takes 77.7 s and RED-diff 41.1 s, both for 1000 eval
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one image.
+    """What one method spends on one image.
 
     Attributes:
         method: name.
@@ -52,6 +53,7 @@ class Cost:
     measured: bool
 
 
+@cache
 def network_size(preset: str) -> tuple[int, int]:
     """Returns (parameters, multiply-accumulate operations per image) of a network."""
     config = PRESETS[preset]
@@ -81,10 +83,7 @@ def cost_table(preset: str, title: str, facts: dict[str, Any], found: list[Cost]
     """Returns a Markdown table."""
     parameters, macs = network_size(preset)
     lines = [
-        f"# {title}",
-        "",
-        ", ".join(f"{key} {value}" for key, value in facts.items()),
-        "",
+        *report_head(title, facts),
         f"Network {preset}: {parameters / 1e6:.2f} M parameters, {macs / 1e9:.2f} GMAC "
         f"({2 * macs / 1e9:.2f} GFLOP) per evaluation.",
         "",

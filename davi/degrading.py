@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from davi.config import OperatorConfig, RunConfig
-from davi.errors import InputError
+from davi.errors import SAME_NAME, InputError
 from davi.images import save_array, save_image
 from davi.ledger import FolderReport, Ledger
 from davi.measurement import ForwardModel, lift
@@ -75,7 +75,7 @@ def degrade_images(
         name, source = images.name(index), images.source(index)
         try:
             if uses[name] > 1:
-                raise InputError(f"{source}: another file has the same name but for the suffix")
+                raise InputError(f"{source}: {SAME_NAME}")
             sha256 = images.sha256(index)
             if ledger.is_done(name, sha256, [output / MEASUREMENT_FOLDER / f"{name}.npy"]):
                 report.skipped += 1

@@ -167,12 +167,16 @@ def _found(public: PublicFile, source: Path) -> Path:
     """The file in a folder, which may also be the sub-folder it belongs into."""
     path = Path(public.file)
     candidates = [source / path]
-    if source.resolve().name == path.parent.name:
+    is_its_own = path.parent.name in ("", source.resolve().name)
+    if is_its_own:
         candidates.append(source / path.name)
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    raise InputError(f"{source}: holds no {public.file}")
+    reason = ""
+    if not is_its_own and not (source / path.parent).is_dir():
+        reason = f"; DIR must contain the sub-folder {path.parent}"
+    raise InputError(f"{source}: holds no {public.file}{reason}")
 
 
 def _download(public: PublicFile, part: Path, folder: Path) -> None:

@@ -1,6 +1,5 @@
 """Inception features of two sets of images; those of the references are kept for the next time."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +7,9 @@ import torch
 from torch import Tensor
 
 from davi.errors import InputError
-from davi.files import atomic_path, make_folder
+from davi.files import cache_folder, make_folder
 from davi.image_sets import content_digest
+from davi.images import save_array
 from davi.perceptual import InceptionFeatures
 
 
@@ -34,7 +34,7 @@ class PairedFeatures:
         # Kernels of another kind of device round differently.
         circumstances = (self._network.weights_sha256, device.type, torch.__version__)
         key = content_digest([circumstances, *((digest,) for digest in digests)])
-        self._record = _cache_folder() / f"{key}.npy"
+        self._record = cache_folder("features") / f"{key}.npy"
         remembered = _read(self._record, shape)
         self._is_new = remembered is None
         self._truth = np.empty(shape, np.float32) if remembered is None else remembered
@@ -53,11 +53,6 @@ class PairedFeatures:
         return self._truth, self._restored
 
 
-def _cache_folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(cache, "davi", "features")
-
-
 def _read(record: Path, shape: tuple[int, int]) -> np.ndarray | None:
     """The features of an earlier evaluation, None if there are none that can be read."""
     try:
@@ -71,8 +66,6 @@ def _read(record: Path, shape: tuple[int, int]) -> np.ndarray | None:
 def _write(record: Path, features: np.ndarray) -> None:
     """Keeps the features where that is possible; where not, the next evaluation computes them."""
     try:
-        make_folder(record.parent)
-        with atomic_path(record) as temporary, open(temporary, "wb") as stream:
-            np.save(stream, features)
+        save_array(torch.from_numpy(features), make_folder(record.parent) / record.name)
     except (InputError, OSError):
         return

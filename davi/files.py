@@ -89,6 +89,12 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def cache_folder(kind: str) -> Path:
+    """Returns where things of a kind are kept: $XDG_CACHE_HOME/davi/KIND (~/.cache/davi/KIND)."""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return Path(cache, "davi", kind)
+
+
 def sha256_of(path: Path) -> str:
     """Returns the hexadecimal SHA-256 of a file's bytes."""
     digest = hashlib.sha256()

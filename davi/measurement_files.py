@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from davi.errors import InputError
+from davi.errors import SAME_NAME, InputError
 from davi.images import IMAGE_SUFFIXES, list_names, load_image
 from davi.ledger import read_settings
 from davi.measurement import require_measurement_scale
@@ -69,9 +69,8 @@ def find_measurements(source: Path) -> Measurements:
 
 
 def _refuse(paths: list[Path]) -> list[tuple[Path, str]]:
-    others = ", ".join(path.name for path in paths)
-    reason = f"its result would have the same name as that of another file ({others})"
-    return [(path, reason) for path in paths]
+    names = ", ".join(path.name for path in paths)
+    return [(path, f"{SAME_NAME} ({names})") for path in paths]
 
 
 def measurement_folder(source: Path) -> tuple[Path, dict[str, Any]]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from davi.errors import InputError
+from davi.errors import SAME_NAME, InputError, shown
 from davi.files import sha256_of
 from davi.images import list_files, load_image, open_image
 from davi.metrics import SSIM_WINDOW
@@ -49,7 +49,7 @@ def pair_by_name(reference: Path, restored: Path) -> list[Pair]:
 
     Raises:
         InputError: a folder is missing or empty, files have no partner, cannot be read, or differ
-            in size from their partner; they are listed.
+            in size from their partner; the first of them are listed.
     """
     truths, images = _by_name(reference), _by_name(restored)
     missing, superfluous = sorted(truths.keys() - images), sorted(images.keys() - truths)
@@ -57,15 +57,15 @@ def pair_by_name(reference: Path, restored: Path) -> list[Pair]:
         samples = restored / "sample_000"
         several = f"; of several samples give one, such as {samples}" if samples.is_dir() else ""
         raise InputError(
-            f"the folders do not match: {_listed(missing)} only in {reference}, "
-            f"{_listed(superfluous)} only in {restored}{several}"
+            f"the folders do not match: {_counted(missing)} only in {reference}, "
+            f"{_counted(superfluous)} only in {restored}{several}"
         )
     work = ((name, truths[name], images[name]) for name in sorted(truths))
     with file_threads() as executor:
         checked = map_ahead(executor, _check, work, 2 * NUM_THREADS)
         outcomes = list(tqdm(checked, desc="checking", unit="image", total=len(truths)))
     if problems := [outcome for outcome in outcomes if isinstance(outcome, str)]:
-        raise InputError(f"{len(problems)} pairs cannot be compared: " + "; ".join(problems))
+        raise InputError(f"{len(problems)} pairs cannot be compared: {shown(problems)}")
     return outcomes
 
 
@@ -118,10 +118,10 @@ def _by_name(folder: Path) -> dict[str, Path]:
     for path in list_files(folder):
         name = path.with_suffix("").as_posix()
         if name in files:
-            raise InputError(f"{folder}: two images are called {name}")
+            raise InputError(f"{folder / path}: {SAME_NAME}")
         files[name] = folder / path
     return files
 
 
-def _listed(names: list[str]) -> str:
-    return f"{len(names)} images" + (f" ({', '.join(names)})" if names else "")
+def _counted(names: list[str]) -> str:
+    return f"{len(names)} images" + (f" ({shown(names)})" if names else "")

@@ -10,7 +10,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from davi.errors import InputError
+from davi.errors import SAME_NAME, InputError
 from davi.files import disk_full_as_input_error, sha256_of
 from davi.images import save_image
 from davi.ledger import FolderReport, Ledger, read_entries, require_outside
@@ -133,7 +133,7 @@ def _jobs(splits: list[Split], output: Path, report: FolderReport) -> list[_Job]
         for index in split.indices:
             name, source = split.images.name(index), split.images.source(index)
             if uses[name] > 1:
-                report.failed.append((source, "another file has the same name but for the suffix"))
+                report.failed.append((source, SAME_NAME))
                 continue
             jobs.append(_Job(split.name, index, name, source, before.get(f"{split.name}/{name}")))
     return jobs

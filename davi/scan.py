@@ -1,7 +1,6 @@
 """Looks at every image once before training, and remembers what it found."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,14 +8,13 @@ import PIL
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from davi.errors import InputError
-from davi.files import make_folder, write_text
+from davi.errors import InputError, shown
+from davi.files import cache_folder, make_folder, write_text
 from davi.image_sets import ImageSet, content_digest
 from davi.loader import load_batches
 from davi.world import ONE_PROCESS, World
 
 CHUNK = 16  # images that a worker takes at once
-LISTED = 10  # broken files that an error names
 
 
 class _Check(Dataset):
@@ -51,7 +49,7 @@ def scan_images(
     """
     if not any(True for _ in images.files()):
         return []
-    record = world.on_first(lambda: _cache_folder() / f"{_key(images)}.json")
+    record = world.on_first(lambda: cache_folder("scans") / f"{_key(images)}.json")
     broken = world.on_first(lambda: _read(record))
     if broken is None:
         (mine,) = world.share(len(images))
@@ -73,11 +71,9 @@ def require_readable(images: ImageSet, num_workers: int, world: World = ONE_PROC
     if world.is_first:
         for name, reason in broken:
             print(f"{images.origin / name}: {reason}")
-    listed = [f"{name} ({reason})" for name, reason in broken[:LISTED]]
-    more = len(broken) - len(listed)
     raise InputError(
         f"{images.origin}: {len(broken)} of {len(images)} images cannot be used: "
-        f"{', '.join(listed)}{f' and {more} more' if more else ''}; set data.on_error=skip to "
+        f"{shown(f'{name} ({reason})' for name, reason in broken)}; set data.on_error=skip to "
         "train without them"
     )
 
@@ -108,11 +104,6 @@ def _circumstances(images: ImageSet) -> Iterator[tuple]:
     for path in images.files():
         stat = path.stat()
         yield path.absolute(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-def _cache_folder() -> Path:
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(cache, "davi", "scans")
 
 
 def _read(record: Path) -> list[tuple[str, str]] | None:

@@ -2,14 +2,12 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from davi.errors import InputError
+from davi.errors import InputError, shown
 from davi.image_sets import ImageFolder
 
-LISTED = 10  # names that an error lists
 GRAMMAR = "all, 00000-00999 (by the numbers of the files), first:N or list:FILE"
 
 
@@ -76,8 +74,8 @@ def require_disjoint(splits: list[Split]) -> None:
         if shared := [source for source in sources if source in taken]:
             other = taken[shared[0]]
             raise InputError(
-                f"{other} and {split.name} would share {_shown(shared)}; choose others, or give "
-                "another folder for validation"
+                f"{other} and {split.name} would share {shown(shared)}; choose others, or give "
+                "--validation-input DIR"
             )
         taken |= dict.fromkeys(sources, split.name)
 
@@ -89,20 +87,23 @@ def _numbered(images: ImageFolder, numbers: range, rule: str) -> list[int]:
         if not (stem.isascii() and stem.isdigit() and int(stem) in numbers):
             continue
         if int(stem) in found:
-            pair = _shown([images.names[found[int(stem)]], name])
+            pair = shown([images.names[found[int(stem)]], name])
             raise InputError(f"{images.origin}: two images have number {stem}: {pair}")
         found[int(stem)] = index
     if missing := [number for number in numbers if number not in found]:
         raise InputError(
             f"{images.origin}: of the numbers {rule} no image has "
-            f"{_shown(f'{number:05d}' for number in missing)}"
+            f"{shown(f'{number:05d}' for number in missing)}"
         )
     return [found[number] for number in numbers]
 
 
 def _first(images: ImageFolder, count: int) -> list[int]:
     if count > len(images):
-        raise InputError(f"{images.origin}: holds {len(images)} images, not {count}")
+        raise InputError(
+            f"{images.origin}: holds {len(images)} images, not {count}; give first:N with a "
+            "smaller N, or another folder"
+        )
     by_name = sorted(range(len(images)), key=lambda index: PurePosixPath(images.names[index]).name)
     return by_name[:count]
 
@@ -119,11 +120,5 @@ def _listed(images: ImageFolder, names: list[str]) -> list[int]:
     # By the name with suffix where two differ in nothing else.
     places = {images.name(index): index for index in range(len(images))} | places
     if unknown := [name for name in names if name not in places]:
-        raise InputError(f"{images.origin}: holds no {_shown(unknown)} of the list")
+        raise InputError(f"{images.origin}: holds no {shown(unknown)} of the list")
     return list(dict.fromkeys(places[name] for name in names))
-
-
-def _shown(items: Iterable[object]) -> str:
-    names = list(map(str, items))
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more

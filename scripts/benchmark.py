@@ -7,7 +7,8 @@ folder     sample.py from folder to folder against the network alone
 data       reading images as training does
 cost       one image by DAVI, and by solvers that evaluate the network 20 to 1000 times (Table 13)
 
-Every table compares what was measured in one run. Nothing else should run meanwhile.
+Every table compares what was measured in one run (of `cost`, each row says whether it is measured
+or extrapolated). Nothing else should run meanwhile. `benchmark.py SUBJECT --help` has the options.
 """
 
 import argparse
@@ -26,36 +27,40 @@ SUBJECTS = ("train", "sample", "operators", "folder", "data", "cost")
 
 
 def parse_arguments() -> argparse.Namespace:
-    """Returns the command line."""
+    """Returns the command line; every subject has the options that it uses."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("subject", choices=SUBJECTS, help="what to measure")
+    subjects = parser.add_subparsers(dest="subject", required=True, help="what to measure")
+    for subject in SUBJECTS:
+        add_options(subjects.add_parser(subject), subject)
+    return parser.parse_args()
+
+
+def add_options(parser: argparse.ArgumentParser, subject: str) -> None:
+    """Adds the options of a subject."""
+    count = {"type": positive_int, "help": "default %(default)s"}
     parser.add_argument(
-        "--preset", choices=list(PRESETS), default="ffhq_256", help="network (default ffhq_256)"
+        "--preset", choices=PRESETS, default="ffhq_256", help="network (default ffhq_256)"
     )
-    parser.add_argument(
-        "--batch-size",
-        type=positive_int,
-        default=1,
-        help="of train, sample and operators (default 1)",
-    )
-    parser.add_argument(
-        "--images", type=positive_int, default=64, help="of folder and data (default 64)"
-    )
-    parser.add_argument(
-        "--workers", type=positive_int, default=2, help="of data: processes that read (default 2)"
-    )
-    parser.add_argument(
-        "--precision", choices=["bf16", "fp16"], default="bf16", help="of the fast rungs"
-    )
-    parser.add_argument("--compile", action="store_true", help="with rungs for torch.compile")
-    parser.add_argument("--repeats", type=positive_int, default=10, help="calls (default 10)")
+    if subject in ("train", "sample", "operators"):
+        parser.add_argument("--batch-size", default=1, **count)
+    if subject in ("folder", "data"):
+        parser.add_argument("--num-images", default=64, **count)
+    if subject == "data":
+        parser.add_argument(
+            "--num-workers", type=positive_int, default=2, help="processes that read (default 2)"
+        )
+    if subject in ("train", "sample"):
+        parser.add_argument(
+            "--precision", choices=["bf16", "fp16"], default="bf16", help="of the fast rungs"
+        )
+        parser.add_argument("--compile", action="store_true", help="with rungs for torch.compile")
+    parser.add_argument("--repeats", default=10, **count)
     parser.add_argument(
         "--output", type=Path, help="JSON to write, with a table in Markdown beside it"
     )
     add_device(parser)
-    return parser.parse_args()
 
 
 def rungs(arguments: argparse.Namespace, workspace: Path) -> Iterator[Rung]:
@@ -69,9 +74,9 @@ def rungs(arguments: argparse.Namespace, workspace: Path) -> Iterator[Rung]:
         case "operators":
             return operator_rungs(preset, arguments.batch_size, device)
         case "folder":
-            return folder_rungs(preset, arguments.images, device, workspace)
+            return folder_rungs(preset, arguments.num_images, device, workspace)
         case "data":
-            return data_rungs(preset, arguments.images, arguments.workers, workspace)
+            return data_rungs(preset, arguments.num_images, arguments.num_workers, workspace)
 
 
 def main() -> None:
@@ -79,7 +84,7 @@ def main() -> None:
     arguments = parse_arguments()
     device = select_device(arguments.device)
     title = f"{arguments.subject}, {arguments.preset}"
-    if arguments.subject in ("train", "sample", "operators"):
+    if "batch_size" in arguments:
         title += f", batch {arguments.batch_size}"
     if arguments.output is not None:
         report_files(arguments.output)  # before the work, not after it

@@ -27,7 +27,7 @@ DATASETS = {
 
 
 def parse_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Returns the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -45,7 +45,8 @@ def parse_arguments() -> argparse.Namespace:
         "--dataset",
         choices=DATASETS,
         help="the splits of the paper: "
-        + "; ".join(f"{name} {_shown(rules)}" for name, rules in DATASETS.items()),
+        + "; ".join(f"{name} {_shown(rules)}" for name, rules in DATASETS.items())
+        + " (of ImageNet 100)",
     )
     parser.add_argument("--train", metavar="IMAGES", help="those of the training split")
     parser.add_argument("--validation", metavar="IMAGES", help="those of the validation split")
@@ -64,7 +65,7 @@ def _shown(rules: dict[str, str]) -> str:
 
 
 def split_rules(arguments: argparse.Namespace) -> dict[str, str]:
-    """Which images each split has, by its name."""
+    """Returns which images each split has, by its name."""
     named = {"validation": arguments.validation, "train": arguments.train}
     rules = DATASETS.get(arguments.dataset, {})
     if arguments.validation_input and not rules:

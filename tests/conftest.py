@@ -84,6 +84,13 @@ def sine_image(channels: int, height: int, width: int, batch: int = 1) -> torch.
     return torch.tensor(x, dtype=torch.float32).expand(batch, -1, -1, -1).contiguous()
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every picture below a folder."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")
+    }
+
+
 @pytest.fixture(scope="session")
 def tiny_prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prior file for configs/tiny.yaml."""

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from davi.images import load_image
-from tests.conftest import REPOSITORY
+from tests.conftest import REPOSITORY, contents
 from tests.tiny import write_tiny_generator
 
 SCRIPTS = sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py"))
@@ -282,7 +282,7 @@ def test_degrade_goes_on_after_bad_files(script: object, clean: Path, tmp_path: 
     assert code == 1
     assert "3 measurements written, 3 failed" in output
     assert "broken.png: not a readable image" in output
-    assert "d.jpg: another file has the same name but for the suffix" in output
+    assert "d.jpg: another file has the same name but for the suffix; rename one of them" in output
 
 
 @pytest.fixture
@@ -290,13 +290,6 @@ def measured(script: object, clean: Path, tmp_path: Path) -> Path:
     """The measurements of the clean photographs."""
     script("degrade", TINY, "--input", clean, "--output", tmp_path / "measured")
     return tmp_path / "measured"
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every picture below a folder."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")
-    }
 
 
 def test_samples_keep_their_names_and_do_not_depend_on_batch_size_or_order(
@@ -547,7 +540,7 @@ def test_one_bad_file_never_stops_the_others(
         "empty.npy: not a readable .npy array",
         "broken.png: not a readable image",
         "glass.png: has transparent pixels",
-        "twin.bmp: its result would have the same name as that of another file",
+        "twin.bmp: another file has the same name but for the suffix; rename one of them",
     ):
         assert reason in output
 
@@ -754,9 +747,27 @@ BENCHMARKS = {
     "train": ["--batch-size", 2],
     "sample": ["--batch-size", 2],
     "operators": [],
-    "folder": ["--images", 3],
-    "data": ["--images", 2, "--workers", 1],
+    "folder": ["--num-images", 3],
+    "data": ["--num-images", 2, "--num-workers", 1],
 }
+
+
+@pytest.mark.parametrize(
+    ("subject", "option"),
+    [
+        ("data", "--batch-size=7"),
+        ("cost", "--compile"),
+        ("folder", "--num-workers=3"),
+        ("operators", "--precision=bf16"),
+        ("train", "--num-images=2"),
+    ],
+)
+def test_a_benchmark_refuses_options_that_it_does_not_use(
+    subject: str, option: str, script: object
+) -> None:
+    code, output = script("benchmark", subject, option)
+    assert code == 2
+    assert f"error: unrecognized arguments: {option}" in output
 
 
 @pytest.mark.slow
@@ -770,7 +781,7 @@ def test_every_benchmark_runs_and_writes(
     arguments += ["--repeats", 2, "--device", "cpu", "--output", path]
     code, output = script(*arguments)
     assert code == 0, output
-    rungs = json.loads(path.read_text())["rungs"]
+    rungs = json.loads(path.read_text())["rows"]
     assert len(rungs) >= 2
     for rung in rungs:
         assert rung["median_s"] > 0

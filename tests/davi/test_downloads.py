@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from davi import downloads
+from davi.config import RunConfig
+from davi.config_file import load_config
 from davi.downloads import PUBLIC_FILES, PublicFile, obtain
 from davi.errors import InputError
+from tests.conftest import REPOSITORY
 
 CONTENT = bytes(range(256)) * 2000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -270,8 +273,12 @@ def test_a_folder_stands_in_for_the_network(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="its SHA-256 is"):
         obtain("weights", FILE, folder, source)
     assert files(folder) == {"downloads.json"}
-    with pytest.raises(InputError, match=r"holds no sub/weights\.pt"):
+    with pytest.raises(InputError, match=r"sub/weights\.pt; DIR must contain the sub-folder sub"):
         obtain("weights", FILE, folder, tmp_path)
+    (source / "sub/weights.pt").unlink()
+    for given, file in ((source, FILE), (source / "sub", FILE), (source, replace(FILE, file="w"))):
+        with pytest.raises(InputError, match=f"{given}: holds no {file.file}$"):
+            obtain("weights", file, folder, given)
 
 
 def test_a_damaged_record_is_named(server: Server, tmp_path: Path) -> None:
@@ -281,11 +288,10 @@ def test_a_damaged_record_is_named(server: Server, tmp_path: Path) -> None:
 
 
 def test_the_published_files_are_those_the_configs_name() -> None:
-    assert PUBLIC_FILES["ffhq_prior"].file == "ffhq_10m.pt"
-    imagenet = PUBLIC_FILES["imagenet_prior"]
-    assert imagenet.file == "256x256_diffusion_uncond.pt"
-    assert imagenet.size == 2211383297
-    assert imagenet.sha256.startswith("a37c32ff")
+    for data in ("ffhq", "imagenet"):
+        path = REPOSITORY / f"configs/{data}_super_resolution.yaml"
+        named = load_config(path, RunConfig).prior.checkpoint
+        assert named == f"checkpoints/{PUBLIC_FILES[f'{data}_prior'].file}"
     assert len({public.file for public in PUBLIC_FILES.values()}) == len(PUBLIC_FILES) == 12
 
 

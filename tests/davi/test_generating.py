@@ -15,9 +15,9 @@ from davi.ledger import FolderReport
 from davi.world import ONE_PROCESS, World
 from guided_diffusion.checkpoint import CheckpointError, read_weights
 from guided_diffusion.presets import PRESETS, create_unet
+from tests.conftest import contents
 from tests.processes import in_world
 from tests.same import assert_same
-from tests.test_scripts import contents
 from tests.tiny import write_tiny_generator, write_tiny_prior
 
 CPU = torch.device("cpu")

@@ -75,10 +75,14 @@ def test_different_sizes_and_damaged_files_are_listed_together(folders: tuple[Pa
     assert "b.png: not a readable image" in str(caught.value)
 
 
-def test_every_problem_is_listed(folders: tuple[Path, Path]) -> None:
+def test_long_lists_are_counted_and_cut_off(folders: tuple[Path, Path]) -> None:
     for index in range(12):
         save_image(torch.zeros(3, 24, 24), folders[0] / f"more_{index:02d}.png")
-    with pytest.raises(InputError, match=r"12 images \(more_00, .*more_11\) only in"):
+    with pytest.raises(InputError, match=r"12 images \(more_00, .*more_09 and 2 more\) only in"):
+        pair_by_name(*folders)
+    for index in range(12):
+        save_image(torch.zeros(3, 24, 20), folders[1] / f"more_{index:02d}.png")
+    with pytest.raises(InputError, match=r"12 pairs cannot be .*, more_09: .* and 2 more$"):
         pair_by_name(*folders)
 
 
@@ -90,5 +94,5 @@ def test_images_too_small_for_ssim_are_named(tmp_path: Path) -> None:
 
 def test_two_references_of_one_name_are_refused(folders: tuple[Path, Path]) -> None:
     shutil.copy(folders[0] / "a.png", folders[0] / "a.jpg")
-    with pytest.raises(InputError, match="two images are called a"):
+    with pytest.raises(InputError, match=r"a\.png: another file .* but for the suffix; rename"):
         pair_by_name(*folders)

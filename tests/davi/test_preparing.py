@@ -18,6 +18,7 @@ from davi.image_sets import ImageFolder
 from davi.ledger import FolderReport
 from davi.preparing import prepare_images
 from davi.selections import select
+from tests.conftest import contents
 
 SIZE = 16
 RULES = {"validation": "0-3", "train": "4-11"}
@@ -44,12 +45,6 @@ def prepare(
     images = ImageFolder(source, SIZE)
     splits = [select(name, images, rule) for name, rule in (rules or RULES).items()]
     return prepare_images(splits, output, num_workers)
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.png")
-    }
 
 
 def test_training_sees_the_same_pixels_as_of_the_originals(source: Path, tmp_path: Path) -> None:
@@ -79,23 +74,23 @@ def test_processes_write_the_same_files(source: Path, tmp_path: Path) -> None:
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     prepare(source, alone)
     prepare(source, shared, num_workers=2)
-    assert content(alone) == content(shared)
+    assert contents(alone) == contents(shared)
     assert (alone / "manifest.jsonl").read_text() == (shared / "manifest.jsonl").read_text()
 
 
 def test_a_rerun_does_what_is_missing_changed_or_damaged(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     prepare(source, out)
-    expected = content(out)
+    expected = contents(out)
     assert prepare(source, out).skipped == 12
     (out / "train/0/00004.png").unlink()
     (out / "train/0/00005.png").write_bytes(b"damaged")
     report = prepare(source, out)
     assert (report.done, report.skipped, report.failed) == (2, 10, [])
-    assert content(out) == expected
+    assert contents(out) == expected
     write_photo(source / "0/00000.png", 99)
     assert prepare(source, out).done == 1
-    assert content(out)["validation/0/00000.png"] != expected["validation/0/00000.png"]
+    assert contents(out)["validation/0/00000.png"] != expected["validation/0/00000.png"]
 
 
 def test_a_killed_run_goes_on(source: Path, tmp_path: Path) -> None:
@@ -110,7 +105,7 @@ def test_a_killed_run_goes_on(source: Path, tmp_path: Path) -> None:
     report = prepare(source, out)
     assert report.done >= 2
     assert report.done + report.skipped == 12
-    assert content(out) == content(whole)
+    assert contents(out) == contents(whole)
 
 
 def test_broken_images_are_listed_and_the_others_prepared(source: Path, tmp_path: Path) -> None:
@@ -160,6 +155,7 @@ def test_names_that_differ_in_the_suffix_only_are_refused(source: Path, tmp_path
     write_photo(source / "0/00001.jpg", 50)
     report = prepare(source, tmp_path / "out", {"all": "all"})
     assert [path.name for path, _ in report.failed] == ["00001.jpg", "00001.png"]
+    assert all("; rename one of them" in reason for _, reason in report.failed)
     assert report.done == 12
 
 

@@ -91,7 +91,7 @@ def test_a_damaged_record_counts_for_nothing(
     folder: Path, cache: Path, decoded: list[Path]
 ) -> None:
     first = scan_images(ImageFolder(folder, 8), 0)
-    (record,) = cache.rglob("*.json")
+    (record,) = cache.glob("davi/scans/*.json")
     for damage in ("", "[[1, 2, 3]]", "7"):
         record.write_text(damage)
         assert scan_images(ImageFolder(folder, 8), 0) == first
