@@ -200,4 +200,4 @@ def _describe(problem: dict, values: Any) -> str:
         return f"key {key!r} is missing"
     message = problem["msg"].removeprefix("Value error, ")
     given = "" if isinstance(problem["input"], dict) else f" (given: {problem['input']!r})"
-    return f"{key}: {message}{given}"
+    return f"{key}: {message}{given}" if key else message  # about several sections

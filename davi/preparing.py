@@ -92,8 +92,9 @@ def prepare_images(splits: list[Split], output: Path, num_workers: int) -> Folde
     OUTPUT/manifest.jsonl   how the splits were chosen, and for each image the SHA-256 of its source
                             and of the PNG file
 
-    Images that cannot be used, that are in two splits by the content of file or result, and files
-    in the folders of the splits that belong to none of the images are listed as failed.
+    Images that are in two splits, by the content of file or result, are left out of the later one
+    and listed. Images that cannot be used, and files in the folders of the splits that belong to
+    none of the images, are listed as failed.
 
     Args:
         splits: of data sets with the same image size.
@@ -118,7 +119,11 @@ def prepare_images(splits: list[Split], output: Path, num_workers: int) -> Folde
         if outcome.entry is not None:
             entries[outcome.job.split][outcome.job.name] = outcome.entry
         _take_down(outcome, ledger, report)
-    report.failed += [*_overlaps(entries), *_strangers(entries, output)]
+    for split, name, reason in list(_overlaps(entries)):
+        (output / split / f"{name}.png").unlink()
+        del entries[split][name]
+        print(f"left out: {split}/{name}: {reason}")
+    report.failed += _strangers(entries, output)
     for split in splits:
         _describe(split, entries[split.name])
     return report
@@ -163,14 +168,17 @@ def _run(jobs: list[_Job], preparation: _Preparation, num_workers: int) -> Itera
                 yield outcome
 
 
-def _overlaps(entries: dict[str, dict[str, Entry]]) -> Iterator[tuple[Path, str]]:
-    """Yields images that are in an earlier split, too: as file, or as what it became."""
+def _overlaps(entries: dict[str, dict[str, Entry]]) -> Iterator[tuple[str, str, str]]:
+    """Yields (split, name, why) of images that are in an earlier split, too.
+
+    They are the same file, or became the same picture; one that was compressed anew is another.
+    """
     first: dict[str, str] = {}
     for split, own in entries.items():
         for name, entry in own.items():
             for kind, what in (("sha256", "file"), ("output_sha256", "picture")):
                 if other := first.get(entry[kind]):
-                    yield Path(split, name), f"is the same {what} as {other}: take one out"
+                    yield split, name, f"the same {what} as {other}"
                     break
         for name, entry in own.items():
             for kind in ("sha256", "output_sha256"):

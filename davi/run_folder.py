@@ -90,16 +90,27 @@ class RunFolder:
                 f"({'; '.join(refused)}); undo the change, choose another --run-dir, or go on with "
                 f"it by --allow-changes {' '.join(changes)}"
             )
+        self._allowed = changes
         with disk_full_as_input_error(path.parent):
             make_folder(path / "checkpoints")
             make_folder(path / "panels")
-            if changes:
-                self._append("changes.jsonl", {"time": time.strftime("%FT%T%z"), **changes})
-            write_text(path / INPUTS, json.dumps(inputs, indent=2) + "\n", durable=True)
-            write_text(kept, to_yaml(config), durable=True)
+            if not changes:
+                self._write_down()
         self.store = CheckpointStore(path / "checkpoints", config.train.keep_checkpoints)
         self._writer: SummaryWriter | None = None
         self._purge_step: int | None = None
+
+    def take_over_changes(self) -> None:
+        """Makes the allowed changes those of the run; to be called once it can go on with them."""
+        if self._allowed:
+            with disk_full_as_input_error(self.path):
+                self._append("changes.jsonl", {"time": time.strftime("%FT%T%z"), **self._allowed})
+                self._write_down()
+            self._allowed = {}
+
+    def _write_down(self) -> None:
+        write_text(self.path / INPUTS, json.dumps(self.inputs, indent=2) + "\n", durable=True)
+        write_text(self.path / "config.yaml", to_yaml(self.config), durable=True)
 
     def _is_barely_begun(self) -> bool:
         """Whether a folder without config.yaml is empty, or of a run killed before it wrote one."""

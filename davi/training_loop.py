@@ -79,6 +79,7 @@ def run_training(
         stop = stack.enter_context(StopRequest())
         stack.enter_context(contextlib.closing(loop))
         done = start = loop.resume()
+        world.on_first(run.take_over_changes)
         batches = training_batches(
             images,
             batch_size=settings.batch_size,

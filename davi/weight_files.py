@@ -144,6 +144,17 @@ def require_patch_discriminator(weights: Weights, where: str) -> None:
             )
 
 
+def require_finite(weights: Weights, where: str) -> None:
+    """Refuses weights that hold NaN or infinity; `where` names their origin.
+
+    Raises:
+        CheckpointError: a tensor does; it is named.
+    """
+    for key, value in weights.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise CheckpointError(f"{where}: {key} holds NaN or infinity; its training diverged")
+
+
 def _read_safetensors(path: Path) -> WeightFile:
     weights = read_weights(path)
     kind, config = read_header(path)

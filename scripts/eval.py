@@ -33,8 +33,7 @@ def parse_arguments() -> argparse.Namespace:
     add_names(parser, "--rounding", ROUNDINGS, None, "of restorations to 8 bits (default nearest)")
     parser.add_argument("--seed", type=int, help="of the restorations (default 0)")
     add_names(parser, "--metrics", METRICS, METRICS, "(default: all)")
-    default = f"variants (default {','.join(LPIPS_DEFAULT)})"
-    add_names(parser, "--lpips", LPIPS_VARIANTS, LPIPS_DEFAULT, default)
+    add_names(parser, "--lpips", LPIPS_VARIANTS, LPIPS_DEFAULT, "variants (default release,vgg)")
     parser.add_argument(
         "--batch-size", type=positive_int, default=16, help="images at a time (default 16)"
     )
@@ -51,6 +50,9 @@ def folders(arguments: argparse.Namespace) -> Iterator[tuple[Path, Path, Path]]:
         output = arguments.output or restored.with_name(f"{restored.name}-eval")
         yield arguments.reference, restored, new_evaluation(output, arguments.overwrite)
         return
+    reference = arguments.measured / "reference"
+    if not reference.is_dir():
+        raise InputError(f"{reference}: no such folder; give --measured a folder of degrade.py")
     restorer, origin = read_generator(arguments, select_device(arguments.device))
     for rounding in arguments.rounding or ROUNDINGS[:1]:
         restored = arguments.output / f"restored_{rounding}"
@@ -65,7 +67,7 @@ def folders(arguments: argparse.Namespace) -> Iterator[tuple[Path, Path, Path]]:
             seed=arguments.seed or 0,
             origin=origin,
         )
-        yield arguments.measured / "reference", restored, output
+        yield reference, restored, output
 
 
 def require_one_way(arguments: argparse.Namespace) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from davi.cli import add_overrides, run_main
 from davi.files import sha256_of
 from davi.generator_file import part_values, usual_part
-from davi.weight_files import KINDS, read_weight_file
+from davi.weight_files import KINDS, read_weight_file, require_finite
 from davi.weights import DTYPES, new_weights_file, save_weights, weights_file
 
 
@@ -44,6 +44,7 @@ def main() -> None:
     file = read_weight_file(weights_file(arguments.file))
     part = arguments.part or usual_part(file, arguments.config)
     values = part_values(file, part, arguments.config, arguments.set)
+    require_finite(file.part(part), str(file.path))
     save_weights(
         output,
         file.part(part),

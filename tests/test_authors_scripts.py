@@ -246,6 +246,18 @@ def test_eval_scores_a_file_of_the_authors_in_both_roundings(
     assert two_steps["summary"] == rounded["summary"]
 
 
+def test_weights_that_are_not_finite_are_not_imported(
+    script: object, run: Path, networks: list[Weights], tmp_path: Path
+) -> None:
+    networks[0]["out.2.bias"][0] = torch.nan
+    torch.save(ema_state(*networks[:2]), tmp_path / "deno_ema.pt")
+    arguments = (tmp_path / "deno_ema.pt", "--config", run, "--output", tmp_path / "o.safetensors")
+    code, text = script("import_checkpoint", *arguments)
+    assert code == 2
+    assert "out.2.bias holds NaN or infinity" in text
+    assert not (tmp_path / "o.safetensors").exists()
+
+
 def test_eval_says_what_it_needs(script: object, tmp_path: Path) -> None:
     code, text = script("eval", "--reference", tmp_path)
     assert code == 2
@@ -253,6 +265,10 @@ def test_eval_says_what_it_needs(script: object, tmp_path: Path) -> None:
     code, text = script("eval", "--checkpoint", tmp_path, "--output", tmp_path / "out")
     assert code == 2
     assert "give --reference, --restored, or --checkpoint, --measured and --output" in text
+    code, text = script(
+        "eval", "--checkpoint", tmp_path, "--measured", tmp_path, "--output", tmp_path / "out"
+    )
+    assert "reference: no such folder; give --measured a folder of degrade.py" in text
     both = ("--reference", tmp_path, "--restored", tmp_path)
     code, text = script("eval", *both, "--seed", 3, "--rounding", "truncate")
     assert code == 2

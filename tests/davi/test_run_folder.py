@@ -90,9 +90,10 @@ def test_changes_on_purpose_are_allowed_one_by_one_and_noted(
     with pytest.raises(InputError, match=r"loss\.gamma: 0\.1 -> 3\.0.*--allow-changes seed loss"):
         RunFolder(tmp_path, changed, {"prior.checkpoint": "abc"}, ["seed"])
     assert not (tmp_path / "changes.jsonl").exists()
-    RunFolder(
-        tmp_path, changed, {"prior.checkpoint": "new"}, ["seed", "loss.gamma", "prior.checkpoint"]
-    )
+    allowed = ["seed", "loss.gamma", "prior.checkpoint"]
+    run = RunFolder(tmp_path, changed, {"prior.checkpoint": "new"}, allowed)
+    open_run(tmp_path, tiny_prior)  # until it can go on with them, it is the run it was
+    run.take_over_changes()
     (entry,) = map(json.loads, (tmp_path / "changes.jsonl").open())
     assert entry["prior.checkpoint"] == "content of prior.checkpoint: abc -> new"
     RunFolder(tmp_path, changed, {"prior.checkpoint": "new"})  # it is this run now
