@@ -31,6 +31,8 @@ def train(
     config = read_config(arguments, model)
     run_dir = arguments.run_dir or Path("runs") / arguments.config.stem
     with join_world(arguments.device) as world:
+        if config.train.precision == "fp16" and world.device.type == "cpu" and world.is_first:
+            print("note: fp16 is slow on a CPU; fp32 and bf16 are --set train.precision=... away")
         images = build_images(config, "train")
         if config.data.on_error == "fail":
             require_readable(images, config.data.num_workers, world)
