@@ -117,7 +117,7 @@ def obtain(name: str, public: PublicFile, folder: Path, source: Path | None = No
             shutil.copyfile(source, part)
     _version_file(part).unlink(missing_ok=True)
     try:
-        sha256 = _verified(part, name, public, folder, "it was removed")
+        sha256 = _verified(part, name, public, folder, "this copy was removed")
     except InputError:
         part.unlink()
         raise
@@ -137,15 +137,20 @@ def _verified(path: Path, name: str, public: PublicFile, folder: Path, fate: str
     if _is_web_page(path):
         raise InputError(f"{path}: is a web page, not a weight file; {fate}")
     if size != (wanted := public.size or entry.get("bytes", size)):
-        raise InputError(f"{path}: has {size} bytes instead of {wanted}; {fate}")
+        origin = _origin(public.size, folder)
+        raise InputError(f"{path}: has {size} bytes, not the {origin} {wanted}; {fate}")
     sha256 = sha256_of(path)
     if sha256 != (wanted := public.sha256 or entry.get("sha256", sha256)):
-        origin = "published" if public.sha256 else f"recorded in {folder / RECORD}"
+        origin = _origin(public.sha256, folder)
         raise InputError(f"{path}: its SHA-256 is {sha256}, not the {origin} {wanted}; {fate}")
     if name not in record:
         record[name] = {"file": public.file, "bytes": size, "sha256": sha256}
         write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
     return sha256
+
+
+def _origin(published: object, folder: Path) -> str:
+    return "published" if published else f"recorded (in {folder / RECORD})"
 
 
 def _read_record(folder: Path) -> dict[str, Any]:

@@ -75,13 +75,7 @@ class Ledger:
             self._append(settings)
 
     def _require_same(self, settings: dict[str, Any]) -> None:
-        before = read_settings(self.folder)
-        differing = [
-            f"{key}: {before.get(key)!r} -> {settings.get(key)!r}"
-            for key in before | settings
-            if before.get(key) != settings.get(key)
-        ]
-        if differing:
+        if differing := differences(read_settings(self.folder), settings):
             raise InputError(
                 f"{self.folder}: was written with other settings ({'; '.join(differing)}); choose "
                 "another --output"
@@ -109,6 +103,18 @@ class Ledger:
     def _append(self, entry: dict[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(entry) + "\n")
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
+    """Returns "key: old -> new" of all that differs between two nested mappings."""
+    found = []
+    for key in before | now:
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            found.append(f"{prefix}{key}: {old!r} -> {new!r}")
+    return found
 
 
 def require_outside(folder: Path, source: Path) -> None:

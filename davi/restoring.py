@@ -17,7 +17,7 @@ from davi.degrading import recorded_operator
 from davi.errors import InputError
 from davi.files import sha256_of
 from davi.images import save_array, save_image
-from davi.ledger import FolderReport, Ledger
+from davi.ledger import FolderReport, Ledger, differences
 from davi.measurement_files import (
     Measurements,
     find_measurements,
@@ -164,9 +164,9 @@ def _check_task(restorer: Restorer, source: Path, made_by: dict[str, Any], quiet
         "operator": recorded_operator(restorer.config.operator),
         "noise": restorer.config.noise.model_dump(mode="json"),
     }
-    for key, trained in recorded.items():
-        if made_by.get(key, trained) != trained and not quiet:
-            print(f"note: {key} of the measurements is {made_by[key]}, of the training {trained}")
+    found = differences(recorded, {key: made_by.get(key, recorded[key]) for key in recorded})
+    if found and not quiet:
+        print(f"note: measured otherwise than in training ({'; '.join(found)})")
 
 
 @dataclass(frozen=True)

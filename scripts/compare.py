@@ -39,8 +39,11 @@ def main() -> int:
         path: [arguments.output / f"{path.stem}_seed{seed}" for seed in range(arguments.num_seeds)]
         for path in arguments.configs
     }
+    number, total = 0, arguments.num_seeds * len(runs)
     for seed in range(arguments.num_seeds):
         for path, folders in runs.items():
+            number += 1
+            print(f"training {number} of {total}: {path.stem}, seed {seed}", flush=True)
             command = [sys.executable, str(TRAIN), str(path), "--run-dir", str(folders[seed])]
             command += [*settings, f"--set=seed={seed}", "--device", arguments.device]
             if code := subprocess.run(command).returncode:

@@ -425,7 +425,7 @@ def test_measurements_with_other_noise_are_pointed_out(
         "sample", "--checkpoint", generator, "--input", tmp_path / "m", "--output", tmp_path / "o"
     )
     assert code == 0
-    assert "note: noise of the measurements is" in output
+    assert "note: measured otherwise than in training (noise." in output
 
 
 def test_masks_say_where_a_picture_has_its_hole(
