@@ -174,7 +174,7 @@ def test_a_folder_is_restored_with_a_file_of_the_authors(
     assert "rounding" not in settings
     code, text = script(*command, "--config", run, "--set", "bridge.h=0.3")
     assert code == 2
-    assert "was written with other settings (config:" in text
+    assert "was written with other settings (config.bridge.h: 0.1 -> 0.3)" in text
 
 
 def test_pictures_are_truncated_when_asked_for(
