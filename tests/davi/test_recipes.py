@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from davi.bridge import PosteriorBridge
+from davi.bridge import PosteriorBridge, symmetric_betas
 from davi.build import build_bridge, build_operator, image_shape
 from davi.config import RunConfig
 from davi.config_file import flatten, load_config, to_yaml
@@ -159,6 +159,11 @@ def test_release_schedule_and_bridge_meet_the_recorded_tables(golden_schedules: 
     }
     for name, table in tables.items():
         np.testing.assert_allclose(table, golden_schedules[name], rtol=1e-9, atol=1e-12)
+    betas = symmetric_betas()
+    forward, backward = betas.cumsum(0), betas.flip(0).cumsum(0).flip(0)
+    np.testing.assert_allclose(backward.sqrt(), golden_schedules["std_bwd"], rtol=1e-9)
+    of_bridge = (forward * backward / (forward + backward)).sqrt()
+    np.testing.assert_allclose(of_bridge, golden_schedules["std_sb"], rtol=1e-9)
     times = torch.arange(1000)
     weight = schedule.ikl_weight(config.loss.ikl_weight, times, torch.zeros(1000, 1).double())
     # What the release weighs x0 with, for scores: its gap is sigma^2 / alpha times theirs.
