@@ -57,3 +57,7 @@ class GaussianMixturePrior(nn.Module):
     def eps(self, x_t: Tensor, t: Tensor) -> Tensor:
         """Returns the expected noise in x_t, shape as x_t."""
         return self.schedule.eps_from_score(self.score(x_t, t), t)
+
+    def eps_and_variance(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the expected noise and no variance channels, as a network without them."""
+        return self.eps(x_t, t), x_t[:, :0]

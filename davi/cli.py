@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from davi.config import Section
 from davi.config_file import load_config, to_yaml
 from davi.errors import InputError
 from davi.generator_file import read_generator_file
 from davi.restorer import Restorer
+from davi.section import Section
 from davi.weights import weights_file
 from guided_diffusion.checkpoint import CheckpointError
 

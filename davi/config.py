@@ -8,8 +8,6 @@ from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     PositiveFloat,
     PositiveInt,
@@ -18,16 +16,11 @@ from pydantic import (
 )
 
 from davi.recipes import PAPER, RECIPES
+from davi.section import Section
 from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
 
 ScheduleName = Literal["linear", "quadratic"]
 MAX_SIGMA = 2.0  # the whole range of an image; larger numbers are on another scale
-
-
-class Section(BaseModel):
-    """Base of every section: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class NetworkConfig(Section):

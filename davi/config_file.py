@@ -16,9 +16,9 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import ValidationError
 
-from davi.config import Section
 from davi.errors import InputError
 from davi.recipes import PAPER, RECIPES, recipe_settings
+from davi.section import Section
 
 Config = TypeVar("Config", bound=Section)
 

@@ -26,11 +26,11 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from davi.checkpoint_store import CheckpointStore
-from davi.config import Section
 from davi.config_file import flatten, load_config, to_yaml
 from davi.errors import InputError
 from davi.files import disk_full_as_input_error, flush_to_disk, make_folder, write_text
 from davi.images import save_image, to_uint8
+from davi.section import Section
 
 INPUTS, LOCK = "inputs.json", ".lock"
 # What may differ between the parts of one run without making it another run. (Under a cool-down

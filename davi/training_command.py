@@ -5,9 +5,9 @@ from pathlib import Path
 
 from davi.build_training import build_images, input_record
 from davi.cli import EXIT_STOPPED, add_run_arguments, config_parser, read_config
-from davi.config import Section
 from davi.run_folder import RunFolder
 from davi.scan import require_readable
+from davi.section import Section
 from davi.training_loop import Learner, run_training
 from davi.world import World, join_world
 

@@ -13,7 +13,7 @@ TIERS = [
     ["guided_diffusion.unet"],
     ["guided_diffusion.presets"],
     ["guided_diffusion.checkpoint"],
-    ["davi.errors", "davi.recipes"],
+    ["davi.errors", "davi.recipes", "davi.section"],
     ["davi.files", "davi.runtime", "davi.config"],
     ["davi.world", "davi.benchmark"],
     ["davi.images", "davi.schedule", "davi.config_file"],
@@ -39,7 +39,8 @@ TIERS = [
     ],
     ["davi.network_optimizer", "davi.selections"],
     ["davi.preparing"],
-    ["davi.operators", "davi.operators.svd"],
+    ["davi.operators", "davi.operators.linear"],
+    ["davi.operators.svd"],
     ["davi.operators.separable"],
     [
         "davi.operators.denoising",
@@ -60,6 +61,10 @@ TIERS = [
     ["davi.build_training", "davi.training_loop", "davi.restorer", "davi.degrading"],
     ["davi.generating"],
     ["davi"],
+    ["davi.solvers", "davi.solvers.prior"],
+    ["davi.solvers.base", "davi.solvers.grids"],
+    ["davi.solvers.davi", "davi.solvers.lifted", "davi.solvers.pseudo_inverse"],
+    ["davi.solver_file", "davi.gaussian_posterior"],
     ["davi.restoring", "davi.cli", "davi.comparing"],
     ["davi.ladders", "davi.training_command"],
     ["davi.cost"],
@@ -79,6 +84,7 @@ CONFIG_READERS = {
     "davi.cli",
     "davi.ladders",
     "davi.training_command",
+    "davi.solver_file",
 }
 # Heavy or optional: imported where used.
 LAZY_PACKAGES = {"lpips", "pytorch_fid", "wandb", "webdataset", "braceexpand"}

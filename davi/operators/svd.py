@@ -5,13 +5,15 @@ coefficient per pixel, `singular_values` broadcasts against it and is 0 where A 
 no order of coefficients has to be agreed upon.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from davi.operators.linear import LinearOperator
 
 
-class SVDOperator(nn.Module, ABC):
+class SVDOperator(LinearOperator):
     """A linear operator on images, known by its singular value decomposition.
 
     A subclass gives `U`, `U_adjoint`, `V`, `V_adjoint` and calls `_set_singular_values`. Images
@@ -25,13 +27,6 @@ class SVDOperator(nn.Module, ABC):
 
     singular_values: Tensor  # broadcasts against V_adjoint(x)
     inverse_singular_values: Tensor  # 1 / s where A_dagger inverts, else 0
-
-    def __init__(
-        self, image_shape: tuple[int, int, int], measurement_shape: tuple[int, int, int]
-    ) -> None:
-        super().__init__()
-        self.image_shape = image_shape
-        self.measurement_shape = measurement_shape
 
     def _set_singular_values(self, values: Tensor, inverted: Tensor | None = None) -> None:
         """Registers s, and 1 / s where `inverted` is true (default: wherever s > 0)."""
@@ -67,15 +62,3 @@ class SVDOperator(nn.Module, ABC):
     def A_dagger(self, y: Tensor) -> Tensor:
         """Returns the pseudo-inverse A^+ y, an image (B, C, H, W)."""
         return self.V(self.inverse_singular_values.to(y.dtype) * self.U_adjoint(y))
-
-    def project(self, y: Tensor) -> Tensor:
-        """Returns y with the entries that A does not measure set to 0 (the hole of inpainting)."""
-        return y
-
-    def sample(self, rngs: list[torch.Generator]) -> "SVDOperator":
-        """Returns the operator of one batch; only operators with a random part differ from self.
-
-        Args:
-            rngs: one generator per image.
-        """
-        return self

@@ -1,0 +1,108 @@
+"""A method with its hyperparameters for each data set and task, from configs/solvers/."""
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType, ModuleType
+from typing import Any
+
+from pydantic import Field
+
+from davi.config_file import load_config, parse_config
+from davi.errors import InputError
+from davi.section import Section
+from davi.solvers.base import Solver
+
+ANY_TASK = "any"
+SOLVERS = Path(__file__).parent / "solvers"
+
+
+class SolverFile(Section):
+    """What a file of configs/solvers/ says. Later entries win over earlier ones.
+
+    Attributes:
+        solver: name of a file in davi/solvers/, or path of a Python file, relative to the YAML.
+        hyperparameters: for every data set and task.
+        data_sets: {data set: {task or "any": hyperparameters}}.
+    """
+
+    solver: str
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    data_sets: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
+
+
+def read_solver(
+    path: Path, data_set: str, task: str, overrides: Mapping[str, Any] = MappingProxyType({})
+) -> Solver:
+    """Returns the method of a YAML file, set up for a task.
+
+    Args:
+        path: the file.
+        data_set: ffhq, imagenet, photos, ...; one the file does not know has no special values.
+        task: name of the inverse problem.
+        overrides: hyperparameters that win over those of the file.
+
+    Raises:
+        InputError: unreadable file, unknown method or hyperparameter, or a value out of range.
+    """
+    file = load_config(path, SolverFile)
+    special = file.data_sets.get(data_set, {})
+    values = {**file.hyperparameters, **special.get(ANY_TASK, {}), **special.get(task, {})}
+    solver = solver_class(file.solver, path.parent)
+    return parse_config({**values, **overrides}, solver, f"{path} ({data_set}, {task})")
+
+
+def solver_class(name: str, folder: Path = Path()) -> type[Solver]:
+    """Returns the one subclass of `Solver` that a Python file defines.
+
+    Args:
+        name: of a file in davi/solvers/, or the path of a Python file, which is run.
+        folder: what the path is relative to.
+
+    Raises:
+        InputError: no such file, or not one such class in it.
+    """
+    module = _module_at(folder / name) if name.endswith(".py") else _shipped_module(name)
+    found = _solvers_in(module)
+    if len(found) != 1:
+        raise InputError(f"solver {name}: one public subclass of Solver needed, {len(found)} found")
+    return found[0]
+
+
+def solver_names() -> list[str]:
+    """Returns the names of the files in davi/solvers/ that hold a method."""
+    stems = sorted(path.stem for path in SOLVERS.glob("*.py") if path.stem != "__init__")
+    return [stem for stem in stems if _solvers_in(importlib.import_module(f"davi.solvers.{stem}"))]
+
+
+def _solvers_in(module: ModuleType) -> list[type[Solver]]:
+    """The methods that a module defines: neither imported nor private, nor unfinished."""
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Solver)
+        and value.__module__ == module.__name__
+        and not inspect.isabstract(value)
+        and not value.__name__.startswith("_")
+    ]
+
+
+def _shipped_module(name: str) -> ModuleType:
+    if not (SOLVERS / f"{name}.py").is_file():
+        allowed = ", ".join(solver_names())
+        raise InputError(f"solver {name!r}: unknown; allowed: {allowed}, or a Python file's path")
+    return importlib.import_module(f"davi.solvers.{name}")
+
+
+def _module_at(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise InputError(f"solver {path}: no such file")
+    spec = importlib.util.spec_from_file_location(f"solver_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # pydantic looks annotations up there
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,115 @@
+"""What a solver is: one signature for every method, and what a method may demand.
+
+A solver is one file of this folder with one subclass of `Solver`; its fields are the method's
+hyperparameters, which `configs/solvers/` sets for each task and data set.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from davi.errors import InputError
+from davi.noise import GaussianNoise, PoissonNoise
+from davi.operators.linear import LinearOperator
+from davi.operators.svd import SVDOperator
+from davi.section import Section
+from davi.solvers.prior import CountedPrior
+
+Noise = GaussianNoise | PoissonNoise
+
+NOISE_LEVEL = "noise level"
+PSEUDO_INVERSE = "pseudo-inverse"
+SVD = "SVD"
+GRADIENT = "gradient through the prior"
+TRAINING = "training"
+
+
+def _knows_noise_level(operator: LinearOperator, noise: Noise) -> bool:
+    return isinstance(noise, GaussianNoise) and noise.sigma_low == noise.sigma_high
+
+
+def _has_svd(operator: LinearOperator, noise: Noise) -> bool:
+    return isinstance(operator, SVDOperator)
+
+
+# What of it an inverse problem can lack, and what to say then.
+DEMANDS: dict[str, tuple[Callable[[LinearOperator, Noise], bool], str]] = {
+    NOISE_LEVEL: (_knows_noise_level, "Gaussian noise of one known sigma"),
+    PSEUDO_INVERSE: (_has_svd, "the operator's pseudo-inverse (an SVDOperator)"),
+    SVD: (_has_svd, "the operator's singular value decomposition (an SVDOperator)"),
+}
+
+
+class Solver(Section, ABC):
+    """A method that restores images from measurements, given a prior. Fields: hyperparameters.
+
+    Attributes:
+        label: the method's name in tables.
+        needs: some of NOISE_LEVEL, PSEUDO_INVERSE, SVD, GRADIENT, TRAINING.
+        tasks: names of the tasks it is defined for; None for all.
+    """
+
+    label: ClassVar[str]
+    needs: ClassVar[frozenset[str]] = frozenset()
+    tasks: ClassVar[frozenset[str] | None] = None
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        y: Tensor,
+        operator: LinearOperator,
+        noise: Noise,
+        prior: CountedPrior,
+        rngs: list[torch.Generator],
+    ) -> Tensor:
+        """Returns one restoration per measurement, (B, C, H, W), nominally in [-1, 1], unclipped.
+
+        Args:
+            y: (B, *measurement_shape) measurements on the [-1, 1] scale.
+            operator: A, the same for the batch (masks may differ).
+            noise: the distribution of y given A x.
+            prior: counts its evaluations.
+            rngs: one generator per image, on the device of y: the only source of randomness, so
+                that a restoration does not depend on what else is in the batch.
+
+        Raises:
+            InputError: the method cannot solve this problem, or its result is not finite.
+        """
+        self.require(operator, noise)
+        x = self.solve(operator.project(y), operator, noise, prior, rngs)
+        if not torch.isfinite(x).all():
+            raise InputError(
+                f"{self.label}: the result holds NaN or infinity; take smaller steps or fp32"
+            )
+        return x
+
+    def require(self, operator: LinearOperator, noise: Noise) -> None:
+        """Refuses a problem that lacks what the method needs.
+
+        Raises:
+            InputError: says what is lacking.
+        """
+        for need in sorted(self.needs & DEMANDS.keys()):
+            is_met, demand = DEMANDS[need]
+            if not is_met(operator, noise):
+                raise InputError(
+                    f"{self.label} needs {demand}; here are {type(operator).__name__} and "
+                    f"{type(noise).__name__}. Choose a solver that does without"
+                )
+
+    @abstractmethod
+    def solve(
+        self,
+        y: Tensor,
+        operator: LinearOperator,
+        noise: Noise,
+        prior: CountedPrior,
+        rngs: list[torch.Generator],
+    ) -> Tensor:
+        """Does the work of `__call__`, whose arguments it takes, without gradients.
+
+        A method that differentiates says `with torch.enable_grad():` where it does.
+        """

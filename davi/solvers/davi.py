@@ -1,0 +1,57 @@
+"""DAVI itself, Algorithm 2: one evaluation of a generator that was trained for the operator."""
+
+from functools import cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from davi.errors import InputError
+from davi.measurement import lift
+from davi.operators.linear import LinearOperator
+from davi.restorer import Restorer, load
+from davi.runtime import normal_each
+from davi.sampler import posterior_sample
+from davi.solvers.base import TRAINING, Noise, Solver
+from davi.solvers.prior import CountedPrior
+
+
+class Davi(Solver):
+    """x = I_phi(y + h z). The prior's work was done in training.
+
+    Fields:
+        checkpoint: the generator, anything that `davi.load` takes.
+    """
+
+    label: ClassVar[str] = "DAVI"
+    needs: ClassVar[frozenset[str]] = frozenset({TRAINING})
+    checkpoint: str
+
+    def solve(
+        self,
+        y: Tensor,
+        operator: LinearOperator,
+        noise: Noise,
+        prior: CountedPrior,
+        rngs: list[torch.Generator],
+    ) -> Tensor:
+        """See `Solver.solve`."""
+        restorer = load_generator(self.checkpoint, str(y.device), prior.precision)
+        if y.shape[1:] != restorer.measurement_shape or operator.image_shape != (
+            restorer.image_shape
+        ):
+            raise InputError(
+                f"{self.checkpoint}: restores {restorer.image_shape} from "
+                f"{restorer.measurement_shape} ({restorer.task}); here are "
+                f"{operator.image_shape} from {tuple(y.shape[1:])}"
+            )
+        y_image = lift(y, operator.image_shape, restorer.bridge.resize)
+        z = normal_each(operator.image_shape, rngs)
+        with prior.evaluations.watching(restorer.generator.network):
+            return posterior_sample(restorer.generator, restorer.bridge, y_image, z)
+
+
+@cache
+def load_generator(checkpoint: str, device: str, precision: str) -> Restorer:
+    """Returns the restorer in a file, read once."""
+    return load(checkpoint, device, precision)

@@ -1,0 +1,29 @@
+"""No restoration: the measurement on the image grid, what DAVI's generator starts from."""
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from davi.measurement import lift
+from davi.operators.linear import LinearOperator
+from davi.solvers.base import Noise, Solver
+from davi.solvers.prior import CountedPrior
+
+
+class Lifted(Solver):
+    """x = lift(y)."""
+
+    label: ClassVar[str] = "measurement"
+    resize: Literal["bilinear", "nearest"] = "bilinear"
+
+    def solve(
+        self,
+        y: Tensor,
+        operator: LinearOperator,
+        noise: Noise,
+        prior: CountedPrior,
+        rngs: list[torch.Generator],
+    ) -> Tensor:
+        """See `Solver.solve`."""
+        return lift(y, operator.image_shape, self.resize)
