@@ -65,6 +65,7 @@ TIERS = [
     ["davi.solvers.base", "davi.solvers.grids"],
     ["davi.solvers.davi", "davi.solvers.lifted", "davi.solvers.pseudo_inverse"],
     ["davi.solver_file", "davi.gaussian_posterior"],
+    ["davi.tables", "davi.tables.config", "davi.tables.result"],
     ["davi.restoring", "davi.cli", "davi.comparing"],
     ["davi.ladders", "davi.training_command"],
     ["davi.cost"],

@@ -1,0 +1,109 @@
+"""What a table YAML may say (configs/tables/)."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from davi.section import Section
+
+Metric = Literal["psnr", "ssim", "lpips", "fid", "nfe", "seconds", "gmac"]
+
+
+class ColumnConfig(Section):
+    """A task: one group of a table's columns.
+
+    Attributes:
+        id: unique in the table.
+        label: heading.
+        config: run YAML (configs/), which gives operator, noise, network and prior; relative to
+            the table's file.
+        set: "section.key=value" overrides of it.
+        data_set: which special hyperparameters of solver files count.
+        images: as `data.validation`; None for that of the config.
+    """
+
+    id: str
+    label: str
+    config: str
+    set: tuple[str, ...] = ()
+    data_set: str
+    images: str | None = None
+
+
+class RowConfig(Section):
+    """A method.
+
+    Attributes:
+        id: unique in the table.
+        label: heading; None for the solver's own.
+        solver: YAML of configs/solvers/, relative to the table's file; None if this project does
+            not run the method, which needs `absent`.
+        set: hyperparameters, for every column.
+        columns: {column id: hyperparameters}, on top of `set`.
+        absent: why the row has no numbers of ours.
+        only: ids of the columns it is meant for; None for all.
+        num_images: fewer images than the table's, for methods that take very long.
+    """
+
+    id: str
+    label: str | None = None
+    solver: str | None = None
+    set: dict[str, Any] = Field(default_factory=dict)
+    columns: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    absent: str | None = None
+    only: tuple[str, ...] | None = None
+    num_images: int | None = Field(None, gt=0)
+
+
+class TableConfig(Section):
+    """A table: rows are methods, columns are tasks, each with several metrics.
+
+    Attributes:
+        title: as in the paper, its number first.
+        columns: tasks.
+        rows: methods.
+        metrics: of every cell, in this order.
+        num_images: how many, spread evenly over the image source.
+        num_samples: restorations per image for posterior mean and deviation of the shown examples.
+        num_examples: images shown in the grids.
+        batch_size: images at a time.
+        precision: of all networks.
+        seed: of noise and restorations.
+        lpips: variant, see `davi.protocols`.
+        paper: {row id: {column id: {metric: the paper's number}}}.
+        footnotes: {row id or "table": sentence}.
+    """
+
+    title: str
+    columns: tuple[ColumnConfig, ...] = Field(min_length=1)
+    rows: tuple[RowConfig, ...] = Field(min_length=1)
+    metrics: tuple[Metric, ...] = Field(min_length=1)
+    num_images: int = Field(gt=0)
+    num_samples: int = Field(4, ge=2)
+    num_examples: int = Field(4, ge=1)
+    batch_size: int = Field(8, gt=0)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    seed: int = 0
+    lpips: str = "release"
+    paper: dict[str, dict[str, dict[Metric, float]]] = Field(default_factory=dict)
+    footnotes: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> "TableConfig":
+        rows, columns = [row.id for row in self.rows], [column.id for column in self.columns]
+        for names in (rows, columns):
+            if len(set(names)) < len(names):
+                raise ValueError(f"ids must differ: {', '.join(names)}")
+        named = {row: set(cells) for row, cells in self.paper.items()}
+        named |= {row.id: {*row.columns, *(row.only or ())} for row in self.rows}
+        for row, cells in named.items():
+            if row not in rows or not cells <= set(columns):
+                raise ValueError(f"{row}: {', '.join(sorted(cells))}: no such row or column")
+        if unknown := set(self.footnotes) - {*rows, "table"}:
+            raise ValueError(f"footnotes: no such row: {', '.join(sorted(unknown))}")
+        for row in self.rows:
+            if (row.solver is None) and (row.absent is None):
+                raise ValueError(
+                    f"rows: {row.id}: a solver, or `absent` with the reason, is needed"
+                )
+        return self

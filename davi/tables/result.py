@@ -1,0 +1,72 @@
+"""What a table holds once it is made: the contract between measuring and writing."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Number:
+    """A measured value.
+
+    Attributes:
+        value: the mean over images, or of the whole set for FID.
+        error: its standard error; None where there is none.
+    """
+
+    value: float
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method on a task.
+
+    Attributes:
+        row, column: ids.
+        numbers: {metric: number}; without the metrics that cannot be had here.
+        paper: {metric: the paper's number}.
+        absent: {metric or "all": why it has no number of ours}.
+        num_images: how many images `numbers` are over.
+        forward, backward: network evaluations per image, and how many were differentiated.
+        per_image: {image name: {metric: value}}.
+        pictures: {kind: {image name: PNG file}}; kinds: restored, mean, std (posterior, over
+            several samples, of the shown examples).
+    """
+
+    row: str
+    column: str
+    numbers: dict[str, Number] = field(default_factory=dict)
+    paper: dict[str, float] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    num_images: int = 0
+    forward: float = 0.0
+    backward: float = 0.0
+    per_image: dict[str, dict[str, float]] = field(default_factory=dict)
+    pictures: dict[str, dict[str, Path]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TableResult:
+    """A table with everything that is written about it.
+
+    Attributes:
+        title: of the table.
+        rows, columns: {id: label}, in order.
+        metrics: in order.
+        cells: {(row id, column id): cell}, all of them.
+        truth: {column id: {"reference" | "measurement": {image name: PNG file}}} of the examples.
+        footnotes: {row id or "table": sentence}.
+        config: the resolved configuration and hyperparameters, as YAML text.
+        facts: {what: value} about machine, versions and weights.
+    """
+
+    title: str
+    rows: dict[str, str]
+    columns: dict[str, str]
+    metrics: tuple[str, ...]
+    cells: dict[tuple[str, str], Cell]
+    truth: dict[str, dict[str, dict[str, Path]]]
+    footnotes: dict[str, str]
+    config: str
+    facts: dict[str, Any]
