@@ -1,1 +1,1 @@
-"""The paper's tables: which method restores what, measured in one way, next to the paper's numbers."""
+"""The paper's tables: every method measured in one way, next to the paper's numbers."""
