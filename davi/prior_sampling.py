@@ -58,25 +58,50 @@ def ddpm_sample(
         rngs: one generator per image, for the noise of the steps.
     """
     times = spaced_times(len(model.schedule), num_steps)
-    spaced = _spaced_schedule(model.schedule, times)
+    spaced = spaced_schedule(model.schedule, times)
     x_t = z
     for step, time in zip(reversed(range(num_steps)), times, strict=True):
         t = torch.full((len(z),), time, device=z.device)
         eps, variance = model.eps_and_variance(x_t, t)
         x0 = model.schedule.x0_from_eps(x_t, t, eps).clamp(-1, 1)
-        if step == 0:
-            return x0
-        t = torch.full_like(t, step)
-        if variance.numel():
-            log_variance = spaced.learned_log_variance(variance, t)
-        else:
-            log_variance = spaced.at("posterior_log_variance", t, x_t)
-        noise = normal_each(z.shape[1:], rngs).to(z)
-        x_t = spaced.posterior_mean(x0, x_t, t) + (log_variance / 2).exp() * noise
+        x_t = ancestral_step(spaced, step, x_t, x0, variance, rngs)
+    return x_t
 
 
-def _spaced_schedule(schedule: Schedule, times: list[int]) -> Schedule:
-    """The diffusion whose steps go from each of the times, in falling order, to the next."""
+def spaced_schedule(schedule: Schedule, times: list[int]) -> Schedule:
+    """Returns the diffusion whose steps go from each of the times, in falling order, to the next.
+
+    Its steps are numbered from the clean end: 0 is that from the last of the times to x_0.
+    """
     alpha_bar = schedule.alpha_bar[times].flip(0)
     previous = torch.cat([alpha_bar.new_ones(1), alpha_bar[:-1]])
     return Schedule(1 - alpha_bar / previous)
+
+
+def ancestral_step(
+    schedule: Schedule,
+    step: int,
+    x_t: Tensor,
+    x0: Tensor,
+    variance: Tensor,
+    rngs: list[torch.Generator],
+) -> Tensor:
+    """Returns a draw of x one step before x_t, (B, C, H, W); x0 itself before step 0.
+
+    Args:
+        schedule: the diffusion of the steps, see `spaced_schedule`.
+        step: its index of x_t.
+        x_t: noised images.
+        x0: the clean images they are taken for.
+        variance: the network's variance channels; those of q(x_{t-1} | x_t, x_0) if there are none.
+        rngs: one generator per image; step 0 draws nothing.
+    """
+    if step == 0:
+        return x0
+    t = torch.full((len(x_t),), step, device=x_t.device)
+    if variance.numel():
+        log_variance = schedule.learned_log_variance(variance, t)
+    else:
+        log_variance = schedule.at("posterior_log_variance", t, x_t)
+    noise = normal_each(x_t.shape[1:], rngs).to(x_t)
+    return schedule.posterior_mean(x0, x_t, t) + (log_variance / 2).exp() * noise

@@ -61,7 +61,7 @@ TIERS = [
     ["davi.build_training", "davi.training_loop", "davi.restorer", "davi.degrading"],
     ["davi.generating"],
     ["davi"],
-    ["davi.solvers", "davi.solvers.prior"],
+    ["davi.solvers", "davi.solvers.prior", "davi.solvers.windowed_variance"],
     ["davi.solvers.base", "davi.solvers.grids"],
     ["davi.solvers.spectral"],
     [
@@ -73,6 +73,7 @@ TIERS = [
         "davi.solvers.lifted",
         "davi.solvers.pseudo_inverse",
     ],
+    ["davi.solvers.dps", "davi.solvers.pigdm", "davi.solvers.dmplug"],
     ["davi.solver_file", "davi.gaussian_posterior"],
     ["davi.tables", "davi.tables.config", "davi.tables.result"],
     ["davi.restoring", "davi.cli", "davi.comparing"],
