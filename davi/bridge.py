@@ -8,12 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from davi.runtime import draw_each
-from davi.schedule import NUM_STEPS, Schedule, linear_betas, quadratic_betas
+from davi.schedule import BETA_END, NUM_STEPS, Schedule, linear_betas, quadratic_betas
 
 
-def symmetric_betas() -> Tensor:
-    """Returns the release's (1000,) bridge betas: the quadratic ones rise, then mirrored fall."""
-    rising = quadratic_betas()[: NUM_STEPS // 2]
+def symmetric_betas(end: float = BETA_END) -> Tensor:
+    """Returns the release's (1000,) bridge betas: the quadratic ones rise, then mirrored fall.
+
+    Args:
+        end: the last of the quadratic ones, of which half are taken.
+    """
+    rising = quadratic_betas(end)[: NUM_STEPS // 2]
     return torch.cat([rising, rising.flip(0)])
 
 

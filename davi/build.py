@@ -12,6 +12,8 @@ from davi.config import (
     DenoisingConfig,
     GaussianBlurConfig,
     GaussianNoiseConfig,
+    I2SBBridgeConfig,
+    I2SBRunConfig,
     InpaintingConfig,
     NoiseConfig,
     OperatorConfig,
@@ -19,6 +21,7 @@ from davi.config import (
     SuperResolutionConfig,
 )
 from davi.errors import InputError
+from davi.i2sb import I2SBBridge
 from davi.measurement import ForwardModel
 from davi.measurement_files import read_mask
 from davi.noise import GaussianNoise, PoissonNoise
@@ -39,7 +42,7 @@ from davi.schedule import Schedule
 ImageShape = tuple[int, int, int]
 
 
-def image_shape(config: RunConfig) -> ImageShape:
+def image_shape(config: RunConfig | I2SBRunConfig) -> ImageShape:
     """Returns (C, H, W) of the images of a run."""
     unet = config.network.unet()
     return unet.in_channels, unet.image_size, unet.image_size
@@ -91,7 +94,9 @@ def build_noise(config: NoiseConfig) -> GaussianNoise | PoissonNoise:
     return PoissonNoise(config.rate)
 
 
-def build_forward_model(config: RunConfig, shape: ImageShape, device: torch.device) -> ForwardModel:
+def build_forward_model(
+    config: RunConfig | I2SBRunConfig, shape: ImageShape, device: torch.device
+) -> ForwardModel:
     """Returns y = A x + n for images of the given (C, H, W)."""
     operator = build_operator(config.operator, shape).to(device)
     return ForwardModel(operator, build_noise(config.noise))
@@ -114,3 +119,8 @@ def build_bridge(config: BridgeConfig, schedule: Schedule) -> PosteriorBridge:
         resize=config.resize,
         schedule=schedule,
     )
+
+
+def build_i2sb_bridge(config: I2SBBridgeConfig) -> I2SBBridge:
+    """Returns the bridge of I2SB, on the CPU."""
+    return I2SBBridge(config.beta_max, config.ot_ode)

@@ -1,6 +1,7 @@
 """Configuration values -> data sets and trainers. Nothing else happens here."""
 
 import copy
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,14 +9,22 @@ import torch
 from torch.utils.data import Dataset
 
 from davi.adversary import Adversary
-from davi.build import build_bridge, build_forward_model, image_shape
-from davi.config import InpaintingConfig, LoopConfig, PriorRunConfig, RunConfig
+from davi.build import build_bridge, build_forward_model, build_i2sb_bridge, image_shape
+from davi.config import (
+    I2SBRunConfig,
+    InpaintingConfig,
+    LoopConfig,
+    PriorRunConfig,
+    RunConfig,
+)
 from davi.data import open_images, validation_batch
 from davi.discriminator import PatchDiscriminator
 from davi.ema import Ema
 from davi.errors import InputError
 from davi.files import sha256_of
 from davi.generator import ImplicitGenerator
+from davi.i2sb import I2SBModel
+from davi.i2sb_trainer import I2SBTrainer
 from davi.learning_rate import RateShape
 from davi.network_optimizer import NetworkOptimizer
 from davi.parallel import replicated, sharded
@@ -25,13 +34,15 @@ from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
 from davi.trainer import DaviTrainer, LossWeights
 from davi.world import World
+from guided_diffusion.checkpoint import unet_from_weights, without_variance
 from guided_diffusion.presets import create_unet
 from guided_diffusion.unet import UNetModel
 
+AnyRunConfig = RunConfig | PriorRunConfig | I2SBRunConfig
 COMPILED_VARIANTS = 1000  # more than blocks of four networks, with and without gradients
 
 
-def build_images(config: RunConfig | PriorRunConfig, split: str) -> Dataset:
+def build_images(config: AnyRunConfig, split: str) -> Dataset:
     """Returns the "train" or "validation" images of a run.
 
     Raises:
@@ -45,18 +56,18 @@ def build_images(config: RunConfig | PriorRunConfig, split: str) -> Dataset:
     return open_images(source, config.network.unet().image_size)
 
 
-def build_validation_batch(config: RunConfig | PriorRunConfig) -> torch.Tensor:
+def build_validation_batch(config: AnyRunConfig) -> torch.Tensor:
     """Returns the fixed validation images of a run, (B, 3, S, S) in [-1, 1]."""
     return validation_batch(build_images(config, "validation"), config.train.num_validation_images)
 
 
-def input_record(config: RunConfig | PriorRunConfig) -> dict[str, Any]:
+def input_record(config: AnyRunConfig) -> dict[str, Any]:
     """Returns {key: SHA-256 of the file, or fingerprint of the images, that it names}."""
     record = {
         f"data.{split}": build_images(config, split).fingerprint()
         for split in ("train", "validation")
     }
-    if isinstance(config, RunConfig):
+    if not isinstance(config, PriorRunConfig):
         record["prior.checkpoint"] = sha256_of(Path(config.prior.checkpoint))
         if isinstance(config.operator, InpaintingConfig) and config.operator.path is not None:
             record["operator.path"] = sha256_of(Path(config.operator.path))
@@ -147,25 +158,83 @@ def build_prior_trainer(config: PriorRunConfig, world: World) -> PriorTrainer:
     Raises:
         InputError: data are missing or do not fit.
     """
-    _require_a_share_each(config.train, world)
-    train = config.train
     schedule = Schedule.named(config.schedule)
     torch.manual_seed(config.seed)  # weight initialisation is the one draw without a key
     network = create_unet(config.network.unet())
+    return PriorTrainer(
+        **_regression(
+            config,
+            network,
+            lambda network: ScoreModel(network, schedule, config.train.precision),
+            build_validation_batch(config),
+            world,
+        )
+    )
+
+
+def build_i2sb_trainer(config: I2SBRunConfig, world: World) -> I2SBTrainer:
+    """Returns the trainer of an I2SB network, with its prior and its validation images.
+
+    Raises:
+        InputError, CheckpointError: data or prior weights are missing or do not fit.
+    """
+    unet, path = config.network.unet(), Path(config.prior.checkpoint)
+    weights = without_variance(read_prior_file(path, unet).weights, unet.out_channels)
+    network = unet_from_weights(weights, unet, str(path))
+    return assemble_i2sb_trainer(config, network, build_validation_batch(config), world)
+
+
+def assemble_i2sb_trainer(
+    config: I2SBRunConfig, network: UNetModel, validation: torch.Tensor, world: World
+) -> I2SBTrainer:
+    """Returns the trainer of an I2SB network.
+
+    Args:
+        config: the run.
+        network: what training starts from, on the CPU; becomes the trainer's own.
+        validation: (B, 3, S, S) images in [-1, 1].
+        world: the processes to train on.
+
+    Raises:
+        InputError: the batch is too small for the processes.
+    """
+    bridge = build_i2sb_bridge(config.bridge).to(world.device)
+    return I2SBTrainer(
+        forward_model=build_forward_model(config, image_shape(config), world.device),
+        **_regression(
+            config,
+            network.train(),
+            lambda network: I2SBModel(network, bridge, config.train.precision),
+            validation,
+            world,
+        ),
+    )
+
+
+def _regression(
+    config: PriorRunConfig | I2SBRunConfig,
+    network: UNetModel,
+    model_around: Callable[[torch.nn.Module], torch.nn.Module],
+    validation: torch.Tensor,
+    world: World,
+) -> dict[str, Any]:
+    """The arguments of `RegressionTrainer`."""
+    _require_a_share_each(config.train, world)
+    train = config.train
     ema = Ema(network, train.ema_decay, train.ema_policy)
     ema.module = _distributed(ema.module, train, world)
     network = _distributed(network, train, world)
-    return PriorTrainer(
-        model=ScoreModel(network, schedule, train.precision),
-        averaged_model=ScoreModel(ema.module, schedule, train.precision),
-        ema=ema,
-        optimizer=_optimizer(network, train, train.learning_rate),
-        seed=config.seed,
-        batch_size=train.batch_size,
-        num_micro_batches=train.num_micro_batches,
-        validation=build_validation_batch(config),
-        world=world,
-    )
+    return {
+        "model": model_around(network),
+        "averaged_model": model_around(ema.module),
+        "ema": ema,
+        "optimizer": _optimizer(network, train, train.learning_rate),
+        "seed": config.seed,
+        "batch_size": train.batch_size,
+        "num_micro_batches": train.num_micro_batches,
+        "validation": validation,
+        "world": world,
+    }
 
 
 def _require_a_share_each(config: LoopConfig, world: World) -> None:

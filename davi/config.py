@@ -302,3 +302,39 @@ class RunConfig(Section):
     def task(self) -> str:
         """Name of the inverse problem."""
         return self.operator.name
+
+
+class I2SBBridgeConfig(Section):
+    """The bridge of I2SB, davi/i2sb.py."""
+
+    beta_max: float = Field(0.3, gt=0)  # I2SB: 0.3, for blur and inpainting 1.0
+    ot_ode: bool = False  # a bridge without noise; I2SB: for blur and inpainting
+
+
+class I2SBRunConfig(Section):
+    """A run of scripts/train.py that trains an I2SB network."""
+
+    method: Literal["i2sb"]
+    seed: int = 0
+    network: NetworkConfig
+    prior: PriorConfig  # what training starts from
+    operator: OperatorConfig
+    noise: NoiseConfig
+    bridge: I2SBBridgeConfig = I2SBBridgeConfig()
+    data: DataConfig
+    train: LoopConfig
+
+    @model_validator(mode="after")
+    def _predicts_no_variance(self) -> "I2SBRunConfig":
+        unet = self.network.unet()
+        if unet.out_channels != unet.in_channels:
+            raise ValueError(
+                f"network.out_channels={unet.out_channels}: an I2SB network predicts no variance; "
+                f"set it to {unet.in_channels} (that of the prior is cut off)"
+            )
+        return self
+
+    @property
+    def task(self) -> str:
+        """Name of the inverse problem."""
+        return self.operator.name

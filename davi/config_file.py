@@ -39,14 +39,20 @@ def load_config(path: str | Path, model: type[Config], overrides: Sequence[str] 
 
     Args:
         path: the file.
-        model: RunConfig or PriorRunConfig.
+        model: such as RunConfig.
         overrides: "section.key=value" strings, applied last.
 
     Raises:
         InputError: unreadable file, unknown key, wrong type or value; one line that names the
             file and the key.
     """
-    layers = _read_with_bases(Path(path), seen=())
+    layers = _layers(Path(path), overrides)
+    return parse_config(_resolve(layers, model, str(path)), model, str(path))
+
+
+def _layers(path: Path, overrides: Sequence[str]) -> list[dict]:
+    """The values of a file on top of those it extends, and the overrides on top of all."""
+    layers = _read_with_bases(path, seen=())
     for override in overrides:
         key, equals, text = override.partition("=")
         if not key or not equals:
@@ -55,7 +61,17 @@ def load_config(path: str | Path, model: type[Config], overrides: Sequence[str] 
         if isinstance(value, str) and text[0] not in "'\"":
             value = text  # YAML would take " #" in a path for a comment
         layers.append(_nested(key.split("."), value))
-    return parse_config(_resolve(layers, model, str(path)), model, str(path))
+    return layers
+
+
+def read_method(path: Path, overrides: Sequence[str] = ()) -> str | None:
+    """Returns what a YAML file, or a file that it extends, says at `method`; None if nothing.
+
+    Raises:
+        InputError: unreadable file.
+    """
+    values = functools.reduce(_merge, _layers(path, overrides), {})
+    return values.get("method")
 
 
 def parse_config(values: dict, model: type[Config], where: str) -> Config:

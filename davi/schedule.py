@@ -16,12 +16,12 @@ def linear_betas() -> Tensor:
     return torch.linspace(BETA_START, BETA_END, NUM_STEPS, dtype=torch.float64)
 
 
-def quadratic_betas() -> Tensor:
+def quadratic_betas(end: float = BETA_END) -> Tensor:
     """Returns the (1000,) float64 betas the authors' release uses for everything.
 
-    Same end points as the linear schedule, linear in sqrt(beta).
+    They are linear in sqrt(beta), and begin and, by default, end as those of the linear schedule.
     """
-    return torch.linspace(BETA_START**0.5, BETA_END**0.5, NUM_STEPS, dtype=torch.float64) ** 2
+    return torch.linspace(BETA_START**0.5, end**0.5, NUM_STEPS, dtype=torch.float64) ** 2
 
 
 BETAS = {"linear": linear_betas, "quadratic": quadratic_betas}

@@ -1,10 +1,14 @@
 """What the two training scripts do; they differ in what they build."""
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from davi.build_training import build_images, input_record
 from davi.cli import EXIT_STOPPED, add_run_arguments, config_parser, read_config
+from davi.config_file import read_method
+from davi.errors import InputError
 from davi.run_folder import RunFolder
 from davi.scan import require_readable
 from davi.section import Section
@@ -12,15 +16,19 @@ from davi.training_loop import Learner, run_training
 from davi.world import World, join_world
 
 
-def train(
-    description: str, model: type[Section], build: Callable[[Section, World], Learner]
-) -> int:
+class Method(NamedTuple):
+    """What a script can train: how it is configured, and what makes the learner of that."""
+
+    model: type[Section]
+    build: Callable[[Section, World], Learner]
+
+
+def train(description: str, methods: Mapping[str | None, Method]) -> int:
     """Trains as the command line says, and returns the exit code.
 
     Args:
         description: of the script, for --help.
-        model: RunConfig or PriorRunConfig.
-        build: makes the learner of such a configuration.
+        methods: by the `method` that a configuration names; None where it names none.
 
     Raises:
         InputError, CheckpointError: something the user can mend.
@@ -28,6 +36,7 @@ def train(
     parser = config_parser(description)
     add_run_arguments(parser)
     arguments = parser.parse_args()
+    model, build = _method_of(arguments, methods)
     config = read_config(arguments, model)
     run_dir = arguments.run_dir or Path("runs") / arguments.config.stem
     with join_world(arguments.device) as world:
@@ -50,3 +59,13 @@ def train(
             world=world,
         )
     return 0 if finished else EXIT_STOPPED
+
+
+def _method_of(arguments: argparse.Namespace, methods: Mapping[str | None, Method]) -> Method:
+    name = read_method(arguments.config, arguments.set)
+    if name not in list(methods):  # of a list, for what cannot be hashed
+        known = ", ".join(method for method in methods if method) or "no such key"
+        raise InputError(
+            f"{arguments.config}: method: {name!r} is nothing this script trains; allowed: {known}"
+        )
+    return methods[name]

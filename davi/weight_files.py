@@ -19,6 +19,7 @@ from davi.weights import (
     DISCRIMINATOR,
     FAKE_SCORE,
     GENERATOR,
+    I2SB,
     PRIOR,
     averaged_weights,
     is_training_checkpoint,
@@ -37,7 +38,9 @@ KINDS = {
     "score": FAKE_SCORE,
     "discriminator": DISCRIMINATOR,
     "prior": PRIOR,
+    "i2sb": I2SB,
 }
+BARE_ROLES = ("generator", "raw_generator", "score", "prior")  # what an ADM network may be
 PRIOR_NAMES = ("ffhq_10m.pt", "diffusion_ffhq_10m.pt", "256x256_diffusion_uncond.pt")
 # Networks in a training file of the release, all but the average: its key and our part.
 _RELEASE_NETWORKS = {
@@ -160,17 +163,22 @@ def _read_safetensors(path: Path) -> WeightFile:
     kind, config = read_header(path)
     if kind is None:
         return _state_dict(path, weights)
-    part = next((part for part, known in KINDS.items() if known == kind), None)
-    if part is None:
+    if kind not in KINDS.values():
         raise CheckpointError(f"{path}: holds a {kind!r}, which this version does not know")
+    part = _part_of(kind)
     return WeightFile(
         path, f"a {kind}", {part: weights}, config=config, iteration=read_iteration(path)
     )
 
 
+def _part_of(kind: str) -> str:
+    """What the averaged network of a kind is called; of a generator, `generator`."""
+    return next(part for part, known in KINDS.items() if known == kind)
+
+
 def _own_training_file(path: Path, content: Mapping[str, Any]) -> WeightFile:
     kind = kind_of(content)
-    parts = {"generator" if kind == GENERATOR else "prior": averaged_weights(content, kind)}
+    parts = {_part_of(kind): averaged_weights(content, kind)}
     own_names = {
         "raw_generator": "generator",
         "score": "fake_score",
@@ -211,8 +219,8 @@ def _state_dict(path: Path, state: Weights) -> WeightFile:
         parts = {"discriminator": _without(state, _DISCRIMINATOR_PREFIX)}
         return WeightFile(path, "a discriminator", parts)
     if state.keys() >= _ADM_KEYS:
-        roles = [part for part in KINDS if part != "discriminator"]
-        return WeightFile(path, "a bare ADM network", dict.fromkeys(roles, state), role_known=False)
+        parts = dict.fromkeys(BARE_ROLES, state)
+        return WeightFile(path, "a bare ADM network", parts, role_known=False)
     raise _unknown(path, state)
 
 

@@ -15,9 +15,9 @@ from davi.errors import InputError
 from davi.files import atomic_path, make_folder
 from guided_diffusion.checkpoint import CheckpointError, read_pt
 
-GENERATOR, PRIOR = "davi generator", "davi prior"
+GENERATOR, PRIOR, I2SB = "davi generator", "davi prior", "davi i2sb"
 FAKE_SCORE, DISCRIMINATOR = "davi fake score", "davi discriminator"
-EMA_PREFIXES = {GENERATOR: "module.network.", PRIOR: "module."}
+EMA_PREFIXES = {GENERATOR: "module.network.", PRIOR: "module.", I2SB: "module."}
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -61,8 +61,10 @@ def averaged_weights(checkpoint: Mapping[str, Any], kind: str) -> dict[str, Tens
 
 
 def kind_of(checkpoint: Mapping[str, Any]) -> str:
-    """Returns whether a training checkpoint holds a generator or a prior."""
-    return GENERATOR if "generator" in checkpoint else PRIOR
+    """Returns whether a training checkpoint holds a generator, a prior or an I2SB network."""
+    if "generator" in checkpoint:
+        return GENERATOR
+    return I2SB if checkpoint["config"].get("method") == "i2sb" else PRIOR
 
 
 def new_weights_file(path: Path, overwrite: bool) -> Path:

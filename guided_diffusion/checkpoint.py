@@ -109,6 +109,15 @@ def unet_from_weights(weights: Mapping[str, Tensor], config: UNetConfig, where: 
     return network.eval()
 
 
+def without_variance(weights: Mapping[str, Tensor], out_channels: int) -> dict[str, Tensor]:
+    """Returns ADM weights of which the last layer gives its first channels only.
+
+    A learned variance is what comes after the prediction.
+    """
+    last = ("out.2.weight", "out.2.bias")
+    return {key: value[:out_channels] if key in last else value for key, value in weights.items()}
+
+
 def require_architecture(weights: Mapping[str, Tensor], config: UNetConfig, where: str) -> None:
     """Refuses weights whose names or shapes are not those of the network.
 

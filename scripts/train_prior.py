@@ -8,7 +8,7 @@ docs/training.md.
 from davi.build_training import build_prior_trainer
 from davi.cli import run_main
 from davi.config import PriorRunConfig
-from davi.training_command import train
+from davi.training_command import Method, train
 
 if __name__ == "__main__":
-    run_main(lambda: train(__doc__, PriorRunConfig, build_prior_trainer))
+    run_main(lambda: train(__doc__, {None: Method(PriorRunConfig, build_prior_trainer)}))

@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from davi.build import build_operator, image_shape
-from davi.build_training import assemble_trainer, build_prior_trainer
-from davi.config import PriorRunConfig, RunConfig
+from davi.build_training import assemble_i2sb_trainer, assemble_trainer, build_prior_trainer
+from davi.config import I2SBRunConfig, PriorRunConfig, RunConfig
 from davi.config_file import load_config
 from davi.ladders import random_network
 from davi.recipes import PAPER, RECIPES
-from guided_diffusion.presets import UNetConfig, create_unet
-from tests.davi.test_config import CONFIGS
+from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
+from tests.davi.test_config import CONFIGS, model_of
 from tests.tiny import ALONE
 
 PARAMETERS = {"ffhq_256": 93_563_910, "imagenet_256": 552_814_086, "photos_64": 4_361_475}
@@ -33,14 +33,16 @@ SMALL_OPERATORS = {
     "inpainting": ("operator.box_size=8",),
     "gaussian_blur": ("operator.kernel_size=9", "operator.sigma=1.0"),
 }
-PRIORS = [path for path in CONFIGS if path.stem.endswith("_prior")]
-RUNS = [path for path in CONFIGS if path not in PRIORS]
+RUNS, PRIORS, I2SB = (
+    [path for path in CONFIGS if model_of(path) is model]
+    for model in (RunConfig, PriorRunConfig, I2SBRunConfig)
+)
 SMALL_RUNS = [path for path in RUNS if path.stem.startswith(("photos_", "tiny"))]
 by_name = {"ids": lambda path: path.stem}
 
 
-def load(path: Path, *overrides: str) -> RunConfig | PriorRunConfig:
-    return load_config(path, PriorRunConfig if path in PRIORS else RunConfig, overrides)
+def load(path: Path, *overrides: str) -> RunConfig | PriorRunConfig | I2SBRunConfig:
+    return load_config(path, model_of(path), overrides)
 
 
 @functools.cache
@@ -62,8 +64,12 @@ def test_networks_and_operators_are_built_at_full_size(path: Path) -> None:
     config = load(path)
     parameters = parameters_at_full_size(config.network.unet())
     if not path.stem.startswith("tiny"):
-        assert parameters == PARAMETERS[config.network.preset]
-    if isinstance(config, RunConfig):
+        preset = PRESETS[config.network.preset]
+        cut_off = (preset.out_channels - config.network.unet().out_channels) * (
+            9 * preset.model_channels + 1  # a 3x3 convolution, and a bias
+        )
+        assert parameters == PARAMETERS[config.network.preset] - cut_off
+    if not isinstance(config, PriorRunConfig):
         operator = build_once(config.operator, image_shape(config))
         assert operator.image_shape == image_shape(config)
 
@@ -106,6 +112,18 @@ def test_a_step_of_training_changes_the_networks(path: Path, recipe: str) -> Non
 @pytest.mark.parametrize("path", PRIORS, **by_name)
 def test_a_step_of_a_prior_changes_it(path: Path) -> None:
     trainer = build_prior_trainer(load(path, *SMALL), ALONE)
+    before = trainer.model.network.out[-1].weight.clone()
+    loss = trainer.train_step(torch.zeros(2, 3, 16, 16), 1)["loss"]
+    assert torch.isfinite(loss)
+    assert not torch.equal(trainer.model.network.out[-1].weight, before)
+
+
+@pytest.mark.parametrize("path", I2SB, **by_name)
+def test_a_step_of_i2sb_changes_it(path: Path) -> None:
+    config = load(path, *SMALL, *SMALL_OPERATORS.get(load(path).task, ()))
+    trainer = assemble_i2sb_trainer(
+        config, random_network(config), torch.zeros(1, 3, 16, 16), ALONE
+    )
     before = trainer.model.network.out[-1].weight.clone()
     loss = trainer.train_step(torch.zeros(2, 3, 16, 16), 1)["loss"]
     assert torch.isfinite(loss)
