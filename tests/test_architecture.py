@@ -67,8 +67,14 @@ TIERS = [
     ["davi.solver_file", "davi.gaussian_posterior"],
     ["davi.tables", "davi.tables.config", "davi.tables.result"],
     ["davi.restoring", "davi.cli", "davi.comparing"],
-    ["davi.ladders", "davi.training_command"],
+    ["davi.ladders", "davi.training_command", "davi.evaluation_command"],
     ["davi.cost"],
+    ["davi.tables.code_hash", "davi.tables.cache", "davi.tables.problem", "davi.tables.writing"],
+    ["davi.tables.plan"],
+    ["davi.tables.running"],
+    ["davi.tables.scoring"],
+    ["davi.tables.assembling"],
+    ["davi.tables.command"],
 ]
 # These alone know of configurations; everything else takes plain values.
 CONFIG_READERS = {
@@ -86,6 +92,9 @@ CONFIG_READERS = {
     "davi.ladders",
     "davi.training_command",
     "davi.solver_file",
+    "davi.tables.problem",
+    "davi.tables.plan",
+    "davi.tables.command",
 }
 # Heavy or optional: imported where used.
 LAZY_PACKAGES = {"lpips", "pytorch_fid", "wandb", "webdataset", "braceexpand"}
