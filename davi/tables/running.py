@@ -176,13 +176,11 @@ class _Runner:
         positions = [position for position, _ in unit.items]
         y = torch.stack([measured[position] for position in positions]).to(device)
         operator = problem.operator_for(positions).to(device)
-        model = self._prior(problem)
+        prior = CountedPrior(self._prior(problem), evaluations)
         rngs = [self._rng(problem.names[position], sample) for position, sample in unit.items]
         synchronise(device)
         start = time.perf_counter()
-        images = job.solver(
-            y, operator, problem.forward_model.noise, CountedPrior(model, evaluations), rngs
-        )
+        images = job.solver(y, operator, problem.forward_model.noise, prior, rngs)
         synchronise(device)
         return images, time.perf_counter() - start
 
