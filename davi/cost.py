@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from davi.benchmark import report_head, time_calls
 from davi.ladders import sampling_rungs
-from guided_diffusion.presets import PRESETS, create_unet
+from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
 
 DAVI = "DAVI"
 # Network evaluations per image, Table 13.
@@ -54,9 +54,8 @@ class Cost:
 
 
 @cache
-def network_size(preset: str) -> tuple[int, int]:
+def network_size(config: UNetConfig) -> tuple[int, int]:
     """Returns (parameters, multiply-accumulate operations per image) of a network."""
-    config = PRESETS[preset]
     with torch.device("meta"):  # shapes are all it takes
         network = create_unet(config)
         image = torch.empty(1, config.in_channels, config.image_size, config.image_size)
@@ -69,7 +68,7 @@ def network_size(preset: str) -> tuple[int, int]:
 
 def restoration_costs(preset: str, device: torch.device, repeats: int) -> list[Cost]:
     """Measures Algorithm 2 for one image, and returns what every method costs."""
-    _, macs = network_size(preset)
+    _, macs = network_size(PRESETS[preset])
     plain = next(sampling_rungs(preset, 1, device, "bf16", with_compile=False))
     work, _ = plain.build()
     seconds = statistics.median(time_calls(work, device, repeats))
@@ -81,7 +80,7 @@ def restoration_costs(preset: str, device: torch.device, repeats: int) -> list[C
 
 def cost_table(preset: str, title: str, facts: dict[str, Any], found: list[Cost]) -> str:
     """Returns a Markdown table."""
-    parameters, macs = network_size(preset)
+    parameters, macs = network_size(PRESETS[preset])
     lines = [
         *report_head(title, facts),
         f"Network {preset}: {parameters / 1e6:.2f} M parameters, {macs / 1e9:.2f} GMAC "

@@ -150,7 +150,9 @@ def evaluate_folders(
                 features.add(batch.indices, truth, image)
             bar.update(len(batch.indices))
     for metric in scores:
-        result.summary[metric] = _mean([values[metric] for values in result.per_image.values()])
+        result.summary[metric] = mean_and_error(
+            [values[metric] for values in result.per_image.values()]
+        )
     if features is not None:
         _compare_sets(wanted, *features.sets(), result)
     return result
@@ -239,7 +241,8 @@ def _compare_sets(
         result.protocols["kid"] = kid_protocol(len(truth), KID_SUBSETS, KID_SEED)
 
 
-def _mean(values: list[float]) -> dict[str, float]:
+def mean_and_error(values: list[float]) -> dict[str, float]:
+    """Returns {"mean", "standard_error"}; NaN for the error of one value or of infinite ones."""
     count, mean = len(values), sum(values) / len(values)
     if count < 2 or not math.isfinite(mean):  # PSNR of identical images is infinite
         return {"mean": mean, "standard_error": math.nan}

@@ -64,7 +64,8 @@ class TableConfig(Section):
         rows: methods.
         metrics: of every cell, in this order.
         num_images: how many, spread evenly over the image source.
-        num_samples: restorations per image for posterior mean and deviation of the shown examples.
+        num_samples: restorations per image for posterior mean and deviation of the shown examples,
+            the one that is scored among them; 0 for none.
         num_examples: images shown in the grids.
         batch_size: images at a time.
         precision: of all networks.
@@ -79,7 +80,7 @@ class TableConfig(Section):
     rows: tuple[RowConfig, ...] = Field(min_length=1)
     metrics: tuple[Metric, ...] = Field(min_length=1)
     num_images: int = Field(gt=0)
-    num_samples: int = Field(4, ge=2)
+    num_samples: int = Field(4, ge=0)
     num_examples: int = Field(4, ge=1)
     batch_size: int = Field(8, gt=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -101,6 +102,8 @@ class TableConfig(Section):
                 raise ValueError(f"{row}: {', '.join(sorted(cells))}: no such row or column")
         if unknown := set(self.footnotes) - {*rows, "table"}:
             raise ValueError(f"footnotes: no such row: {', '.join(sorted(unknown))}")
+        if self.num_samples == 1:
+            raise ValueError("num_samples: a deviation needs at least 2; 0 for none")
         for row in self.rows:
             if (row.solver is None) and (row.absent is None):
                 raise ValueError(

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from davi.cost import cost_table, network_size, restoration_costs
+from guided_diffusion.presets import PRESETS
 
 
 @pytest.mark.parametrize(
@@ -13,13 +14,13 @@ from davi.cost import cost_table, network_size, restoration_costs
 def test_sizes_are_those_of_the_published_networks(
     preset: str, parameters: int, giga_macs: float
 ) -> None:
-    found, macs = network_size(preset)
+    found, macs = network_size(PRESETS[preset])
     assert found == parameters
     assert macs / 1e9 == pytest.approx(giga_macs, rel=1e-4)
 
 
 def test_the_count_on_ffhq_is_that_of_table_13_within_what_it_leaves_out() -> None:
-    assert network_size("ffhq_256")[1] == pytest.approx(194.7e9, rel=5e-3)
+    assert network_size(PRESETS["ffhq_256"])[1] == pytest.approx(194.7e9, rel=5e-3)
 
 
 def test_others_are_extrapolated_by_their_evaluations() -> None:
@@ -28,7 +29,7 @@ def test_others_are_extrapolated_by_their_evaluations() -> None:
     }
     davi = found["DAVI"]
     assert davi.evaluations == 1
-    assert davi.macs == network_size("photos_64")[1]
+    assert davi.macs == network_size(PRESETS["photos_64"])[1]
     assert [cost.method for cost in found.values() if cost.measured] == ["DAVI"]
     for method, evaluations in (("DDRM", 20), ("DiffPIR", 100), ("DPS", 1000)):
         assert found[method].macs == evaluations * davi.macs

@@ -1,0 +1,102 @@
+"""`scripts/eval.py` for folders: scores of restored images against references."""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from davi.cli import add_device, add_generator, add_names, positive_int, read_generator
+from davi.errors import InputError
+from davi.evaluation import LPIPS_DEFAULT, METRICS, evaluate_folders, new_evaluation
+from davi.images import ROUNDINGS
+from davi.protocols import LPIPS_VARIANTS
+from davi.restoring import restore_measured
+from davi.runtime import select_device
+
+_OF_CHECKPOINT = {"measured", "config", "set", "rounding", "seed", "size", "compile"}
+
+
+def evaluate(description: str) -> None:
+    """Does what the command line says: restores if asked to, scores, writes.
+
+    Args:
+        description: of the script, for --help.
+
+    Raises:
+        InputError: half of a way, or a mixture; or as `evaluate_folders`.
+    """
+    arguments = _parse_arguments(description)
+    _require_one_way(arguments)
+    for reference, restored, output in _folders(arguments):
+        result = evaluate_folders(
+            reference,
+            restored,
+            arguments.metrics,
+            device=select_device(arguments.device),
+            lpips=arguments.lpips,
+            batch_size=arguments.batch_size,
+        )
+        print(result.table())
+        result.save(output)
+        print(f"written to {output}/per_image.csv and {output}/summary.json")
+
+
+def _parse_arguments(description: str) -> argparse.Namespace:
+    """Returns the command line."""
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--reference", type=Path, metavar="DIR", help="true images")
+    parser.add_argument("--restored", type=Path, metavar="DIR", help="images to judge")
+    add_generator(parser, required=False)
+    parser.add_argument("--measured", type=Path, metavar="DIR", help="folder of degrade.py")
+    add_names(parser, "--rounding", ROUNDINGS, None, "of restorations to 8 bits (default nearest)")
+    parser.add_argument("--seed", type=int, help="of the restorations (default 0)")
+    add_names(parser, "--metrics", METRICS, METRICS, "(default: all)")
+    add_names(parser, "--lpips", LPIPS_VARIANTS, LPIPS_DEFAULT, "variants (default release,vgg)")
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=16, help="images at a time (default 16)"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: RESTORED-eval")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation")
+    add_device(parser)
+    return parser.parse_args()
+
+
+def _folders(arguments: argparse.Namespace) -> Iterator[tuple[Path, Path, Path]]:
+    """Yields reference, restored and output folder of each evaluation, restored if need be."""
+    if arguments.checkpoint is None:
+        restored = arguments.restored.resolve()
+        output = arguments.output or restored.with_name(f"{restored.name}-eval")
+        yield arguments.reference, restored, new_evaluation(output, arguments.overwrite)
+        return
+    reference = arguments.measured / "reference"
+    if not reference.is_dir():
+        raise InputError(f"{reference}: no such folder; give --measured a folder of degrade.py")
+    restorer, origin = read_generator(arguments, select_device(arguments.device))
+    for rounding in arguments.rounding or ROUNDINGS[:1]:
+        restored = arguments.output / f"restored_{rounding}"
+        output = arguments.output / f"restored_{rounding}-eval"
+        new_evaluation(output, arguments.overwrite)  # before the work, not after it
+        restore_measured(
+            restorer,
+            arguments.measured,
+            restored,
+            rounding=rounding,
+            batch_size=arguments.batch_size,
+            seed=arguments.seed or 0,
+            origin=origin,
+        )
+        yield reference, restored, output
+
+
+def _require_one_way(arguments: argparse.Namespace) -> None:
+    """Refuses a mixture of the two ways, and half of one."""
+    given = {name for name, value in vars(arguments).items() if value}
+    restores = "checkpoint" in given
+    if not given >= {True: {"measured", "output"}, False: {"reference", "restored"}}[restores]:
+        raise InputError("give --reference, --restored, or --checkpoint, --measured and --output")
+    without_effect = {"reference", "restored"} if restores else _OF_CHECKPOINT
+    if found := sorted(given & without_effect):
+        options = ", ".join(f"--{name}" for name in found)
+        how = "with" if restores else "without"
+        raise InputError(f"{options}: no effect {how} --checkpoint; leave it out")

@@ -1,0 +1,240 @@
+"""From the restorations in the cache to the table."""
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from davi.benchmark import machine
+from davi.cost import network_size
+from davi.errors import InputError
+from davi.evaluation import mean_and_error
+from davi.images import load_image, save_image
+from davi.measurement import lift
+from davi.tables.cache import Cache, Restored
+from davi.tables.plan import NOT_APPLICABLE, Job, Place, Plan
+from davi.tables.problem import Problem
+from davi.tables.result import Cell, Number, TableResult
+from davi.tables.running import is_deterministic
+from davi.tables.scoring import SetDistance, image_metrics, metric_code, protocols
+from davi.world import World
+
+NOT_RUN = "not run yet"
+WHITE_DEVIATION = 0.5  # posterior deviation that is shown white, for images in [-1, 1]
+
+
+def assemble(
+    plan: Plan,
+    cache: Cache,
+    folder: Path,
+    world: World,
+    failed: dict[Place, str],
+    absent_metrics: dict[str, str],
+) -> TableResult:
+    """Returns the table; what is not there is absent, with the reason.
+
+    Args:
+        plan: the table.
+        cache: its restorations.
+        folder: for pictures that the cache does not have; they are written.
+        world: this process, which must be the first.
+        failed: cells that could not be run, and why.
+        absent_metrics: metrics that cannot be computed here, and why.
+    """
+    config = plan.config
+    maker = _CellMaker(plan, cache, folder, absent_metrics, world)
+    cells, timed_on = {}, set()
+    for row in config.rows:
+        for column in config.columns:
+            place = row.id, column.id
+            paper = config.paper.get(row.id, {}).get(column.id, {})
+            reason = plan.absent.get(place) or failed.get(place)
+            if reason is None:
+                cells[place] = maker.make(place, dict(paper), timed_on)
+            else:
+                cells[place] = Cell(*place, paper=dict(paper), absent={"all": reason})
+    return TableResult(
+        title=config.title,
+        rows=plan.rows,
+        columns={column.id: column.label for column in config.columns},
+        metrics=config.metrics,
+        cells=cells,
+        truth={
+            column: _truth(problem, plan.num_examples, folder / "pictures" / column)
+            for column, problem in plan.problems.items()
+        },
+        footnotes=dict(config.footnotes),
+        config=plan.resolved,
+        facts=_facts(plan, world.device, sorted(timed_on)),
+    )
+
+
+def _facts(plan: Plan, device: torch.device, timed_on: list[str]) -> dict[str, object]:
+    config = plan.config
+    return {
+        **machine(device),
+        "images": config.num_images,
+        "precision": config.precision,
+        "seed": config.seed,
+        **protocols(config),
+        "seconds": "per image, of the solver's call by the images of its batch; on "
+        + ("; ".join(timed_on) or "nothing"),
+        "nfe": "evaluations of a network per image, forward",
+        "gmac": "forward evaluations and twice the backward ones, by the multiply-accumulate "
+        "operations of the prior's network",
+        "standard deviation": f"pictures show {WHITE_DEVIATION:g} on the [-1, 1] scale as white",
+        **{
+            f"SHA-256 of {problem.prior}": problem.facts["prior_sha256"] or "missing"
+            for problem in plan.problems.values()
+        },
+        **{
+            f"SHA-256 of {job.solver.checkpoint}": job.facts["hyperparameters"]["checkpoint"]
+            for job in plan.jobs.values()
+            if "checkpoint" in job.facts["hyperparameters"]
+        },
+    }
+
+
+class _CellMaker:
+    """Makes the cells of a table."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        cache: Cache,
+        folder: Path,
+        absent_metrics: dict[str, str],
+        world: World,
+    ) -> None:
+        self.plan = plan
+        self.cache = cache
+        self.folder = folder
+        self.absent_metrics = absent_metrics
+        self.names = image_metrics(plan.config)
+        self.codes = {name: metric_code(name) for name in self.names.values()}
+        self.fid = SetDistance(cache, plan.config.batch_size, world.device)
+
+    def make(self, place: Place, paper: dict[str, float], timed_on: set[str]) -> Cell:
+        """Returns a cell; adds to `timed_on` what its seconds belong to."""
+        job = self.plan.jobs[place]
+        found = {}
+        for position in range(job.num_images):
+            restored = self.cache.read(job.key(position, 0))
+            if restored is not None:
+                found[position] = restored
+        if not found:
+            return Cell(*place, paper=paper, absent={"all": NOT_RUN})
+        timed_on |= {restored.timed_on for restored in found.values()}
+        per_image = {
+            job.problem.names[position]: self._values(restored, job)
+            for position, restored in sorted(found.items())
+        }
+        numbers, absent = self._numbers(per_image, job, complete=len(found) == job.num_images)
+        count = len(found)
+        return Cell(
+            *place,
+            numbers=numbers,
+            paper=paper,
+            absent=absent,
+            num_images=count,
+            forward=sum(restored.forward for restored in found.values()) / count,
+            backward=sum(restored.backward for restored in found.values()) / count,
+            per_image=per_image,
+            pictures=self._pictures(place, job),
+        )
+
+    def _values(self, restored: Restored, job: Job) -> dict[str, float]:
+        """All numbers of an image that the table asks for and that are there."""
+        _, macs = network_size(job.problem.unet)
+        values = {
+            metric: restored.scores[name]["value"]
+            for metric, name in self.names.items()
+            if restored.scores.get(name, {}).get("code") == self.codes[name]
+        }
+        values |= {
+            "nfe": restored.forward,
+            "seconds": restored.seconds,
+            "gmac": (restored.forward + 2 * restored.backward) * macs / 1e9,
+        }
+        return {metric: values[metric] for metric in self.plan.config.metrics if metric in values}
+
+    def _numbers(
+        self, per_image: dict[str, dict[str, float]], job: Job, complete: bool
+    ) -> tuple[dict[str, Number], dict[str, str]]:
+        """Means over images with their errors, and why some are missing."""
+        numbers, absent = {}, {}
+        for metric in self.plan.config.metrics:
+            try:
+                if metric == "fid":
+                    numbers[metric] = Number(self._fid(job, complete))
+                else:
+                    numbers[metric] = self._mean(metric, per_image)
+            except InputError as error:
+                absent[metric] = str(error)
+        return numbers, absent
+
+    def _fid(self, job: Job, complete: bool) -> float:
+        if not complete:
+            raise InputError("not all images are restored yet")
+        return self.fid(job)
+
+    def _mean(self, metric: str, per_image: dict[str, dict[str, float]]) -> Number:
+        values = [values[metric] for values in per_image.values() if metric in values]
+        if len(values) < len(per_image):
+            raise InputError(self.absent_metrics.get(metric, "not computed yet"))
+        result = mean_and_error(values)
+        # Of a batch all images share the time and the evaluations: no independent draws.
+        known = metric in self.names and not math.isnan(result["standard_error"])
+        return Number(result["mean"], result["standard_error"] if known else None)
+
+    def _pictures(self, place: Place, job: Job) -> dict[str, dict[str, Path]]:
+        pictures: dict[str, dict[str, Path]] = {"restored": {}, "mean": {}, "std": {}}
+        deterministic = is_deterministic(self.plan, self.cache, place)
+        for position in range(self.plan.num_examples):
+            name = job.problem.names[position]
+            keys = [job.key(position, sample) for sample in range(self.plan.config.num_samples)]
+            first = job.key(position, 0)
+            if self.cache.read(first) is not None:
+                pictures["restored"][name] = self.cache.picture(first)
+            if deterministic or not keys or any(self.cache.read(key) is None for key in keys):
+                continue
+            samples = torch.stack([load_image(self.cache.picture(key)) for key in keys])
+            folder = self.folder / "pictures" / place[1] / place[0]
+            pictures["mean"][name] = _save(samples.mean(dim=0), folder / "mean" / f"{name}.png")
+            pictures["std"][name] = _save(_shown(samples), folder / "std" / f"{name}.png")
+        return {kind: files for kind, files in pictures.items() if files}
+
+
+def _shown(samples: Tensor) -> Tensor:
+    """The deviation of samples (N, C, H, W), mean over channels, as a gray picture."""
+    deviation = samples.std(dim=0).mean(dim=0, keepdim=True)
+    return 2 * (deviation / WHITE_DEVIATION).clamp(max=1) - 1
+
+
+def _truth(problem: Problem, count: int, folder: Path) -> dict[str, dict[str, Path]]:
+    """Writes clean images and measurements of the examples, both of the size of the image."""
+    files: dict[str, dict[str, Path]] = {"reference": {}, "measurement": {}}
+    for position in range(count):
+        name, clean = problem.names[position], problem.clean(position)
+        shown = lift(problem.measure(position)[None], tuple(clean.shape), "nearest")[0]
+        for kind, picture in (("reference", clean), ("measurement", shown)):
+            files[kind][name] = _save(picture, folder / kind / f"{name}.png")
+    return files
+
+
+def _save(image: Tensor, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_image(image, path)
+    return path
+
+
+def absences(result: TableResult) -> list[str]:
+    """Returns one line for each reason why something is missing, but for what is not meant."""
+    places: dict[str, list[str]] = {}
+    for (row, column), cell in result.cells.items():
+        for metric, reason in cell.absent.items():
+            if reason != NOT_APPLICABLE:
+                what = "" if metric == "all" else f" {metric}"
+                places.setdefault(reason, []).append(f"{row}/{column}{what}")
+    return [f"{', '.join(where)}: {reason}" for reason, where in places.items()]

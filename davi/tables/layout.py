@@ -1,0 +1,194 @@
+"""What every written form of a table shows at each of its places: rounded, marked, with notes."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from davi.tables.result import Cell, TableResult
+
+BEST, SECOND = "best", "second"
+NOTHING = "\N{EN DASH}"  # where there is no number of ours
+HIGHER_IS_BETTER = frozenset({"psnr", "ssim"})
+COSTS = frozenset({"nfe", "seconds", "gmac"})
+TITLES = {
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "lpips": "LPIPS",
+    "fid": "FID",
+    "nfe": "NFE",
+    "seconds": "s/image",
+    "gmac": "GMAC",
+}
+DECIMALS = {"psnr": 2, "ssim": 3, "lpips": 3, "fid": 2, "nfe": 0, "gmac": 1}
+SIGNIFICANT = 3  # digits of seconds, which span six orders of magnitude
+
+Place = tuple[str, str, str]  # row, column, metric
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands at a place of the table.
+
+    Attributes:
+        ours, error, paper: rounded; None where there is none. The paper's number is as printed.
+        backward: how many of the evaluations were differentiated (of NFE alone), None if none.
+        mark, paper_mark: BEST, SECOND or None.
+        num_images: over how many images, if fewer than in other rows (not of costs, which are each
+            image's own).
+        note: number of the footnote that says why there is none of ours.
+    """
+
+    ours: str | None = None
+    error: str | None = None
+    paper: str | None = None
+    backward: str | None = None
+    mark: str | None = None
+    paper_mark: str | None = None
+    num_images: int | None = None
+    note: int | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A made table as it is shown. The writers add nothing but their syntax.
+
+    Attributes:
+        result: the table.
+    """
+
+    result: TableResult
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """The numbered footnotes, the first one being number 1; each sentence once."""
+        about_rows = [text for row in self.result.rows if (text := self._about(row))]
+        reasons = [text for place in self._places if (text := self._reason(place))]
+        return list(dict.fromkeys(about_rows + reasons))
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is said below the table without a number."""
+        about = self.result.footnotes.get("table")
+        return ([about] if about else []) + [
+            "Best in bold, second best underlined, among our numbers and among the paper's; rows "
+            "over fewer images (n) and, for costs, rows that evaluate no network take no part."
+        ]
+
+    @cached_property
+    def entries(self) -> dict[Place, Entry]:
+        """{(row, column, metric): entry}, all of them."""
+        ours, papers = self._marks(self._ours), self._marks(self._papers)
+        return {
+            place: self._entry(place, ours.get(place), papers.get(place)) for place in self._places
+        }
+
+    def row_note(self, row: str) -> int | None:
+        """Returns the number of the footnote on a row's name."""
+        return self._number(self._about(row))
+
+    def has_paper(self, column: str, metric: str) -> bool:
+        """Whether the paper has a number in this place of any row."""
+        return any(metric in self._cell(row, column).paper for row in self.result.rows)
+
+    @property
+    def _places(self) -> list[Place]:
+        result = self.result
+        return [
+            (row, column, metric)
+            for row in result.rows
+            for column in result.columns
+            for metric in result.metrics
+        ]
+
+    def _cell(self, row: str, column: str) -> Cell:
+        return self.result.cells.get((row, column), Cell(row, column))
+
+    def _about(self, row: str) -> str | None:
+        return self.result.footnotes.get(row)
+
+    def _reason(self, place: Place) -> str | None:
+        row, column, metric = place
+        cell = self._cell(row, column)
+        if metric in cell.numbers:
+            return None
+        return cell.absent.get(metric) or cell.absent.get("all")
+
+    def _number(self, note: str | None) -> int | None:
+        return self.notes.index(note) + 1 if note else None
+
+    def _entry(self, place: Place, mark: str | None, paper_mark: str | None) -> Entry:
+        row, column, metric = place
+        cell = self._cell(row, column)
+        number, paper = cell.numbers.get(metric), cell.paper.get(metric)
+        quoted = None if paper is None else f"{paper:,.10g}"
+        if metric in DECIMALS and metric not in COSTS and paper is not None:
+            quoted = rounded(paper, metric)
+        if number is None:
+            note = self._number(self._reason(place))
+            return Entry(paper=quoted, paper_mark=paper_mark, note=note)
+        digits = decimals(number.value, metric)
+        return Entry(
+            ours=_text(number.value, digits),
+            error=None if number.error is None else _text(number.error, digits),
+            paper=quoted,
+            backward=rounded(cell.backward, "nfe") if metric == "nfe" and cell.backward else None,
+            mark=mark,
+            paper_mark=paper_mark,
+            num_images=None if metric in COSTS or not self._is_partial(cell) else cell.num_images,
+        )
+
+    def _is_partial(self, cell: Cell) -> bool:
+        return cell.num_images < max(
+            self._cell(row, cell.column).num_images for row in self.result.rows
+        )
+
+    def _ours(self, cell: Cell, metric: str) -> float | None:
+        number = cell.numbers.get(metric)
+        no_network = metric in COSTS and not cell.forward
+        if number is None or self._is_partial(cell) or no_network:
+            return None
+        return float(rounded(number.value, metric).replace(",", ""))
+
+    def _papers(self, cell: Cell, metric: str) -> float | None:
+        return cell.paper.get(metric)
+
+    def _marks(self, value_of: Callable[[Cell, str], float | None]) -> dict[Place, str]:
+        """Best and second best of each column and metric; equal as shown is equally good."""
+        marks = {}
+        for column in self.result.columns:
+            for metric in self.result.metrics:
+                values = {
+                    (row, column, metric): value
+                    for row in self.result.rows
+                    if (value := value_of(self._cell(row, column), metric)) is not None
+                    and math.isfinite(value)
+                }
+                ranking = sorted(set(values.values()), reverse=metric in HIGHER_IS_BETTER)
+                if len(ranking) > 1:  # else there is nothing to choose from
+                    names = {ranking[0]: BEST, ranking[1]: SECOND}
+                    marks |= {at: names[value] for at, value in values.items() if value in names}
+        return marks
+
+
+def heading(metric: str) -> str:
+    """Returns a metric's name with an arrow towards better values."""
+    return f"{TITLES[metric]} {'↑' if metric in HIGHER_IS_BETTER else '↓'}"
+
+
+def decimals(value: float, metric: str) -> int:
+    """Returns how many decimals a value is shown with."""
+    if metric in DECIMALS:
+        return DECIMALS[metric]
+    if not math.isfinite(value) or value == 0:
+        return SIGNIFICANT - 1
+    return max(0, SIGNIFICANT - 1 - math.floor(math.log10(abs(value))))
+
+
+def rounded(value: float, metric: str) -> str:
+    """Returns a value as it is shown, thousands apart."""
+    return _text(value, decimals(value, metric))
+
+
+def _text(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}"

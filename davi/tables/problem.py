@@ -1,0 +1,145 @@
+"""A column of a table: an inverse problem with its images and the prior that goes with it."""
+
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from davi.build import build_forward_model, image_shape
+from davi.config import InpaintingConfig, RunConfig
+from davi.config_file import load_config
+from davi.data import open_images
+from davi.errors import InputError
+from davi.files import sha256_of
+from davi.measurement import ForwardModel
+from davi.operators.linear import LinearOperator
+from davi.runtime import keyed_rng
+from davi.tables.config import ColumnConfig
+from guided_diffusion.presets import UNetConfig
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A column, ready to be measured.
+
+    Attributes:
+        label: heading.
+        data_set: which special hyperparameters of solver files count.
+        config: its run.
+        images: clean images.
+        indices: those of the table, in an order of which every beginning is spread evenly.
+        names: of the same images.
+        sha256: of the same image files.
+        forward_model: operator and noise, on the CPU.
+        seed: of noise and masks.
+        prior: file of the prior, which may be missing.
+        facts: all that determines measurements and prior, apart from the images.
+    """
+
+    label: str
+    data_set: str
+    config: RunConfig
+    images: Dataset
+    indices: tuple[int, ...]
+    names: tuple[str, ...]
+    sha256: tuple[str, ...]
+    forward_model: ForwardModel
+    seed: int
+    prior: Path
+    facts: dict[str, Any]
+
+    @property
+    def unet(self) -> UNetConfig:
+        """The architecture of the prior."""
+        return self.config.network.unet()
+
+    def operator_for(self, positions: Sequence[int]) -> LinearOperator:
+        """Returns the operator of some images, with their own masks where masks are random."""
+        return self.forward_model.operator.sample([self._rng(position) for position in positions])
+
+    def clean(self, position: int) -> Tensor:
+        """Returns a clean image, (C, H, W) in [-1, 1]."""
+        return self.images[self.indices[position]]
+
+    def measure(self, position: int) -> Tensor:
+        """Returns the measurement that scripts/degrade.py writes of an image."""
+        return self.forward_model.measure(self.clean(position)[None], [self._rng(position)])[0][0]
+
+    def source_files(self) -> list[Path]:
+        """Returns the Python files that say what the operator does."""
+        parts = self.forward_model, self.forward_model.operator, self.forward_model.noise
+        return [Path(inspect.getfile(type(part))) for part in parts]
+
+    def _rng(self, position: int) -> torch.Generator:
+        return keyed_rng("cpu", self.seed, "degrade", self.names[position])
+
+
+def read_run(column: ColumnConfig, folder: Path) -> RunConfig:
+    """Returns the run of a column, whose file is relative to a folder.
+
+    Raises:
+        InputError: see `load_config`.
+    """
+    return load_config(folder / column.config, RunConfig, column.set)
+
+
+def open_problem(column: ColumnConfig, config: RunConfig, num_images: int, seed: int) -> Problem:
+    """Returns a column with its images.
+
+    Raises:
+        InputError: there are no such images, or too few, or the operator cannot be built.
+    """
+    source = column.images or config.data.validation
+    if source is None:
+        raise InputError("no images: data.validation of the config is not set")
+    images = open_images(source, config.network.unet().image_size)
+    if num_images > len(images):
+        raise InputError(f"{source}: holds {len(images)} images, {num_images} needed")
+    even = [(2 * k + 1) * len(images) // (2 * num_images) for k in range(num_images)]
+    indices = tuple(even[place] for place in spread_order(num_images))
+    names = tuple(images.name(index) for index in indices)
+    if len(set(names)) < len(names):
+        raise InputError(f"{source}: several images have one name but for the suffix")
+    prior = Path(config.prior.checkpoint)
+    return Problem(
+        label=column.label,
+        data_set=column.data_set,
+        config=config,
+        images=images,
+        indices=indices,
+        names=names,
+        sha256=tuple(images.sha256(index) for index in indices),
+        forward_model=build_forward_model(config, image_shape(config), CPU),
+        seed=seed,
+        prior=prior,
+        facts={
+            **config.model_dump(mode="json", include={"network", "schedule", "operator", "noise"}),
+            "mask_sha256": _mask_sha256(config),
+            "prior_sha256": sha256_of(prior) if prior.is_file() else None,
+            "degrade_seed": seed,
+        },
+    )
+
+
+def spread_order(count: int) -> list[int]:
+    """Returns 0 .. count - 1 in an order of which every beginning is spread evenly.
+
+    Source: van der Corput's sequence, the numbers sorted by their binary digits read backwards.
+    """
+    digits = max(count - 1, 1).bit_length()
+    return sorted(range(count), key=lambda place: f"{place:0{digits}b}"[::-1])
+
+
+def _mask_sha256(config: RunConfig) -> str | None:
+    """The hash of an inpainting mask that comes from a file."""
+    operator = config.operator
+    if isinstance(operator, InpaintingConfig) and operator.path is not None:
+        return sha256_of(Path(operator.path))
+    return None

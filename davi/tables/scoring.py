@@ -1,0 +1,202 @@
+"""Scores of the restorations in the cache, computed once and kept there.
+
+All metrics see what a reader sees: restorations and clean images rounded to the nearest of 256
+levels, as `scripts/eval.py` finds them in folders.
+"""
+
+import hashlib
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from davi import metrics, perceptual
+from davi.errors import InputError
+from davi.evaluation import FEW_IMAGES
+from davi.features import PairedFeatures
+from davi.files import write_text
+from davi.images import from_uint8, load_image, to_uint8
+from davi.metrics import frechet_distance, moments, psnr, ssim
+from davi.perceptual import Lpips
+from davi.protocols import FID, SSIM, lpips_protocol, psnr_protocol
+from davi.tables.cache import Cache, digest_of
+from davi.tables.code_hash import code_hash
+from davi.tables.config import TableConfig
+from davi.tables.plan import Job, Place, Plan
+from davi.tables.running import in_batches
+from davi.world import World
+
+IMAGE_METRICS = ("psnr", "ssim", "lpips")
+
+Score = Callable[[Tensor, Tensor], Tensor]
+
+
+def image_metrics(config: TableConfig) -> dict[str, str]:
+    """Returns {metric of the table: its name in the cache} of what is scored image by image."""
+    names = {"lpips": f"lpips_{config.lpips}"}
+    return {
+        metric: names.get(metric, metric) for metric in IMAGE_METRICS if metric in config.metrics
+    }
+
+
+def metric_code(metric: str) -> str:
+    """Returns the hash of the code that computes a metric."""
+    module = perceptual if metric.startswith("lpips") else metrics
+    return code_hash([Path(inspect.getfile(module))])
+
+
+def protocols(config: TableConfig) -> dict[str, str]:
+    """Returns {metric: one line on how it is computed}."""
+    few = ""
+    if config.num_images < FEW_IMAGES:
+        few = f"; of {config.num_images} images, biased upwards (fewer than {FEW_IMAGES})"
+    texts = {
+        "psnr": psnr_protocol("nearest").text,
+        "ssim": SSIM.text,
+        "lpips": lpips_protocol(config.lpips).text,
+        "fid": FID.text + few,
+    }
+    return {metric: texts[metric] for metric in config.metrics if metric in texts}
+
+
+def truth_of(job: Job, position: int) -> Tensor:
+    """Returns a clean image rounded to 8 bits, (C, H, W) in [-1, 1]."""
+    return from_uint8(to_uint8(job.problem.clean(position)))
+
+
+def score_missing(plan: Plan, cache: Cache, world: World) -> dict[str, str]:
+    """Scores the restorations that have no scores yet; returns why metrics cannot be computed.
+
+    Args:
+        plan: the table.
+        cache: where restorations are, and scores go.
+        world: the processes; all must call.
+    """
+    absent: dict[str, str] = {}
+    for metric, name in image_metrics(plan.config).items():
+        missing = world.on_first(lambda name=name: _without_score(plan, cache, name))
+        if not missing:
+            continue
+        # The first process alone looks for weights: they may have to be downloaded.
+        reason = world.on_first(lambda name=name: _reason_against(name, world.device))
+        if reason is not None:
+            absent[metric] = reason
+            continue
+        mine = missing[world.rank :: world.size]
+        with tqdm(mine, desc=name, unit="batch", disable=not world.is_first) as batches:
+            score = _score(name, world.device) if mine else None
+            for place, positions in batches:
+                _add_scores(plan.jobs[place], positions, name, score, cache, world.device)
+        world.gather(None)  # all scores are there before anyone reads them
+    return absent
+
+
+def _without_score(plan: Plan, cache: Cache, name: str) -> list[tuple[Place, tuple[int, ...]]]:
+    """Batches of positions of restorations that are there and lack a score."""
+    found, code = [], metric_code(name)
+    for place, job in plan.jobs.items():
+        missing = []
+        for position in range(job.num_images):
+            restored = cache.read(job.key(position, 0))
+            if restored is not None and restored.scores.get(name, {}).get("code") != code:
+                missing.append(position)
+        found += [(place, batch) for batch in in_batches(missing, plan.config.batch_size)]
+    return found
+
+
+def _add_scores(
+    job: Job,
+    positions: tuple[int, ...],
+    name: str,
+    score: Score,
+    cache: Cache,
+    device: torch.device,
+) -> None:
+    keys = [job.key(position, 0) for position in positions]
+    restored = torch.stack([load_image(cache.picture(key)) for key in keys])
+    truth = torch.stack([truth_of(job, position) for position in positions])
+    values = score(restored.to(device), truth.to(device)).tolist()
+    for key, value in zip(keys, values, strict=True):
+        cache.add_scores(key, {name: {"value": value, "code": metric_code(name)}})
+
+
+def _score(name: str, device: torch.device) -> Score:
+    if name.startswith("lpips_"):
+        return Lpips(name.removeprefix("lpips_"), device)
+    return {"psnr": psnr, "ssim": ssim}[name]
+
+
+def _reason_against(name: str, device: torch.device) -> str | None:
+    """Why a metric cannot be computed, None if it can."""
+    try:
+        _score(name, device)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+class SetDistance:
+    """FID of cells, kept in the cache; weights that are missing are looked for only once.
+
+    Args:
+        cache: where values are kept.
+        batch_size: images at a time.
+        device: where the network runs.
+    """
+
+    def __init__(self, cache: Cache, batch_size: int, device: torch.device) -> None:
+        self.cache = cache
+        self.batch_size = batch_size
+        self.device = device
+        self._reason: str | None = None
+
+    def __call__(self, job: Job) -> float:
+        """Returns the FID of all images of a cell, whose restorations are there.
+
+        Raises:
+            InputError: fewer than two images, or no weights.
+        """
+        if job.num_images < 2:
+            raise InputError("FID needs at least 2 images")
+        if self._reason is not None:
+            raise InputError(self._reason)
+        keys = [job.key(position, 0) for position in range(job.num_images)]
+        path = self.cache.folder / "fid" / f"{digest_of([keys, metric_code('fid')])}.json"
+        if (value := _kept_value(path)) is not None:
+            return value
+        try:
+            value = self._compute(job, keys)
+        except InputError as error:
+            self._reason = str(error)
+            raise
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps({"value": value}) + "\n")
+        return value
+
+    def _compute(self, job: Job, keys: list[str]) -> float:
+        digests = [_digest(truth_of(job, position)) for position in range(job.num_images)]
+        features = PairedFeatures(digests, self.device)
+        for positions in in_batches(list(range(job.num_images)), self.batch_size):
+            truth = torch.stack([truth_of(job, position) for position in positions])
+            pictures = [load_image(self.cache.picture(keys[position])) for position in positions]
+            features.add(list(positions), truth, torch.stack(pictures))
+        truth, restored = features.sets()
+        return frechet_distance(*moments(truth), *moments(restored))
+
+
+def _digest(image: Tensor) -> str:
+    return hashlib.sha256(np.ascontiguousarray(to_uint8(image).numpy()).tobytes()).hexdigest()
+
+
+def _kept_value(path: Path) -> float | None:
+    try:
+        content: Any = json.loads(path.read_text(encoding="utf-8"))
+        return float(content["value"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
