@@ -9,7 +9,13 @@ from torch.utils.data import Dataset
 
 from davi.adversary import Adversary
 from davi.build import build_bridge, build_forward_model, image_shape
-from davi.config import InpaintingConfig, LoopConfig, PriorRunConfig, RunConfig
+from davi.config import (
+    CustomOperatorConfig,
+    InpaintingConfig,
+    LoopConfig,
+    PriorRunConfig,
+    RunConfig,
+)
 from davi.data import open_images, validation_batch
 from davi.discriminator import PatchDiscriminator
 from davi.ema import Ema
@@ -60,6 +66,8 @@ def input_record(config: RunConfig | PriorRunConfig) -> dict[str, Any]:
         record["prior.checkpoint"] = sha256_of(Path(config.prior.checkpoint))
         if isinstance(config.operator, InpaintingConfig) and config.operator.path is not None:
             record["operator.path"] = sha256_of(Path(config.operator.path))
+        if isinstance(config.operator, CustomOperatorConfig):
+            record["operator.file"] = sha256_of(Path(config.operator.file))
     return record
 
 

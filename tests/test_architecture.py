@@ -14,7 +14,7 @@ TIERS = [
     ["guided_diffusion.presets"],
     ["guided_diffusion.checkpoint"],
     ["davi.errors", "davi.recipes", "davi.section"],
-    ["davi.files", "davi.runtime", "davi.config"],
+    ["davi.files", "davi.runtime", "davi.config", "davi.python_file"],
     ["davi.world", "davi.benchmark"],
     ["davi.images", "davi.schedule", "davi.config_file"],
     ["davi.image_sets", "davi.loader"],
@@ -40,7 +40,7 @@ TIERS = [
     ["davi.network_optimizer", "davi.selections"],
     ["davi.preparing"],
     ["davi.operators", "davi.operators.linear"],
-    ["davi.operators.svd"],
+    ["davi.operators.svd", "davi.operators.checking"],
     ["davi.operators.separable"],
     [
         "davi.operators.denoising",
