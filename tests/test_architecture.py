@@ -68,7 +68,8 @@ TIERS = [
     ["davi.tables", "davi.tables.config", "davi.tables.result"],
     ["davi.restoring", "davi.cli", "davi.comparing"],
     ["davi.ladders", "davi.training_command"],
-    ["davi.cost"],
+    ["davi.cost", "davi.solver_timing"],
+    ["davi.benchmark_command"],
 ]
 # These alone know of configurations; everything else takes plain values.
 CONFIG_READERS = {
@@ -86,6 +87,7 @@ CONFIG_READERS = {
     "davi.ladders",
     "davi.training_command",
     "davi.solver_file",
+    "davi.solver_timing",
 }
 # Heavy or optional: imported where used.
 LAZY_PACKAGES = {"lpips", "pytorch_fid", "wandb", "webdataset", "braceexpand"}

@@ -1,5 +1,6 @@
 """A method and an operator of the user's own: the examples of docs/extending.md, really run."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,9 @@ def test_from_measurements_to_restorations(
     assert (code, len(text.splitlines())) == (2, 1)
     assert "MotionBlur has no pseudo-inverse" in text
     assert script(*degrade, measured)[0] == 0
+    settings = json.loads((measured / "manifest.jsonl").read_text().splitlines()[0])
+    assert settings["task"] == "motion_blur"
+    assert settings["operator"]["file"] == sha256_of(EXAMPLES / "motion_blur.py")
     sample = ("sample", "--checkpoint", generator, "--input", measured, "--output", restored)
     code, text = script(*sample)
     assert (code, len(text.splitlines())) == (2, 1)
