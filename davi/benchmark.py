@@ -127,12 +127,18 @@ def time_calls(work: Callable[[], Any], device: torch.device, repeats: int) -> l
         work()
     seconds = []
     for _ in range(repeats):
-        _synchronise(device)
+        synchronise(device)
         start = time.perf_counter()
         work()
-        _synchronise(device)
+        synchronise(device)
         seconds.append(time.perf_counter() - start)
     return seconds
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until a GPU has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def matmul_peak(device: torch.device, precision: str) -> float:
@@ -243,11 +249,6 @@ def _count_flops(work: Callable[[], Any]) -> int:
     with FlopCounterMode(display=False) as counter:
         work()
     return counter.get_total_flops()
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _reset_memory(device: torch.device) -> None:

@@ -1,5 +1,6 @@
 """Configuration values -> operators, noise, bridge. Nothing else happens here."""
 
+import inspect
 from functools import partial
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from davi.bridge import PosteriorBridge, beta_cdf, end_cdf, uniform_cdf
 from davi.config import (
     BridgeConfig,
     ColorizationConfig,
+    CustomOperatorConfig,
     DenoisingConfig,
     GaussianBlurConfig,
     GaussianNoiseConfig,
@@ -35,8 +37,9 @@ from davi.operators.inpainting import (
     random_box,
     random_pixels,
 )
+from davi.operators.linear import LinearOperator
 from davi.operators.super_resolution import SuperResolution
-from davi.operators.svd import SVDOperator
+from davi.python_file import only_class, run_file
 from davi.schedule import Schedule
 
 ImageShape = tuple[int, int, int]
@@ -48,11 +51,11 @@ def image_shape(config: RunConfig | I2SBRunConfig) -> ImageShape:
     return unet.in_channels, unet.image_size, unet.image_size
 
 
-def build_operator(config: OperatorConfig, shape: ImageShape) -> SVDOperator | RandomInpainting:
+def build_operator(config: OperatorConfig, shape: ImageShape) -> LinearOperator | RandomInpainting:
     """Returns the operator of an inverse problem for images of the given (C, H, W).
 
     Raises:
-        InputError: the operator does not fit the image size.
+        InputError: the operator does not fit the image size, or its file cannot be used.
     """
     try:
         match config:
@@ -67,6 +70,10 @@ def build_operator(config: OperatorConfig, shape: ImageShape) -> SVDOperator | R
                 return blur(shape, config.kernel_size, config.sigma)
             case InpaintingConfig():
                 return _build_inpainting(config, shape)
+            case CustomOperatorConfig():
+                return _build_custom(config, shape)
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"operator: {error}") from error
 
@@ -85,6 +92,19 @@ def _build_inpainting(config: InpaintingConfig, shape: ImageShape) -> Inpainting
         return Inpainting(shape, centred_box(height, width, config.box_size), noise_in_hole)
     draw = partial(random_box, height, width, config.box_size)
     return RandomInpainting(shape, draw, noise_in_hole)
+
+
+def _build_custom(config: CustomOperatorConfig, shape: ImageShape) -> LinearOperator:
+    """The operator of the user's file, whose code runs here."""
+    found = only_class(run_file(Path(config.file), "operator"), LinearOperator, config.file)
+    try:
+        inspect.signature(found).bind(shape, **config.settings)
+    except TypeError as error:
+        raise InputError(
+            f"operator.settings: {found.__name__} of {config.file}: {error}; allowed after "
+            f"image_shape: {inspect.signature(found)}"
+        ) from error
+    return found(shape, **config.settings)
 
 
 def build_noise(config: NoiseConfig) -> GaussianNoise | PoissonNoise:

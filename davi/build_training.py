@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from davi.adversary import Adversary
 from davi.build import build_bridge, build_forward_model, build_i2sb_bridge, image_shape
 from davi.config import (
+    CustomOperatorConfig,
     I2SBRunConfig,
     InpaintingConfig,
     LoopConfig,
@@ -71,6 +72,8 @@ def input_record(config: AnyRunConfig) -> dict[str, Any]:
         record["prior.checkpoint"] = sha256_of(Path(config.prior.checkpoint))
         if isinstance(config.operator, InpaintingConfig) and config.operator.path is not None:
             record["operator.path"] = sha256_of(Path(config.operator.path))
+        if isinstance(config.operator, CustomOperatorConfig):
+            record["operator.file"] = sha256_of(Path(config.operator.file))
     return record
 
 

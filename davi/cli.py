@@ -90,7 +90,10 @@ def add_generator(parser: argparse.ArgumentParser, required: bool = True) -> Non
         help="generator of the authors: YAML file of its run, if its file's name does not tell; "
         "read with recipe=release",
     )
-    purpose = "generator of the authors: override one value of its config"
+    purpose = (
+        "generator of the authors: override one value of its config; generator for your own "
+        "operator: its code, operator.file=PATH"
+    )
     add_overrides(parser, purpose, example="bridge.h=0.01")
     parser.add_argument(
         "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="default fp32"

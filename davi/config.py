@@ -4,6 +4,7 @@
 work, which know nothing of configurations.
 """
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
@@ -147,12 +148,32 @@ class ColorizationConfig(Section):
     weights: tuple[float, ...] | None = None  # None: the plain mean
 
 
+class CustomOperatorConfig(Section):
+    """A is the class of a Python file, see docs/extending.md."""
+
+    name: Literal["custom"]
+    file: str  # with one LinearOperator; its stem is the name of the task
+    settings: dict[str, Any] = Field(default_factory=dict)  # of the class, by keyword
+
+    @field_validator("file")
+    @classmethod
+    def _names_a_new_task(cls, value: str) -> str:
+        path = Path(value)
+        if path.suffix != ".py":
+            raise ValueError("the path of a Python file is needed")
+        if path.stem in SHIPPED_TASKS:
+            raise ValueError(f"{path.stem} is the name of a shipped task; rename the file")
+        return value
+
+
+SHIPPED_TASKS = {"denoising", "inpainting", "super_resolution", "gaussian_blur", "colorization"}
 OperatorConfig = Annotated[
     DenoisingConfig
     | InpaintingConfig
     | SuperResolutionConfig
     | GaussianBlurConfig
-    | ColorizationConfig,
+    | ColorizationConfig
+    | CustomOperatorConfig,
     Field(discriminator="name"),
 ]
 
@@ -301,6 +322,8 @@ class RunConfig(Section):
     @property
     def task(self) -> str:
         """Name of the inverse problem."""
+        if isinstance(self.operator, CustomOperatorConfig):
+            return Path(self.operator.file).stem
         return self.operator.name
 
 

@@ -9,13 +9,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from davi.config import OperatorConfig, RunConfig
+from davi.config import CustomOperatorConfig, OperatorConfig, RunConfig
 from davi.errors import SAME_NAME, InputError
+from davi.files import sha256_of
 from davi.images import save_array, save_image
 from davi.ledger import FolderReport, Ledger
 from davi.measurement import ForwardModel, lift
 from davi.measurement_files import MEASUREMENT_FOLDER
 from davi.operators.inpainting import RandomInpainting
+from davi.operators.svd import SVDOperator
 from davi.runtime import keyed_rng
 
 
@@ -23,8 +25,11 @@ def recorded_operator(operator: OperatorConfig) -> dict[str, Any]:
     """Returns what a manifest says of an operator.
 
     A hole without noise is not mentioned, so that folders begun before there was a choice go on.
+    Of an operator of the user's own, the content of its file counts.
     """
     values = operator.model_dump(mode="json")
+    if isinstance(operator, CustomOperatorConfig):
+        values["file"] = sha256_of(Path(operator.file))
     if not values.get("noise_in_hole"):
         values.pop("noise_in_hole", None)
     return values
@@ -59,8 +64,14 @@ def degrade_images(
         baselines: also write the two restorations that need no network.
 
     Raises:
-        InputError: the folder cannot be used.
+        InputError: the folder cannot be used, or the operator has no pseudo-inverse for
+            `baselines`.
     """
+    if baselines and not isinstance(forward_model.operator, SVDOperator | RandomInpainting):
+        raise InputError(
+            f"baselines: {type(forward_model.operator).__name__} has no pseudo-inverse, since it "
+            "is no SVDOperator; leave --baselines out"
+        )
     settings = {
         "task": config.task,
         "operator": recorded_operator(config.operator),

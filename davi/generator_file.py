@@ -30,6 +30,7 @@ from guided_diffusion.unet import UNetModel
 CONFIGS = Path(__file__).parent.parent / "configs"
 AS_RELEASED = f"recipe={RELEASE}"
 DATA_OF_PRESET = {"ffhq_256": "ffhq", "imagenet_256": "imagenet"}
+OPERATOR_FILE = "operator.file="
 _RESTORING = ("schedule", "operator", "bridge", "generator")  # sections that shape a restoration
 
 
@@ -114,14 +115,16 @@ def run_of(
         weights: its network.
         config: of a file that does not hold its own: the run, or the YAML file of one, which is
             read with the release's recipe; None where the file's name tells.
-        overrides: "section.key=value" strings, over those of the YAML file.
+        overrides: "section.key=value" strings, over those of the YAML file. Of a file that holds
+            its own config, only "operator.file=PATH", and that is needed if the operator is code.
 
     Raises:
         InputError: nothing says what the generator restores, or two sources disagree.
     """
     if file.config is not None:
+        values, overrides = _with_operator_file(file, overrides)
         _refuse_another_config(file, config, overrides)
-        return parse_config(file.config, RunConfig, str(file.path))
+        return parse_config(values, RunConfig, str(file.path))
     if config is None:
         config, *of_name = _config_of_name(file.path, weights)
         return load_config(config, RunConfig, [AS_RELEASED, *of_name, *overrides])
@@ -201,6 +204,29 @@ def _require_task_of_name(path: Path, run: RunConfig) -> None:
 
 def _words(task: dict[str, str]) -> str:
     return ", ".join(task.values())
+
+
+def _with_operator_file(
+    file: WeightFile, overrides: Sequence[str]
+) -> tuple[dict[str, Any], Sequence[str]]:
+    """The file's own config, its operator's code where the user says, and the other overrides.
+
+    Whoever makes a weight file chooses what its header says, so that no code runs which only the
+    header names.
+    """
+    operator = file.config.get("operator")
+    if not isinstance(operator, dict) or operator.get("name") != "custom":
+        return file.config, overrides
+    named = [each for each in overrides if each.startswith(OPERATOR_FILE)]
+    if not named:
+        raise InputError(
+            f"{file.path}: its operator is the code of {operator.get('file')}; code that only a "
+            "weight file names is not run: look at it and name it yourself, with --set "
+            f"{OPERATOR_FILE}PATH (in Python: overrides=[...])"
+        )
+    operator = {**operator, "file": named[-1].removeprefix(OPERATOR_FILE)}
+    others = [each for each in overrides if each not in named]
+    return {**file.config, "operator": operator}, others
 
 
 def _refuse_another_config(file: WeightFile, config: object, overrides: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from davi.errors import InputError
 from davi.noise import GaussianNoise, PoissonNoise
 from davi.operators.inpainting import RandomInpainting
-from davi.operators.svd import SVDOperator
+from davi.operators.linear import LinearOperator
 
 LARGEST_VALUE = 10.0  # of a believable measurement, noise included; 0..255 is another scale
 
@@ -21,12 +21,12 @@ class ForwardModel:
     """
 
     def __init__(
-        self, operator: SVDOperator | RandomInpainting, noise: GaussianNoise | PoissonNoise
+        self, operator: LinearOperator | RandomInpainting, noise: GaussianNoise | PoissonNoise
     ) -> None:
         self.operator = operator
         self.noise = noise
 
-    def measure(self, x0: Tensor, rngs: list[torch.Generator]) -> tuple[Tensor, SVDOperator]:
+    def measure(self, x0: Tensor, rngs: list[torch.Generator]) -> tuple[Tensor, LinearOperator]:
         """Returns measurements (B, *measurement_shape) and the operator they were made with.
 
         Args:
@@ -65,8 +65,16 @@ def lift(y: Tensor, image_shape: tuple[int, int, int], resize: str = "bilinear")
         y: (B, C', h, w) with C' = C or 1.
         image_shape: (C, H, W).
         resize: "bilinear" (with half-pixel centres) or "nearest".
+
+    Raises:
+        InputError: measurements of another shape.
     """
     channels, height, width = image_shape
+    if y.ndim != 4 or y.shape[1] not in (1, channels):
+        raise InputError(
+            f"measurements of shape {tuple(y.shape[1:])}: to lie on the image grid they must be "
+            f"images, of 1 or {channels} channels"
+        )
     if y.shape[-2:] != (height, width):
         y = F.interpolate(y, size=(height, width), mode=resize)
     return y.expand(-1, channels, -1, -1)

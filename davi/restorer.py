@@ -180,7 +180,9 @@ def load(
             C++ compiler, and on a GPU Triton; worth it for many images on a GPU.
         config: for a generator of the authors only: its run, or the YAML file of one, which is
             read with the release's recipe. Not needed where the file has its name in the release.
-        overrides: "section.key=value" strings, over the values of that YAML file.
+        overrides: "section.key=value" strings, over the values of that YAML file; of a generator
+            for an operator of your own, "operator.file=PATH", since no code is run that only the
+            weight file names.
 
     Raises:
         InputError, CheckpointError: missing or damaged file, no generator, or nothing says of

@@ -1,9 +1,6 @@
 """A method with its hyperparameters for each data set and task, from configs/solvers/."""
 
 import importlib
-import importlib.util
-import inspect
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -13,6 +10,7 @@ from pydantic import Field
 
 from davi.config_file import load_config, parse_config
 from davi.errors import InputError
+from davi.python_file import only_class, public_classes, run_file
 from davi.section import Section
 from davi.solvers.base import Solver
 
@@ -65,30 +63,16 @@ def solver_class(name: str, folder: Path = Path()) -> type[Solver]:
     Raises:
         InputError: no such file, or not one such class in it.
     """
-    module = _module_at(folder / name) if name.endswith(".py") else _shipped_module(name)
-    found = _solvers_in(module)
-    if len(found) != 1:
-        raise InputError(f"solver {name}: one public subclass of Solver needed, {len(found)} found")
-    return found[0]
+    is_file = name.endswith(".py")
+    module = run_file(folder / name, "solver") if is_file else _shipped_module(name)
+    return only_class(module, Solver, f"solver {name}")
 
 
 def solver_names() -> list[str]:
     """Returns the names of the files in davi/solvers/ that hold a method."""
     stems = sorted(path.stem for path in SOLVERS.glob("*.py") if path.stem != "__init__")
-    return [stem for stem in stems if _solvers_in(importlib.import_module(f"davi.solvers.{stem}"))]
-
-
-def _solvers_in(module: ModuleType) -> list[type[Solver]]:
-    """The methods that a module defines: neither imported nor private, nor unfinished."""
-    return [
-        value
-        for value in vars(module).values()
-        if isinstance(value, type)
-        and issubclass(value, Solver)
-        and value.__module__ == module.__name__
-        and not inspect.isabstract(value)
-        and not value.__name__.startswith("_")
-    ]
+    modules = {stem: importlib.import_module(f"davi.solvers.{stem}") for stem in stems}
+    return [stem for stem, module in modules.items() if public_classes(module, Solver)]
 
 
 def _shipped_module(name: str) -> ModuleType:
@@ -96,13 +80,3 @@ def _shipped_module(name: str) -> ModuleType:
         allowed = ", ".join(solver_names())
         raise InputError(f"solver {name!r}: unknown; allowed: {allowed}, or a Python file's path")
     return importlib.import_module(f"davi.solvers.{name}")
-
-
-def _module_at(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise InputError(f"solver {path}: no such file")
-    spec = importlib.util.spec_from_file_location(f"solver_{path.stem}", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # pydantic looks annotations up there
-    spec.loader.exec_module(module)
-    return module

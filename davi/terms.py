@@ -18,7 +18,7 @@ from davi.losses import (
 )
 from davi.measurement import lift
 from davi.noise import GaussianNoise, PoissonNoise
-from davi.operators.svd import SVDOperator
+from davi.operators.linear import LinearOperator
 from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
 from davi.variational_bound import variational_bound
@@ -116,7 +116,7 @@ def ikl_term(
 
 def consistency_term(
     y: Tensor,
-    operator: SVDOperator,
+    operator: LinearOperator,
     noise: GaussianNoise | PoissonNoise,
     x0_hat: Tensor,
     reduction: str = "mean",
@@ -138,7 +138,7 @@ def consistency_term(
 def regulariser_term(
     x0_hat: Tensor,
     x0: Tensor,
-    operator: SVDOperator,
+    operator: LinearOperator,
     *,
     where: str = "everywhere",
     reduction: str = "mean",
@@ -150,7 +150,7 @@ def regulariser_term(
     Args:
         x0_hat: (B, C, H, W) samples.
         x0: clean images.
-        operator: A; of inpainting, it tells the kept pixels.
+        operator: A; for "kept_pixels" an SVDOperator, whose singular values tell them.
         where: "everywhere" or "kept_pixels".
         reduction: see `losses.reduce`.
     """

@@ -16,6 +16,7 @@ from davi.generator import ImplicitGenerator
 from davi.measurement import ForwardModel, lift
 from davi.metrics import psnr, ssim
 from davi.network_optimizer import NetworkOptimizer
+from davi.operators.linear import LinearOperator
 from davi.operators.svd import SVDOperator
 from davi.panel import image_grid
 from davi.parallel import full_state, load_full_state, unwrapped
@@ -73,7 +74,7 @@ class StepInputs:
 
     x0: Tensor
     y: Tensor
-    operator: SVDOperator
+    operator: LinearOperator
     a: Tensor
     z: Tensor
     t: Tensor
@@ -308,7 +309,7 @@ class DaviTrainer:
     def validate(self) -> tuple[dict[str, float], Tensor]:
         """Returns PSNR and SSIM on the validation images, and a picture.
 
-        Its rows are measurement, pseudo-inverse, restoration, truth.
+        Its rows are measurement, pseudo-inverse (of an operator that has one), restoration, truth.
         """
         inputs = self.draw(self.validation, range(len(self.validation)), "validation")
         y_image = lift(inputs.y, self.validation.shape[1:], self.bridge.resize)
@@ -319,7 +320,9 @@ class DaviTrainer:
             "psnr": psnr(restored, self.validation).mean().item(),
             "ssim": ssim(restored, self.validation).mean().item(),
         }
-        rows = [y_image, inputs.operator.A_dagger(inputs.y), restored, self.validation]
+        rows = [y_image, restored, self.validation]
+        if isinstance(inputs.operator, SVDOperator):
+            rows.insert(1, inputs.operator.A_dagger(inputs.y))
         return scores, image_grid(rows)
 
     def quality(self, scores: dict[str, float]) -> float:

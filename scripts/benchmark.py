@@ -6,24 +6,21 @@ operators  A, its adjoint and its pseudo-inverse of the five tasks
 folder     sample.py from folder to folder against the network alone
 data       reading images as training does
 cost       one image by DAVI, and by solvers that evaluate the network 20 to 1000 times (Table 13)
+solvers    one image by every solver, each measured, and against its bare network evaluations
 
 Every table compares what was measured in one run (of `cost`, each row says whether it is measured
 or extrapolated). Nothing else should run meanwhile. `benchmark.py SUBJECT --help` has the options.
 """
 
 import argparse
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
-from davi.benchmark import Rung, climb, machine, report_files, to_table, write_report
+from davi.benchmark_command import measure
 from davi.cli import add_device, positive_int, run_main
-from davi.cost import cost_table, restoration_costs
-from davi.ladders import data_rungs, folder_rungs, operator_rungs, sampling_rungs, training_rungs
-from davi.runtime import select_device
 from guided_diffusion.presets import PRESETS
 
-SUBJECTS = ("train", "sample", "operators", "folder", "data", "cost")
+SUBJECTS = ("train", "sample", "operators", "folder", "data", "cost", "solvers")
+SOLVERS = Path("configs/benchmarks/solvers.yaml")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -40,9 +37,14 @@ def parse_arguments() -> argparse.Namespace:
 def add_options(parser: argparse.ArgumentParser, subject: str) -> None:
     """Adds the options of a subject."""
     count = {"type": positive_int, "help": "default %(default)s"}
+    preset = "photos_64" if subject == "solvers" else "ffhq_256"
     parser.add_argument(
-        "--preset", choices=PRESETS, default="ffhq_256", help="network (default ffhq_256)"
+        "--preset", choices=PRESETS, default=preset, help="network (default %(default)s)"
     )
+    if subject == "solvers":
+        add_solver_options(parser)
+    else:
+        parser.add_argument("--repeats", default=10, **count)
     if subject in ("train", "sample", "operators"):
         parser.add_argument("--batch-size", default=1, **count)
     if subject in ("folder", "data"):
@@ -56,50 +58,33 @@ def add_options(parser: argparse.ArgumentParser, subject: str) -> None:
             "--precision", choices=["bf16", "fp16"], default="bf16", help="of the fast rungs"
         )
         parser.add_argument("--compile", action="store_true", help="with rungs for torch.compile")
-    parser.add_argument("--repeats", default=10, **count)
     parser.add_argument(
         "--output", type=Path, help="JSON to write, with a table in Markdown beside it"
     )
     add_device(parser)
 
 
-def rungs(arguments: argparse.Namespace, workspace: Path) -> Iterator[Rung]:
-    """Returns what the command line asks for."""
-    device, preset = select_device(arguments.device), arguments.preset
-    match arguments.subject:
-        case "train" | "sample":
-            ladder = {"train": training_rungs, "sample": sampling_rungs}[arguments.subject]
-            batch_size, precision = arguments.batch_size, arguments.precision
-            return ladder(preset, batch_size, device, precision, arguments.compile)
-        case "operators":
-            return operator_rungs(preset, arguments.batch_size, device)
-        case "folder":
-            return folder_rungs(preset, arguments.num_images, device, workspace)
-        case "data":
-            return data_rungs(preset, arguments.num_images, arguments.num_workers, workspace)
-
-
-def main() -> None:
-    """Parse, measure, report."""
-    arguments = parse_arguments()
-    device = select_device(arguments.device)
-    title = f"{arguments.subject}, {arguments.preset}"
-    if "batch_size" in arguments:
-        title += f", batch {arguments.batch_size}"
-    if arguments.output is not None:
-        report_files(arguments.output)  # before the work, not after it
-    facts = machine(device)
-    if arguments.subject == "cost":
-        found = restoration_costs(arguments.preset, device, arguments.repeats)
-        table = cost_table(arguments.preset, title, facts, found)
-    else:
-        with tempfile.TemporaryDirectory() as workspace:
-            found = climb(rungs(arguments, Path(workspace)), device, arguments.repeats)
-        table = to_table(title, facts, found)
-    print(table, end="")
-    if arguments.output is not None:
-        write_report(arguments.output, title, facts, found, table)
+def add_solver_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what only `solvers` takes."""
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        nargs="?",
+        type=Path,
+        default=SOLVERS,
+        help="YAML that lists solvers (default %(default)s); with another --preset than that of "
+        "its run, weights are random",
+    )
+    parser.add_argument(
+        "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="default fp32"
+    )
+    parser.add_argument(
+        "--evaluations",
+        type=positive_int,
+        default=100,
+        help="of the network, that each solver makes at least (default %(default)s)",
+    )
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(lambda: measure(parse_arguments()))

@@ -760,6 +760,7 @@ BENCHMARKS = {
         ("folder", "--num-workers=3"),
         ("operators", "--precision=bf16"),
         ("train", "--num-images=2"),
+        ("solvers", "--repeats=2"),
     ],
 )
 def test_a_benchmark_refuses_options_that_it_does_not_use(

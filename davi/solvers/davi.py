@@ -21,11 +21,13 @@ class Davi(Solver):
 
     Fields:
         checkpoint: the generator, anything that `davi.load` takes.
+        operator_file: of a generator for an operator of the user's own, the code of that operator.
     """
 
     label: ClassVar[str] = "DAVI"
     needs: ClassVar[frozenset[str]] = frozenset({TRAINING})
     checkpoint: str
+    operator_file: str | None = None
 
     def solve(
         self,
@@ -36,7 +38,9 @@ class Davi(Solver):
         rngs: list[torch.Generator],
     ) -> Tensor:
         """See `Solver.solve`."""
-        restorer = load_generator(self.checkpoint, str(y.device), prior.precision)
+        restorer = load_generator(
+            self.checkpoint, str(y.device), prior.precision, self.operator_file
+        )
         if y.shape[1:] != restorer.measurement_shape or operator.image_shape != (
             restorer.image_shape
         ):
@@ -52,6 +56,9 @@ class Davi(Solver):
 
 
 @cache
-def load_generator(checkpoint: str, device: str, precision: str) -> Restorer:
+def load_generator(
+    checkpoint: str, device: str, precision: str, operator_file: str | None = None
+) -> Restorer:
     """Returns the restorer in a file, read once."""
-    return load(checkpoint, device, precision)
+    overrides = [] if operator_file is None else [f"operator.file={operator_file}"]
+    return load(checkpoint, device, precision, overrides=overrides)
