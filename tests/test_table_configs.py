@@ -1,5 +1,6 @@
 """The shipped tables: all of the paper's, its numbers as printed, and a twin that runs here."""
 
+import functools
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,14 @@ TWINS = [path for path in TABLES if path.stem.startswith("photos_")]
 by_name = {"ids": lambda path: path.stem}
 
 
+@functools.cache
 def load(name: str) -> TableConfig:
     return load_config(FOLDER / f"{name}.yaml", TableConfig)
+
+
+@functools.cache
+def task_of(config: str, overrides: tuple[str, ...]) -> str:
+    return load_config(FOLDER / config, RunConfig, overrides).task
 
 
 def test_every_table_of_the_paper_has_a_twin() -> None:
@@ -28,14 +35,14 @@ def test_every_table_of_the_paper_has_a_twin() -> None:
 
 @pytest.mark.parametrize("path", TABLES, **by_name)
 def test_runs_and_solvers_of_a_table_can_be_read(path: Path) -> None:
-    table = load_config(path, TableConfig)
+    table = load(path.stem)
     for column in table.columns:
-        run = load_config(FOLDER / column.config, RunConfig, column.set)
+        task = task_of(column.config, column.set)
         for row in table.rows:
             # The other files are still to come.
             if (FOLDER / row.solver).is_file():
                 overrides = row.set | row.columns.get(column.id, {})
-                read_solver(FOLDER / row.solver, column.data_set, run.task, overrides)
+                read_solver(FOLDER / row.solver, column.data_set, task, overrides)
 
 
 @pytest.mark.xfail(strict=True, reason="some solver files are still to come")

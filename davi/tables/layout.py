@@ -70,10 +70,17 @@ class Layout:
     def remarks(self) -> list[str]:
         """What is said below the table without a number."""
         about = self.result.footnotes.get("table")
-        return ([about] if about else []) + [
-            "Best in bold, second best underlined, among our numbers and among the paper's; rows "
-            "over fewer images (n) and, for costs, rows that evaluate no network take no part."
-        ]
+        ours = "among our numbers and among the paper's" if self.quotes_paper else "of a column"
+        ranks = (
+            f"Best in bold, second best underlined, {ours}; rows over fewer images (n) and, for "
+            "costs, rows that evaluate no network take no part."
+        )
+        return [*([about] if about else []), ranks]
+
+    @property
+    def quotes_paper(self) -> bool:
+        """Whether any number of the paper is shown."""
+        return any(entry.paper for entry in self.entries.values())
 
     @cached_property
     def entries(self) -> dict[Place, Entry]:
