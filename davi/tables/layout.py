@@ -128,9 +128,7 @@ class Layout:
         row, column, metric = place
         cell = self._cell(row, column)
         number, paper = cell.numbers.get(metric), cell.paper.get(metric)
-        quoted = None if paper is None else f"{paper:,.10g}"
-        if metric in DECIMALS and metric not in COSTS and paper is not None:
-            quoted = rounded(paper, metric)
+        quoted = None if paper is None else _quoted(paper, metric)
         if number is None:
             note = self._number(self._reason(place))
             return Entry(paper=quoted, paper_mark=paper_mark, note=note)
@@ -199,3 +197,8 @@ def rounded(value: float, metric: str) -> str:
 
 def _text(value: float, digits: int) -> str:
     return f"{value:,.{digits}f}"
+
+
+def _quoted(value: float, metric: str) -> str:
+    """The paper's number: its costs have decimals of their own."""
+    return f"{value:,.10g}" if metric in COSTS else rounded(value, metric)
