@@ -95,7 +95,8 @@ def _entry(entry: Entry) -> str:
 
 
 def _notes(layout: Layout) -> list[str]:
-    remarks = ["The paper's numbers are in brackets; NFE: forward + backward.", *layout.remarks]
+    brackets = ["The paper's numbers are in brackets."] if layout.quotes_paper else []
+    remarks = [*brackets, "NFE: forward + backward.", *layout.remarks]
     notes = [f"{_reference(number)}{escape(note)}" for number, note in enumerate(layout.notes, 1)]
     lines = [rf"\par {text}" for text in [*map(escape, remarks), *notes]]
     return ["{\\footnotesize", *lines, r"\par}"]

@@ -70,10 +70,17 @@ class Layout:
     def remarks(self) -> list[str]:
         """What is said below the table without a number."""
         about = self.result.footnotes.get("table")
-        return ([about] if about else []) + [
-            "Best in bold, second best underlined, among our numbers and among the paper's; rows "
-            "over fewer images (n) and, for costs, rows that evaluate no network take no part."
-        ]
+        ours = "among our numbers and among the paper's" if self.quotes_paper else "of a column"
+        ranks = (
+            f"Best in bold, second best underlined, {ours}; rows over fewer images (n) and, for "
+            "costs, rows that evaluate no network take no part."
+        )
+        return [*([about] if about else []), ranks]
+
+    @property
+    def quotes_paper(self) -> bool:
+        """Whether any number of the paper is shown."""
+        return any(entry.paper for entry in self.entries.values())
 
     @cached_property
     def entries(self) -> dict[Place, Entry]:
@@ -121,9 +128,7 @@ class Layout:
         row, column, metric = place
         cell = self._cell(row, column)
         number, paper = cell.numbers.get(metric), cell.paper.get(metric)
-        quoted = None if paper is None else f"{paper:,.10g}"
-        if metric in DECIMALS and metric not in COSTS and paper is not None:
-            quoted = rounded(paper, metric)
+        quoted = None if paper is None else _quoted(paper, metric)
         if number is None:
             note = self._number(self._reason(place))
             return Entry(paper=quoted, paper_mark=paper_mark, note=note)
@@ -192,3 +197,8 @@ def rounded(value: float, metric: str) -> str:
 
 def _text(value: float, digits: int) -> str:
     return f"{value:,.{digits}f}"
+
+
+def _quoted(value: float, metric: str) -> str:
+    """The paper's number: its costs have decimals of their own."""
+    return f"{value:,.10g}" if metric in COSTS else rounded(value, metric)

@@ -271,6 +271,23 @@ def test_the_page_fetches_nothing(page: Page, written: dict[str, str]) -> None:
         assert word not in outside_pictures
 
 
+def test_every_method_of_the_chart_has_its_switch(tmp_path: Path) -> None:
+    write_table(table(cell("a", 20, 0.3), cell("b", 22, 0.2)), tmp_path)
+    text = (tmp_path / "index.html").read_text()
+    for index in range(2):
+        assert text.count(f'class="k{index}" id="k0-{index}"') == 1
+        assert text.count(f'<label class="m{index}" for="k0-{index}">') == 1
+        assert f".k{index}:not(:checked) ~ svg .m{index} {{ display: none; }}" in text
+        dots = re.search(rf'<g class="m{index}">(.*?)</g>', text)[1]
+        assert dots.count("<circle") == 8  # one for each image
+
+
+def test_the_paper_is_spoken_of_only_where_it_has_numbers(tmp_path: Path) -> None:
+    ours = dataclasses.replace(cell("a", 20, 0.3), paper={})
+    for path in write_table(table(ours), tmp_path):
+        assert "aper's" not in path.read_text()
+
+
 def test_pictures_are_shown_with_their_psnr(page: Page, nasty: TableResult) -> None:
     # Reference, measurement, and of row a the restoration and the posterior mean.
     assert sum(address.startswith("data:") for address in page.addresses) == 4
