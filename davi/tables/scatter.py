@@ -48,9 +48,11 @@ def _chart(layout: Layout, dots: dict[str, Dots], ordinate: str, number: int) ->
     )
     x = _Axis([pair[0] for of in dots.values() for pair in of.values()], LEFT, WIDTH - RIGHT)
     y = _Axis([pair[1] for of in dots.values() for pair in of.values()], HEIGHT - BOTTOM, TOP)
+    means = {row: {f"mean of {len(of)}": _mean(of)} for row, of in dots.items()}
     groups = "\n".join(
-        f'<g class="m{index[row]}">{"".join(_circles(names[row], of, ordinate, x, y))}</g>'
-        for row, of in dots.items()
+        f'<g class="{looks}m{index[row]}">{"".join(_circles(names[row], of, ordinate, x, y))}</g>'
+        for looks, layer in (("", dots), ("mean ", means))  # the means on top of all dots
+        for row, of in layer.items()
     )
     title = f"{heading(ABSCISSA)} and {heading(ordinate)} of every image"
     return (
@@ -72,8 +74,8 @@ class _Axis:
         return round(self.start + share * (self.end - self.start), 1)
 
     def ticks(self) -> Iterator[tuple[float, str]]:
-        """Yields about six round values, each with its label."""
-        rough = (self.high - self.low) / 6
+        """Yields up to nine round values, each with its label."""
+        rough = (self.high - self.low) / 9
         power = math.floor(math.log10(rough))
         step = next(factor for factor in STEPS if factor * 10**power >= rough) * 10**power
         for multiple in range(math.ceil(self.low / step), math.floor(self.high / step) + 1):
@@ -101,13 +103,15 @@ def _axes(x: _Axis, y: _Axis, ordinate: str) -> str:
     return "".join(parts)
 
 
+def _mean(dots: Dots) -> tuple[float, float]:
+    x, y = (sum(values) / len(dots) for values in zip(*dots.values(), strict=True))
+    return x, y
+
+
 def _circles(name: str, dots: Dots, ordinate: str, x: _Axis, y: _Axis) -> Iterator[str]:
-    """Yields a small dot for each image, and a large one for their mean."""
-    means = tuple(sum(values) / len(dots) for values in zip(*dots.values(), strict=True))
-    for image, pair in (*dots.items(), (f"mean of {len(dots)}", means)):
+    for image, pair in dots.items():
         shown = f"{rounded(pair[0], ABSCISSA)} dB, {rounded(pair[1], ordinate)}"
-        looks = 'class="mean" r="6"' if pair is means else 'r="2.5"'
         yield (
-            f'<circle {looks} cx="{x(pair[0])}" cy="{y(pair[1])}">'
+            f'<circle cx="{x(pair[0])}" cy="{y(pair[1])}">'
             f"<title>{name}, {escape(image)}: {shown}</title></circle>"
         )

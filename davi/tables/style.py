@@ -28,14 +28,15 @@ thead th { background: var(--panel); font-weight: 600; vertical-align: bottom; }
 thead tr:first-child th { border-bottom: 0; text-align: center; }
 tbody tr:last-child > * { border-bottom: 0; }
 tbody tr:hover > * { background: var(--panel); }
-th:first-child[scope] { position: sticky; left: 0; z-index: 1; text-align: left;
-  border-right: 1px solid var(--line); }
+tbody th, thead tr:first-child th:first-child { position: sticky; left: 0; z-index: 1;
+  text-align: left; border-right: 1px solid var(--line); }
 .first { border-left: 1px solid var(--line); }
 td small { display: block; font-size: .75rem; line-height: 1.35; }
 td .paper { font-style: italic; }
 u { text-underline-offset: .2em; }
 sup { line-height: 0; font-weight: 400; }
 ol, .remark { font-size: .875rem; color: var(--soft); }
+.chart { margin-bottom: 1.4rem; }
 .chart, .examples { display: flex; flex-wrap: wrap; align-items: center; gap: .3rem .4rem; }
 .chart input, .examples input { position: absolute; opacity: 0; pointer-events: none; }
 .chart label, .examples label { font-size: .82rem; padding: .1rem .6rem; border-radius: 1rem;
@@ -50,8 +51,8 @@ svg { flex: 0 0 100%; width: 100%; max-width: 56rem; height: auto; margin-top: .
 svg text { fill: var(--soft); font-size: 12px; }
 svg line { stroke: var(--line); }
 svg g { transition: opacity .15s; }
-svg circle { fill: var(--dot); fill-opacity: .5; }
-svg .mean { fill-opacity: 1; stroke: var(--page); stroke-width: 2; }
+svg circle { r: 2.5px; fill: var(--dot); fill-opacity: .5; }
+svg .mean circle { r: 6px; fill-opacity: 1; stroke: var(--page); stroke-width: 2; }
 .image { flex: 0 0 100%; }
 .grid { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(118px, 1fr)); }
 figure { margin: 0; }
