@@ -146,17 +146,15 @@ class _CellMaker:
 
     def _values(self, restored: Restored, job: Job) -> dict[str, float]:
         """All numbers of an image that the table asks for and that are there."""
-        _, macs = network_size(job.problem.unet)
         values = {
             metric: restored.scores[name]["value"]
             for metric, name in self.names.items()
             if restored.scores.get(name, {}).get("code") == self.codes[name]
         }
-        values |= {
-            "nfe": restored.forward,
-            "seconds": restored.seconds,
-            "gmac": (restored.forward + 2 * restored.backward) * macs / 1e9,
-        }
+        values |= {"nfe": restored.forward, "seconds": restored.seconds}
+        if "gmac" in self.plan.config.metrics:
+            _, macs = network_size(job.problem.unet)
+            values["gmac"] = (restored.forward + 2 * restored.backward) * macs / 1e9
         return {metric: values[metric] for metric in self.plan.config.metrics if metric in values}
 
     def _numbers(

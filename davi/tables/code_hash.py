@@ -27,7 +27,7 @@ def code_hash(files: Iterable[Path]) -> str:
         name = _module_name(path)
         if name in modules or (name is None and path in own):
             continue
-        digest, imported = _digest_and_imports(path)
+        digest, imported = _digest_and_imports(path.read_text(encoding="utf-8"))
         if name is None:
             own.add(path)
             modules[f"file {digest}"] = digest
@@ -45,9 +45,9 @@ def _module_name(path: Path) -> str | None:
 
 
 @cache
-def _digest_and_imports(path: Path) -> tuple[str, tuple[Path, ...]]:
+def _digest_and_imports(text: str) -> tuple[str, tuple[Path, ...]]:
     """The hash of a file's statements, and the files of this project that it imports."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = ast.parse(text)
     imported = tuple(sorted(set(_imported_files(tree))))
     _drop_docstrings(tree)
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imported

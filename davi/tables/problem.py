@@ -102,8 +102,8 @@ def open_problem(column: ColumnConfig, config: RunConfig, num_images: int, seed:
     images = open_images(source, config.network.unet().image_size)
     if num_images > len(images):
         raise InputError(f"{source}: holds {len(images)} images, {num_images} needed")
-    even = [(2 * k + 1) * len(images) // (2 * num_images) for k in range(num_images)]
-    indices = tuple(even[place] for place in spread_order(num_images))
+    # A table of fewer images has some of those of a larger one.
+    indices = tuple(spread_order(len(images))[:num_images])
     names = tuple(images.name(index) for index in indices)
     if len(set(names)) < len(names):
         raise InputError(f"{source}: several images have one name but for the suffix")

@@ -1,6 +1,7 @@
 """Runs the restorations that a table lacks, dealt out to processes, and keeps each one."""
 
 import contextlib
+import copy
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -175,7 +176,8 @@ class _Runner:
         device, problem = self.world.device, job.problem
         positions = [position for position, _ in unit.items]
         y = torch.stack([measured[position] for position in positions]).to(device)
-        operator = problem.operator_for(positions).to(device)
+        # A copy: measurements are made on the CPU, for every device the same.
+        operator = copy.deepcopy(problem.operator_for(positions)).to(device)
         prior = CountedPrior(self._prior(problem), evaluations)
         rngs = [self._rng(problem.names[position], sample) for position, sample in unit.items]
         synchronise(device)

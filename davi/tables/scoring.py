@@ -122,8 +122,9 @@ def _add_scores(
     restored = torch.stack([load_image(cache.picture(key)) for key in keys])
     truth = torch.stack([truth_of(job, position) for position in positions])
     values = score(restored.to(device), truth.to(device)).tolist()
+    code = metric_code(name)
     for key, value in zip(keys, values, strict=True):
-        cache.add_scores(key, {name: {"value": value, "code": metric_code(name)}})
+        cache.add_scores(key, {name: {"value": value, "code": code}})
 
 
 def _score(name: str, device: torch.device) -> Score:
