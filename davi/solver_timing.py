@@ -29,12 +29,12 @@ from davi.schedule import NUM_STEPS, Schedule
 from davi.score import ScoreModel
 from davi.section import Section
 from davi.solver_file import read_solver
-from davi.solvers.base import Solver
+from davi.solvers.base import GRADIENT, Solver
 from davi.solvers.davi import Davi
 from davi.solvers.prior import CountedPrior, Evaluations
 from davi.weights import GENERATOR, save_weights
 
-BLOCK = 10  # evaluations between two looks at the bare network
+BLOCK = 5  # evaluations between two looks at the bare network
 COLUMNS = (
     "method",
     "evaluations",
@@ -47,7 +47,7 @@ COLUMNS = (
 )
 NOTES = """\
 One image at a time. Bare: as many evaluations of the same network, forward, or forward and backward
-where the method takes a gradient. They are timed in turns with the method, 10 by 10, so that both
+where the method takes a gradient. They are timed in turns with the method, 5 by 5, so that both
 see the same machine. Overhead: what the method takes beyond them.
 """
 
@@ -130,7 +130,7 @@ class Stopwatch(Evaluations):
         self._blocks: dict[bool, list[float]] = {False: [], True: []}  # with gradient: seconds
 
     def count(self, output: Tensor) -> None:
-        """Counts, see `Evaluations`; every 10 calls the solver's clock stops for the network."""
+        """Counts, see `Evaluations`; every 5 calls the solver's clock stops for the network."""
         super().count(output)
         self._calls, self._batch_size = self._calls + 1, len(output)
         if self._calls % BLOCK == 0:
@@ -164,18 +164,25 @@ class Stopwatch(Evaluations):
             if count
         )
 
+    def warm_up(self, with_gradient: bool) -> None:
+        """Evaluates the network once: the first time, libraries set themselves up."""
+        self._evaluate(with_gradient, count=1)
+
     def _time_block(self, with_gradient: bool) -> None:
         """Notes the seconds that an image takes."""
+        start = self._now()
+        self._evaluate(with_gradient, BLOCK)
+        self._blocks[with_gradient].append(self._time_since(start) / BLOCK / self._batch_size)
+
+    def _evaluate(self, with_gradient: bool, count: int) -> None:
         x = torch.randn(self._batch_size, *self.image_shape, device=self.device)
         t = torch.full((self._batch_size,), NUM_STEPS // 2, device=self.device)
-        start = self._now()
         with torch.set_grad_enabled(with_gradient):
             x.requires_grad_(with_gradient)
-            for _ in range(BLOCK):
+            for _ in range(count):
                 output = self.bare(x, t)
                 if with_gradient:
                     torch.autograd.grad(output.sum(), x)
-        self._blocks[with_gradient].append(self._time_since(start) / BLOCK / self._batch_size)
 
     def _now(self) -> float:
         synchronise(self.device)
@@ -208,6 +215,7 @@ class TimedProblem:
         device, model = self.y.device, self.forward_model
         watch = Stopwatch(self.evaluate, model.operator.image_shape, device)
         prior = CountedPrior(self.prior, watch)
+        watch.warm_up(with_gradient=GRADIENT in solver.needs)
         for _ in range(calls):
             with watch.running():
                 rngs = [keyed_rng(device, 0, "solver")]

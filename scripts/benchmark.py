@@ -1,4 +1,4 @@
-"""Measure speed, memory and drift on this machine; no weights or data are needed.
+"""Measure speed, memory and drift on this machine; nothing has to be downloaded.
 
 train      a step of Algorithm 1, from eager float32 to everything on
 sample     Algorithm 2 for one batch, likewise

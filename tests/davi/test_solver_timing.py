@@ -110,16 +110,22 @@ def test_a_gradient_is_compared_with_a_gradient(clock: Clock, steps: int, gradie
     assert watch.bare_seconds() == pytest.approx(expected)
 
 
-def test_both_see_the_same_machine(clock: Clock) -> None:
+@pytest.mark.parametrize("with_gradient", [False, True])
+def test_both_see_the_same_machine(clock: Clock, with_gradient: bool) -> None:
     """One that becomes three times as slow halfway does not look like overhead."""
     slow = Slow(clock)
     watch = Stopwatch(slow, IMAGE, CPU)
+    x = torch.zeros(1, *IMAGE, requires_grad=with_gradient)
     with watch.running():
         for step in range(10 * BLOCK):
             if step == 5 * BLOCK:
                 slow.forward = lambda x, t: Slow.forward(slow, x.repeat(3, 1, 1, 1), t)[:1]
-            watch.count(slow(torch.zeros(1, *IMAGE), torch.zeros(1)))
-    assert watch.seconds == pytest.approx(5 * BLOCK * (1 + 3) * FORWARD)
+            output = slow(x, torch.zeros(1))
+            watch.count(output)
+            if with_gradient:
+                torch.autograd.grad(output.sum(), x)
+    seconds = FORWARD + BACKWARD * with_gradient
+    assert watch.seconds == pytest.approx(5 * BLOCK * (1 + 3) * seconds)
     assert watch.bare_seconds() == pytest.approx(watch.seconds, rel=0.01)
 
 
