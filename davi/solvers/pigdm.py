@@ -34,7 +34,8 @@ class Pigdm(Solver):
             noise_aware: the same w with sigma_y in u.
             noise_aware_unscaled: sigma_y in u, w = sqrt(abar_t).
             likelihood_score: grad log p(y | x_t) = J^T u / r_t^2 is added to the prior's score
-                before a plain DDIM step; the closest to the posterior.
+                before a plain DDIM step; the closest to a Gaussian's posterior, but it weighs the
+                Jacobian at early times more, and may diverge with a network and few steps.
         eta: of DDIM, 0 for no noise, 1 for that of DDPM. Beyond 1, what it asks for at small t is
             more than the step's whole noise, and eps is left out there.
         guidance: factor of the guidance; another knob than eta.
