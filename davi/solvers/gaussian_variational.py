@@ -13,7 +13,7 @@ from davi.solvers.base import NOISE_LEVEL, Noise
 from davi.solvers.prior import CountedPrior
 from davi.solvers.variational import VariationalSolver, descend, noise_gap, normal_like
 
-GOLDEN_RATIO = (5**0.5 - 1) / 2
+GOLDEN_RATIO = (5**0.5 - 1) / 2  # its fractional part
 
 
 class GaussianVariational(VariationalSolver):
@@ -57,21 +57,44 @@ class GaussianVariational(VariationalSolver):
         """See `Solver.solve`."""
 
         def gradient(mean: Tensor, t: int) -> Tensor:
-            gap = noise_gap(prior, mean, self.sigma, t, normal_like(mean, rngs))
-            misfit = operator.A_adjoint(operator.A(mean) - y)
-            return weights[t] * gap + misfit / noise.sigma_low**2
+            eps = normal_like(mean, rngs)
+            return self.gradient(mean, t, eps, y, operator, noise.sigma_low, prior)
 
-        weights = self.gap_weights(prior)
         rates = [self.learning_rate * (1 - k / self.num_steps) for k in range(self.num_steps)]
-        times = spread_times(self.num_steps)
-        _, mean = descend(self.first_mean(y, operator), gradient, times, rates)
+        start = self.first_mean(y, operator)
+        _, mean = descend(start, gradient, spread_times(self.num_steps), rates)
         return mean + self.sigma * normal_like(mean, rngs)
 
-    def gap_weights(self, prior: CountedPrior) -> list[float]:
-        """Returns, for every t, what the gap of noises is multiplied by: |w'(t)| dx_t / dmu."""
-        times, like = torch.arange(NUM_STEPS), torch.zeros((), dtype=torch.float64)
-        weights = prior.schedule.ikl_weight(self.weighting, times, like).tolist()
-        return [self.prior_weight * w / prior.sigma(t) for t, w in enumerate(weights)]
+    def gradient(
+        self,
+        mean: Tensor,
+        t: int,
+        eps: Tensor,
+        y: Tensor,
+        operator: LinearOperator,
+        sigma_y: float,
+        prior: CountedPrior,
+    ) -> Tensor:
+        """Returns one draw of the loss's gradient with respect to the mean, at one time.
+
+        Args:
+            mean: (B, C, H, W).
+            t: diffusion time.
+            eps: standard normal, shape as mean.
+            y: measurements, (B, *measurement_shape).
+            operator: A.
+            sigma_y: of the measurement.
+            prior: gives the score of p.
+        """
+        misfit = operator.A_adjoint(operator.A(mean) - y)
+        # w(t) dx_t / dmu over the sqrt(1 - alpha_bar_t) that makes a score of the gap.
+        weight = self.prior_weight * self.ikl_weight(t, prior) / prior.sigma(t)
+        return weight * noise_gap(prior, mean, self.sigma, t, eps) + misfit / sigma_y**2
+
+    def ikl_weight(self, t: int, prior: CountedPrior) -> float:
+        """Returns w(t) of Eq. 9."""
+        on_cpu = torch.ones(1, dtype=torch.float64)  # a float without waiting for a GPU
+        return prior.schedule.ikl_weight(self.weighting, torch.tensor([t]), on_cpu).item()
 
 
 def spread_times(num_steps: int) -> list[int]:

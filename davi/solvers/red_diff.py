@@ -54,20 +54,40 @@ class RedDiff(VariationalSolver):
         rngs: list[torch.Generator],
     ) -> Tensor:
         """See `Solver.solve`."""
-        # Times d_x, which Adam does not see: their means are over each entry's own number.
-        data_weight = math.prod(operator.image_shape) / math.prod(operator.measurement_shape)
 
         def gradient(mean: Tensor, t: int) -> Tensor:
             x0 = mean + self.sigma_x0 * normal_like(mean, rngs)
-            gap = noise_gap(prior, x0, 0.0, t, normal_like(mean, rngs))
-            misfit = operator.A_adjoint(operator.A(x0) - y)
-            return self.weight(prior.sigma(t)) * gap + data_weight * misfit
+            return self.gradient(x0, t, normal_like(mean, rngs), y, operator, prior)
 
         rates = [self.learning_rate] * self.num_steps
         start = self.first_mean(y, operator)
         # As in the official code, what the last step does is not returned.
         mean, _ = descend(start, gradient, stride_times(self.num_steps), rates)
         return mean + self.sigma_x0 * normal_like(mean, rngs)
+
+    def gradient(
+        self,
+        x0: Tensor,
+        t: int,
+        eps: Tensor,
+        y: Tensor,
+        operator: LinearOperator,
+        prior: CountedPrior,
+    ) -> Tensor:
+        """Returns d_x times the gradient of the loss with respect to x0; Adam ignores factors.
+
+        Args:
+            x0: (B, C, H, W).
+            t: diffusion time of this step.
+            eps: standard normal, shape as x0.
+            y: measurements, (B, *measurement_shape).
+            operator: A.
+            prior: gives eps_theta.
+        """
+        data_weight = math.prod(operator.image_shape) / math.prod(operator.measurement_shape)
+        misfit = operator.A_adjoint(operator.A(x0) - y)
+        gap = noise_gap(prior, x0, 0.0, t, eps)
+        return self.weight(prior.sigma(t)) * gap + data_weight * misfit
 
     def weight(self, sigma: float) -> float:
         """Returns w_t at the noise level sigma_t."""
