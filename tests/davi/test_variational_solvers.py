@@ -10,6 +10,12 @@ from torch.distributions import Normal, kl_divergence
 
 from davi.analytic import GaussianMixturePrior
 from davi.errors import InputError
+from davi.gaussian_posterior import (
+    draw_samples,
+    gaussian_problem,
+    posterior_distance,
+    smooth_covariance,
+)
 from davi.noise import GaussianNoise, PoissonNoise
 from davi.operators.colorization import Colorization
 from davi.operators.denoising import Denoising
@@ -239,6 +245,14 @@ def test_the_gap_is_the_gradient_of_the_divergence_from_a_mixture(sigma: float, 
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("t", [0, 300, 999])
+def test_the_gap_vanishes_draw_by_draw_where_the_posterior_is_the_prior(t: int) -> None:
+    """The mean over eps does not see eta_t; a perfect fit does."""
+    eps = torch.randn(2, *IMAGE).double()
+    gap = noise_gap(CountedPrior(IsotropicPrior()), torch.zeros_like(eps), TAU, t, eps)
+    torch.testing.assert_close(gap, torch.zeros_like(gap), rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("task", "weighting"),
     [
@@ -260,7 +274,7 @@ def test_the_gaussian_reaches_the_optimum_of_its_objective(task: str, weighting:
     optimum = operator.V(spectrum / (s**2 / sigma_y**2 + prior_precision(weighting, weight)))
     noise_of_mean = (x.var(dim=0) / len(x)).mean().sqrt().item()
     assert (x.mean(dim=0) - optimum).square().mean().sqrt() < 0.01 + 1.2 * noise_of_mean
-    assert noise_of_mean < 0.03
+    assert noise_of_mean < 0.05
 
 
 def prior_precision(weighting: str, prior_weight: float) -> float:
@@ -285,7 +299,7 @@ def test_the_dirac_is_the_limit_of_a_narrow_gaussian() -> None:
     gaps = [(x - found[-1]).abs().max().item() for x in found[:-1]]
     assert gaps[0] > 10 * gaps[1] > 100 * gaps[2] > 0
     assert gaps[2] < 1e-3
-    # Its gradient is RED-diff's, with w(t) = sigma_t^2 and lambda = 1 / (2 sigma_y^2) d_y / d_x.
+    # Where sigma_y is 1 and y is complete, its gradient is that of RED-diff with w_t = 1.
     prior = CountedPrior(IsotropicPrior())
     mean, eps = torch.randn(2, 2, *IMAGE).double()
     dirac = GaussianVariational(sigma=0.0).gradient(mean, 300, eps, y, operator, 1.0, prior)
@@ -323,6 +337,12 @@ def test_red_diff_returns_the_mean_before_the_last_step() -> None:
     assert moved.abs().max().item() == pytest.approx(0.01, rel=1e-3)  # one step of Adam
 
 
+def test_red_diff_of_a_wide_posterior_returns_a_draw() -> None:
+    y = a_measurement(Denoising((3, 32, 32)), 0.1)
+    x = solve(RedDiff(num_steps=1, sigma_x0=0.3), Denoising((3, 32, 32)), y, 0.1)
+    assert (x - y).std().item() == pytest.approx(0.3, rel=0.03)
+
+
 def test_the_weightings_of_red_diff() -> None:
     assert RedDiff().weight(157.4) == pytest.approx(39.35)
     found = {name: weighting(4.0) for name, weighting in WEIGHTINGS.items()}
@@ -337,6 +357,44 @@ def test_the_weightings_of_red_diff() -> None:
             "constant": 1,
         }
     )
+
+
+# How far 200 steps are from the posterior of a smooth Gaussian image: mean_error, gain, spread.
+# Exact would be 0, 1, 1. Neither samples the posterior. RED-diff overfits: its gain exceeds 1
+# where y is complete, and its spread is the jitter of Adam. The Gaussian's spread is sigma
+# and jitter; with the paper's weight 1 it overfits as well, most of all the blur, whose small
+# singular values least squares inverts; with 30 it shrinks too much where the noise is small.
+DISTANCES = {
+    ("gaussian_blur", RedDiff, 0.25): (0.34, 0.960, 0.60),
+    ("super_resolution", RedDiff, 0.25): (0.05, 1.015, 0.53),
+    ("inpainting", RedDiff, 0.25): (0.18, 0.999, 0.64),
+    ("denoising", RedDiff, 0.25): (0.85, 1.089, 0.17),
+    ("colorization", RedDiff, 0.25): (0.06, 1.010, 0.45),
+    ("gaussian_blur", GaussianVariational, 1.0): (1.49, 1.119, 0.08),
+    ("super_resolution", GaussianVariational, 1.0): (0.07, 0.998, 0.17),
+    ("inpainting", GaussianVariational, 1.0): (0.44, 0.949, 0.24),
+    ("denoising", GaussianVariational, 1.0): (0.82, 1.078, 0.07),
+    ("colorization", GaussianVariational, 1.0): (0.05, 1.008, 0.12),
+    ("gaussian_blur", GaussianVariational, 30.0): (0.33, 0.930, 0.22),
+    ("super_resolution", GaussianVariational, 30.0): (0.12, 0.877, 0.20),
+    ("inpainting", GaussianVariational, 30.0): (0.45, 0.933, 0.24),
+    ("denoising", GaussianVariational, 30.0): (0.52, 0.868, 0.25),
+    ("colorization", GaussianVariational, 30.0): (0.08, 0.970, 0.21),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "method", "prior_weight"), DISTANCES)
+def test_the_distance_from_a_gaussian_posterior(
+    task: str, method: type[VariationalSolver], prior_weight: float
+) -> None:
+    sigma_y = SIGMA_Y.get(task, 0.05)
+    problem = gaussian_problem(OPERATORS[task], sigma_y, smooth_covariance(IMAGE))
+    start = "lifted" if task == "gaussian_blur" else "pseudo_inverse"  # as in configs/solvers/
+    solver = method(num_steps=200, prior_weight=prior_weight, start=start)
+    distance = posterior_distance(draw_samples(solver, problem, 200), problem)
+    found = distance.mean_error, distance.gain, distance.spread
+    assert found == pytest.approx(DISTANCES[task, method, prior_weight], abs=0.03)
 
 
 @each_task
