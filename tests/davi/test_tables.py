@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 import davi.features
+import davi.tables.assembling
 import davi.tables.scoring
 from davi.config_file import load_config
 from davi.errors import InputError
@@ -283,16 +284,33 @@ def test_an_interrupted_run_goes_on(
     assert sum(evaluated) == EVALUATIONS - 2 * 3
 
 
-def test_a_damaged_entry_is_redone(home: Path, evaluated: list[int]) -> None:
+def test_a_damaged_entry_is_redone(home: Path) -> None:
     expected = scores(make(home, "num_samples=0"))
+    whole = {name: content for name, content in entries(home).items() if name.endswith("png")}
     pictures = sorted((home / "out/cache").glob("??/*.png"))
     records = sorted((home / "out/cache").glob("??/*.json"))
     pictures[0].write_bytes(pictures[0].read_bytes()[:-20])
     pictures[1].unlink()
-    records[2].write_text("{")
-    records[3].write_text("[]")
-    assert scores(make(home, "num_samples=0", only_cached=True)) != expected
+    pictures[2].write_bytes(pictures[3].read_bytes())
+    records[4].write_text("{")
+    records[5].write_text("[]")
+    part = make(home, "num_samples=0", only_cached=True)
+    assert sum(cell.num_images for cell in part.cells.values()) == 20 - 5
     assert scores(make(home, "num_samples=0")) == expected
+    assert {name: entries(home)[name] for name in whole} == whole
+
+
+def test_a_metric_that_has_changed_is_computed_anew_and_nothing_is_restored(
+    home: Path, evaluated: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(home)
+    evaluated.clear()
+    monkeypatch.setattr(davi.tables.scoring, "psnr", lambda x, y: torch.full((len(x),), 7.0))
+    assert make(home).cells["drawn", "sr"].numbers["psnr"].value != 7
+    monkeypatch.setattr(davi.tables.scoring, "metric_code", str.upper)
+    monkeypatch.setattr(davi.tables.assembling, "metric_code", str.upper)
+    assert make(home).cells["drawn", "sr"].numbers["psnr"].value == 7
+    assert evaluated == []
 
 
 def test_nothing_is_run_where_only_the_cache_may_be_used(home: Path, evaluated: list[int]) -> None:
