@@ -12,7 +12,7 @@ from torch import Tensor
 
 import davi
 from davi.build import build_forward_model
-from davi.config import PriorRunConfig, RunConfig
+from davi.config import I2SBRunConfig, PriorRunConfig, RunConfig
 from davi.config_file import load_config, parse_config
 from davi.data import open_images, validation_batch
 from davi.images import from_uint8, to_uint8
@@ -23,12 +23,14 @@ from davi.prior_sampling import ddim_sample
 from davi.runtime import keyed_rng
 from davi.schedule import Schedule
 from davi.score import ScoreModel
-from davi.weights import GENERATOR, PRIOR, read_header
+from davi.weights import GENERATOR, I2SB, PRIOR, read_header
 from guided_diffusion.checkpoint import load_adm
 from tests.conftest import REPOSITORY
+from tests.davi.test_config import model_of
 
 TASKS = ("gaussian_blur", "super_resolution", "inpainting", "denoising", "colorization")
 CHECKPOINTS = REPOSITORY / "checkpoints"
+SHIPPED = sorted(CHECKPOINTS.glob("*.safetensors"))
 CPU = torch.device("cpu")
 NUM_IMAGES = 256
 each_task = pytest.mark.parametrize("task", TASKS)
@@ -39,19 +41,20 @@ def shipped(task: str) -> Path:
 
 
 def test_the_folder_is_complete_and_small() -> None:
-    files = {path.stem for path in CHECKPOINTS.glob("*.safetensors")}
-    assert files == {f"photos_{name}" for name in (*TASKS, "prior")}
-    assert sum(path.stat().st_size for path in CHECKPOINTS.glob("*.safetensors")) < 60e6
+    needed = {f"photos_{name}" for name in (*TASKS, "prior")}
+    rivals = {f"photos_i2sb_{task}" for task in TASKS}  # for tables; all of them or none
+    assert {path.stem for path in SHIPPED} in (needed, needed | rivals)
+    assert all(path.stat().st_size < 10e6 for path in SHIPPED)
 
 
-@pytest.mark.parametrize("name", [*TASKS, "prior"])
-def test_files_are_what_the_shipped_configs_make(name: str) -> None:
-    model, expected = (PriorRunConfig, PRIOR) if name == "prior" else (RunConfig, GENERATOR)
-    kind, values = read_header(shipped(name))
-    assert kind == expected
-    config = load_config(REPOSITORY / f"configs/photos_{name}.yaml", model)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_files_are_what_the_shipped_configs_make(path: Path) -> None:
+    model = model_of(path)
+    kind, values = read_header(path)
+    assert kind == {RunConfig: GENERATOR, PriorRunConfig: PRIOR, I2SBRunConfig: I2SB}[model]
+    config = load_config(REPOSITORY / f"configs/{path.stem}.yaml", model)
     assert parse_config(values, model, "header") == config
-    with safe_open(shipped(name), "pt") as content:
+    with safe_open(path, "pt") as content:
         assert content.metadata()["iteration"] == str(config.train.num_iterations)
 
 
