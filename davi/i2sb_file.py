@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from davi.build import build_i2sb_bridge, build_operator, image_shape
-from davi.config import I2SBRunConfig
+from davi.config import CustomOperatorConfig, I2SBRunConfig
 from davi.config_file import parse_config
 from davi.errors import InputError
 from davi.i2sb import I2SBModel
@@ -78,6 +78,8 @@ def load_i2sb(source: str, device: str, precision: str) -> TrainedI2SB:
             "with a config that says method: i2sb)"
         )
     config = parse_config(file.config, I2SBRunConfig, str(path))
+    if isinstance(config.operator, CustomOperatorConfig):  # code is not run because a file names it
+        raise InputError(f"{path}: networks of I2SB for operators of one's own cannot be used")
     network = unet_from_weights(file.part("i2sb"), config.network.unet(), str(path))
     network.to(device, memory_format=torch.channels_last).requires_grad_(False)
     bridge = build_i2sb_bridge(config.bridge).to(device)

@@ -10,7 +10,7 @@ from davi.errors import InputError
 from davi.measurement import lift
 from davi.operators.linear import LinearOperator
 from davi.restorer import Restorer, load
-from davi.runtime import normal_each
+from davi.runtime import keyed_rng, normal_each
 from davi.sampler import posterior_sample
 from davi.solvers.base import TRAINING, Noise, Solver
 from davi.solvers.prior import CountedPrior
@@ -41,18 +41,25 @@ class Davi(Solver):
         restorer = load_generator(
             self.checkpoint, str(y.device), prior.precision, self.operator_file
         )
-        if y.shape[1:] != restorer.measurement_shape or operator.image_shape != (
-            restorer.image_shape
-        ):
-            raise InputError(
-                f"{self.checkpoint}: restores {restorer.image_shape} from "
-                f"{restorer.measurement_shape} ({restorer.task}); here are "
-                f"{operator.image_shape} from {tuple(y.shape[1:])}"
-            )
+        self._require_trained_for(operator, y, restorer)
         y_image = lift(y, operator.image_shape, restorer.bridge.resize)
         z = normal_each(operator.image_shape, rngs)
         with prior.evaluations.watching(restorer.generator.network):
             return posterior_sample(restorer.generator, restorer.bridge, y_image, z)
+
+    def _require_trained_for(self, operator: LinearOperator, y: Tensor, restorer: Restorer) -> None:
+        trained = restorer.operator.sample([keyed_rng("cpu", 0)])  # of a family, any member
+        if (
+            type(operator).__name__ != type(trained).__name__
+            or operator.image_shape != restorer.image_shape
+            or y.shape[1:] != restorer.measurement_shape
+        ):
+            raise InputError(
+                f"{self.checkpoint}: restores {restorer.image_shape} from "
+                f"{restorer.measurement_shape} ({restorer.task}); here are {operator.image_shape} "
+                f"from {tuple(y.shape[1:])} ({type(operator).__name__}); take a generator trained "
+                "for that"
+            )
 
 
 @cache

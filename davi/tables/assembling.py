@@ -1,6 +1,7 @@
 """From the restorations in the cache to the table."""
 
 import math
+import statistics
 from pathlib import Path
 
 import torch
@@ -78,11 +79,11 @@ def _facts(plan: Plan, device: torch.device, timed_on: list[str]) -> dict[str, o
         "precision": config.precision,
         "seed": config.seed,
         **protocols(config),
-        "seconds": "per image, of the solver's call by the images of its batch; on "
+        "seconds": "of the solver's call by the images of its batch, median over images; on "
         + ("; ".join(timed_on) or "nothing"),
         "nfe": "evaluations of a network per image, forward",
-        "gmac": "forward evaluations and twice the backward ones, by the multiply-accumulate "
-        "operations of the prior's network",
+        "gmac": "forward and backward evaluations, by the multiply-accumulate operations of the "
+        "prior's network; its weights are frozen, so that a backward one costs a forward one",
         "standard deviation": f"pictures show {WHITE_DEVIATION:g} on the [-1, 1] scale as white",
         **{
             f"SHA-256 of {problem.prior}": problem.facts["prior_sha256"] or "missing"
@@ -125,7 +126,8 @@ class _CellMaker:
                 found[position] = restored
         if not found:
             return Cell(*place, paper=paper, absent={"all": NOT_RUN})
-        timed_on |= {restored.timed_on for restored in found.values()}
+        circumstances = {restored.timed_on for restored in found.values()}
+        timed_on |= circumstances
         per_image = {
             job.problem.names[position]: self._values(restored, job)
             for position, restored in sorted(found.items())
@@ -138,6 +140,8 @@ class _CellMaker:
             paper=paper,
             absent=absent,
             num_images=count,
+            wanted=job.num_images,
+            timed_on=tuple(sorted(circumstances)),
             forward=sum(restored.forward for restored in found.values()) / count,
             backward=sum(restored.backward for restored in found.values()) / count,
             per_image=per_image,
@@ -154,7 +158,7 @@ class _CellMaker:
         values |= {"nfe": restored.forward, "seconds": restored.seconds}
         if "gmac" in self.plan.config.metrics:
             _, macs = network_size(job.problem.unet)
-            values["gmac"] = (restored.forward + 2 * restored.backward) * macs / 1e9
+            values["gmac"] = (restored.forward + restored.backward) * macs / 1e9
         return {metric: values[metric] for metric in self.plan.config.metrics if metric in values}
 
     def _numbers(
@@ -181,6 +185,8 @@ class _CellMaker:
         values = [values[metric] for values in per_image.values() if metric in values]
         if len(values) < len(per_image):
             raise InputError(self.absent_metrics.get(metric, "not computed yet"))
+        if metric == "seconds":  # whatever else the machine did shows in a few of them
+            return Number(statistics.median(values))
         result = mean_and_error(values)
         # Of a batch all images share the time and the evaluations: no independent draws.
         known = metric in self.names and not math.isnan(result["standard_error"])

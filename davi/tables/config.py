@@ -20,6 +20,8 @@ class ColumnConfig(Section):
         set: "section.key=value" overrides of it.
         data_set: which special hyperparameters of solver files count.
         images: as `data.validation`; None for that of the config.
+        assumed_sigma: solvers are told that the noise is Gaussian with this deviation, whatever it
+            is: for noise whose level nobody knows. None: they are told the truth.
     """
 
     id: str
@@ -28,6 +30,7 @@ class ColumnConfig(Section):
     set: tuple[str, ...] = ()
     data_set: str
     images: str | None = None
+    assumed_sigma: float | None = Field(None, gt=0)
 
 
 class RowConfig(Section):

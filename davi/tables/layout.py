@@ -144,16 +144,21 @@ class Layout:
         )
 
     def _is_partial(self, cell: Cell) -> bool:
-        return cell.num_images < max(
-            self._cell(row, cell.column).num_images for row in self.result.rows
-        )
+        column = [self._cell(row, cell.column) for row in self.result.rows]
+        return cell.num_images < max(max(other.num_images, other.wanted) for other in column)
 
     def _ours(self, cell: Cell, metric: str) -> float | None:
         number = cell.numbers.get(metric)
         no_network = metric in COSTS and not cell.forward
-        if number is None or self._is_partial(cell) or no_network:
+        no_rival = metric == "seconds" and not self._timed_alike(cell.column)
+        if number is None or self._is_partial(cell) or no_network or no_rival:
             return None
         return float(rounded(number.value, metric).replace(",", ""))
+
+    def _timed_alike(self, column: str) -> bool:
+        """Whether all seconds of a column come from one machine, batch size and so on."""
+        cells = (self._cell(row, column) for row in self.result.rows)
+        return len({place for cell in cells for place in cell.timed_on}) <= 1
 
     def _papers(self, cell: Cell, metric: str) -> float | None:
         return cell.paper.get(metric)

@@ -184,7 +184,7 @@ def _job(
     if solver.tasks is not None and problem.config.task not in solver.tasks:
         raise _AbsentError(f"{solver.label} is not defined for {problem.config.task}")
     try:
-        solver.require(problem.operator_for([0]), problem.forward_model.noise)
+        solver.require(problem.operator_for([0]), problem.told_noise)
         hyperparameters = _without_paths(solver)
     except InputError as error:
         raise _AbsentError(str(error)) from error
@@ -207,7 +207,7 @@ def _job(
 
 
 def _without_paths(solver: Solver) -> dict[str, Any]:
-    """The hyperparameters, with the hash of a `checkpoint` in place of its path.
+    """The hyperparameters, with the hash of a file in place of its path.
 
     Raises:
         InputError: it is missing.
@@ -215,4 +215,6 @@ def _without_paths(solver: Solver) -> dict[str, Any]:
     values = solver.model_dump(mode="json")
     if "checkpoint" in values:
         values["checkpoint"] = sha256_of(weights_file(Path(values["checkpoint"])))
+    if values.get("operator_file") is not None:
+        values["operator_file"] = sha256_of(Path(values["operator_file"]))
     return values

@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from davi.build import build_forward_model, image_shape
-from davi.config import InpaintingConfig, RunConfig
+from davi.config import CustomOperatorConfig, InpaintingConfig, RunConfig
 from davi.config_file import load_config
 from davi.data import open_images
 from davi.errors import InputError
 from davi.files import sha256_of
 from davi.measurement import ForwardModel
+from davi.noise import GaussianNoise, PoissonNoise
 from davi.operators.linear import LinearOperator
 from davi.runtime import keyed_rng
 from davi.tables.config import ColumnConfig
@@ -38,6 +39,7 @@ class Problem:
         names: of the same images.
         sha256: of the same image files.
         forward_model: operator and noise, on the CPU.
+        told_noise: the noise that solvers are told of; see `ColumnConfig.assumed_sigma`.
         seed: of noise and masks.
         prior: file of the prior, which may be missing.
         facts: all that determines measurements and prior, apart from the images.
@@ -51,6 +53,7 @@ class Problem:
     names: tuple[str, ...]
     sha256: tuple[str, ...]
     forward_model: ForwardModel
+    told_noise: GaussianNoise | PoissonNoise
     seed: int
     prior: Path
     facts: dict[str, Any]
@@ -108,6 +111,8 @@ def open_problem(column: ColumnConfig, config: RunConfig, num_images: int, seed:
     if len(set(names)) < len(names):
         raise InputError(f"{source}: several images have one name but for the suffix")
     prior = Path(config.prior.checkpoint)
+    forward_model = build_forward_model(config, image_shape(config), CPU)
+    sigma = column.assumed_sigma
     return Problem(
         label=column.label,
         data_set=column.data_set,
@@ -116,7 +121,8 @@ def open_problem(column: ColumnConfig, config: RunConfig, num_images: int, seed:
         indices=indices,
         names=names,
         sha256=tuple(images.sha256(index) for index in indices),
-        forward_model=build_forward_model(config, image_shape(config), CPU),
+        forward_model=forward_model,
+        told_noise=forward_model.noise if sigma is None else GaussianNoise(sigma, sigma),
         seed=seed,
         prior=prior,
         facts={
@@ -124,6 +130,7 @@ def open_problem(column: ColumnConfig, config: RunConfig, num_images: int, seed:
             "mask_sha256": _mask_sha256(config),
             "prior_sha256": sha256_of(prior) if prior.is_file() else None,
             "degrade_seed": seed,
+            **_rare_facts(column, config),
         },
     )
 
@@ -143,3 +150,13 @@ def _mask_sha256(config: RunConfig) -> str | None:
     if isinstance(operator, InpaintingConfig) and operator.path is not None:
         return sha256_of(Path(operator.path))
     return None
+
+
+def _rare_facts(column: ColumnConfig, config: RunConfig) -> dict[str, Any]:
+    """What determines measurements or restorations of some columns only."""
+    facts = {}
+    if column.assumed_sigma is not None:
+        facts["assumed_sigma"] = column.assumed_sigma
+    if isinstance(config.operator, CustomOperatorConfig):
+        facts["operator_sha256"] = sha256_of(Path(config.operator.file))
+    return facts

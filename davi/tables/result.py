@@ -28,6 +28,8 @@ class Cell:
         paper: {metric: the paper's number}.
         absent: {metric or "all": why it has no number of ours}.
         num_images: how many images `numbers` are over.
+        wanted: how many they are to be over in the end.
+        timed_on: machine, batch size and processes that the seconds belong to.
         forward, backward: network evaluations per image, and how many were differentiated.
         per_image: {image name: {metric: value}}.
         pictures: {kind: {image name: PNG file}}; kinds: restored, mean, std (posterior, over
@@ -40,6 +42,8 @@ class Cell:
     paper: dict[str, float] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     num_images: int = 0
+    wanted: int = 0
+    timed_on: tuple[str, ...] = ()
     forward: float = 0.0
     backward: float = 0.0
     per_image: dict[str, dict[str, float]] = field(default_factory=dict)

@@ -24,6 +24,7 @@ from davi.tables.cache import Cache
 from davi.tables.plan import Job, Place, Plan
 from davi.tables.problem import Problem
 from davi.world import World
+from guided_diffusion.checkpoint import CheckpointError
 
 REPORT_EVERY = 1.0  # seconds between two reports of evaluations in the progress bar
 
@@ -139,7 +140,7 @@ class _Runner:
                         self._warm_up(job, unit, measured)
                         self.warm.add(unit.place)
                     self._solve(job, unit, measured, progress)
-                except InputError as error:
+                except (InputError, CheckpointError) as error:
                     failed[unit.place] = str(error)
                 progress.bar.update(len(unit.items))
         for theirs in self.world.gather(failed):
@@ -182,7 +183,7 @@ class _Runner:
         rngs = [self._rng(problem.names[position], sample) for position, sample in unit.items]
         synchronise(device)
         start = time.perf_counter()
-        images = job.solver(y, operator, problem.forward_model.noise, prior, rngs)
+        images = job.solver(y, operator, problem.told_noise, prior, rngs)
         synchronise(device)
         return images, time.perf_counter() - start
 

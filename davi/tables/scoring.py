@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from davi import metrics, perceptual
+from davi import features, metrics, perceptual
 from davi.errors import InputError
 from davi.evaluation import FEW_IMAGES
 from davi.features import PairedFeatures
@@ -47,8 +47,11 @@ def image_metrics(config: TableConfig) -> dict[str, str]:
 
 def metric_code(metric: str) -> str:
     """Returns the hash of the code that computes a metric."""
-    module = perceptual if metric.startswith("lpips") else metrics
-    return code_hash([Path(inspect.getfile(module))])
+    if metric == "fid":
+        modules = [features, metrics]
+    else:
+        modules = [perceptual if metric.startswith("lpips") else metrics]
+    return code_hash([Path(inspect.getfile(module)) for module in modules])
 
 
 def protocols(config: TableConfig) -> dict[str, str]:
@@ -182,12 +185,12 @@ class SetDistance:
 
     def _compute(self, job: Job, keys: list[str]) -> float:
         digests = [_digest(truth_of(job, position)) for position in range(job.num_images)]
-        features = PairedFeatures(digests, self.device)
+        paired = PairedFeatures(digests, self.device)
         for positions in in_batches(list(range(job.num_images)), self.batch_size):
             truth = torch.stack([truth_of(job, position) for position in positions])
             pictures = [load_image(self.cache.picture(keys[position])) for position in positions]
-            features.add(list(positions), truth, torch.stack(pictures))
-        truth, restored = features.sets()
+            paired.add(list(positions), truth, torch.stack(pictures))
+        truth, restored = paired.sets()
         return frechet_distance(*moments(truth), *moments(restored))
 
 
