@@ -63,7 +63,7 @@ def add_network_options(parser: argparse.ArgumentParser, subject: str) -> None:
         "--preset",
         choices=PRESETS,
         default=preset,
-        help="network (default %(default)s); `solvers`: not that of the list: random weights",
+        help="network (default %(default)s); random weights, but for `solvers` with its run's own",
     )
     if subject == "solvers":
         add_solver_options(parser)
