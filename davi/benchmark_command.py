@@ -11,6 +11,7 @@ import torch
 from davi.benchmark import Rung, climb, machine, report_files, to_table, write_report
 from davi.cost import cost_table, restoration_costs
 from davi.ladders import data_rungs, folder_rungs, operator_rungs, sampling_rungs, training_rungs
+from davi.posterior_benchmark import distance_table, measure_distances
 from davi.runtime import select_device
 from davi.solver_timing import solver_table, time_solvers
 
@@ -33,6 +34,8 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def _title(arguments: argparse.Namespace) -> str:
+    if arguments.subject == "posterior":
+        return "Distance of samples from exact posteriors"
     title = f"{arguments.subject}, {arguments.preset}"
     if arguments.subject == "solvers":
         title += f", {arguments.precision}"
@@ -49,15 +52,17 @@ def _report(
     facts: dict[str, Any],
 ) -> tuple[list[Any], str]:
     """The lines of the table as dataclasses, and the table in Markdown."""
-    preset = arguments.preset
     match arguments.subject:
         case "cost":
-            found = restoration_costs(preset, device, arguments.repeats)
-            return found, cost_table(preset, title, facts, found)
+            found = restoration_costs(arguments.preset, device, arguments.repeats)
+            return found, cost_table(arguments.preset, title, facts, found)
+        case "posterior":
+            found = measure_distances(arguments.config)
+            return found, distance_table(title, facts, found)
         case "solvers":
             found = time_solvers(
                 arguments.config,
-                preset,
+                arguments.preset,
                 arguments.precision,
                 device,
                 arguments.evaluations,

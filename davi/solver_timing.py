@@ -1,7 +1,6 @@
 """What solvers take for one image, and how much of it is more than the network evaluations."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from davi.runtime import autocast, keyed_rng
 from davi.schedule import NUM_STEPS, Schedule
 from davi.score import ScoreModel
 from davi.section import Section
-from davi.solver_file import read_solver
+from davi.solver_list import ListedSolver
 from davi.solvers.base import GRADIENT, Solver
 from davi.solvers.davi import Davi
 from davi.solvers.prior import CountedPrior, Evaluations
@@ -52,22 +51,6 @@ see the same machine. Overhead: what the method takes beyond them.
 """
 
 
-class TimedSolver(Section):
-    """A row.
-
-    Attributes:
-        solver: YAML of configs/solvers/, relative to the file that names it.
-        data_set: whose hyperparameters count.
-        set: hyperparameters that win over those.
-        note: for the table.
-    """
-
-    solver: str
-    data_set: str = "ffhq"
-    set: dict[str, Any] = Field(default_factory=dict)
-    note: str = ""
-
-
 class TimingConfig(Section):
     """What a file of configs/benchmarks/ says.
 
@@ -77,7 +60,7 @@ class TimingConfig(Section):
     """
 
     run: str
-    solvers: tuple[TimedSolver, ...] = Field(min_length=1)
+    solvers: tuple[ListedSolver, ...] = Field(min_length=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,23 +278,20 @@ def time_solvers(
     found: list[SolverTime] = []
     for row in tqdm(config.solvers, desc="measuring", unit="solver"):
         first = found[0].seconds if found else None
-        solver_file = Path(os.path.normpath(path.parent / row.solver))  # as the table shows it
-        found.append(_time_row(row, solver_file, problem, evaluations, first))
+        found.append(_time_row(row, path.parent, problem, evaluations, first))
     return found
 
 
 def _time_row(
-    row: TimedSolver, path: Path, problem: TimedProblem, evaluations: int, first: float | None
+    row: ListedSolver, folder: Path, problem: TimedProblem, evaluations: int, first: float | None
 ) -> SolverTime:
-    if not path.is_file():
-        return SolverTime(method=path.stem, note=f"absent: {path} does not exist")
     try:
-        solver = read_solver(path, row.data_set, problem.task, row.set)
+        solver = row.read(folder, problem.task)
         if isinstance(solver, Davi) and problem.generator is not None:
             solver = solver.model_copy(update={"checkpoint": str(problem.generator)})
         watch, calls = _watched(solver, problem, evaluations)
     except InputError as error:
-        return SolverTime(method=path.stem, note=f"absent: {error}")
+        return SolverTime(method=row.name, note=f"absent: {error}")
     seconds, bare_seconds = watch.seconds / calls, watch.bare_seconds() / calls
     return SolverTime(
         method=solver.label,

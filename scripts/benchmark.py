@@ -7,6 +7,7 @@ folder     sample.py from folder to folder against the network alone
 data       reading images as training does
 cost       one image by DAVI, and by solvers that evaluate the network 20 to 1000 times (Table 13)
 solvers    one image by every solver, each measured, and against its bare network evaluations
+posterior  how far the samples of every solver are from exact Gaussian posteriors
 
 Every table compares what was measured in one run (of `cost`, each row says whether it is measured
 or extrapolated). Nothing else should run meanwhile. `benchmark.py SUBJECT --help` has the options.
@@ -19,8 +20,8 @@ from davi.benchmark_command import measure
 from davi.cli import add_device, positive_int, run_main
 from guided_diffusion.presets import PRESETS
 
-SUBJECTS = ("train", "sample", "operators", "folder", "data", "cost", "solvers")
-SOLVERS = Path("configs/benchmarks/solvers.yaml")
+SUBJECTS = ("train", "sample", "operators", "folder", "data", "cost", "solvers", "posterior")
+LISTS = Path("configs/benchmarks")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -36,10 +37,33 @@ def parse_arguments() -> argparse.Namespace:
 
 def add_options(parser: argparse.ArgumentParser, subject: str) -> None:
     """Adds the options of a subject."""
+    parser.add_argument(
+        "--output", type=Path, help="JSON to write, with a table in Markdown beside it"
+    )
+    if subject in ("solvers", "posterior"):
+        parser.add_argument(
+            "config",
+            metavar="CONFIG",
+            nargs="?",
+            type=Path,
+            default=LISTS / f"{subject}.yaml",
+            help="YAML that lists solvers (default %(default)s)",
+        )
+    if subject == "posterior":
+        parser.set_defaults(device="cpu")  # exact, in float64, without a network
+    else:
+        add_network_options(parser, subject)
+
+
+def add_network_options(parser: argparse.ArgumentParser, subject: str) -> None:
+    """Adds the options of a subject that evaluates a network or an operator of its size."""
     count = {"type": positive_int, "help": "default %(default)s"}
     preset = "photos_64" if subject == "solvers" else "ffhq_256"
     parser.add_argument(
-        "--preset", choices=PRESETS, default=preset, help="network (default %(default)s)"
+        "--preset",
+        choices=PRESETS,
+        default=preset,
+        help="network (default %(default)s); random weights, but for `solvers` with its run's own",
     )
     if subject == "solvers":
         add_solver_options(parser)
@@ -58,23 +82,11 @@ def add_options(parser: argparse.ArgumentParser, subject: str) -> None:
             "--precision", choices=["bf16", "fp16"], default="bf16", help="of the fast rungs"
         )
         parser.add_argument("--compile", action="store_true", help="with rungs for torch.compile")
-    parser.add_argument(
-        "--output", type=Path, help="JSON to write, with a table in Markdown beside it"
-    )
     add_device(parser)
 
 
 def add_solver_options(parser: argparse.ArgumentParser) -> None:
     """Adds what only `solvers` takes."""
-    parser.add_argument(
-        "config",
-        metavar="CONFIG",
-        nargs="?",
-        type=Path,
-        default=SOLVERS,
-        help="YAML that lists solvers (default %(default)s); with another --preset than that of "
-        "its run, weights are random",
-    )
     parser.add_argument(
         "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="default fp32"
     )

@@ -761,6 +761,7 @@ BENCHMARKS = {
         ("operators", "--precision=bf16"),
         ("train", "--num-images=2"),
         ("solvers", "--repeats=2"),
+        ("posterior", "--device=cpu"),
     ],
 )
 def test_a_benchmark_refuses_options_that_it_does_not_use(
