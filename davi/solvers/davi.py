@@ -4,14 +4,18 @@ from functools import cache
 from typing import ClassVar
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from davi.bridge import PosteriorBridge
+from davi.build import build_bridge
 from davi.errors import InputError
 from davi.measurement import lift
 from davi.operators.linear import LinearOperator
 from davi.restorer import Restorer, load
 from davi.runtime import keyed_rng, normal_each
 from davi.sampler import posterior_sample
+from davi.schedule import Schedule
 from davi.solvers.base import TRAINING, Noise, Solver
 from davi.solvers.prior import CountedPrior
 
@@ -21,6 +25,8 @@ class Davi(Solver):
 
     Fields:
         checkpoint: the generator, anything that `davi.load` takes.
+        h: strength of the noise that sampling starts from, on the [-1, 1] scale; None for that of
+            the generator's run. 0 makes the restoration a function of y.
         operator_file: of a generator for an operator of the user's own, the code of that operator.
     """
 
@@ -28,6 +34,7 @@ class Davi(Solver):
     needs: ClassVar[frozenset[str]] = frozenset({TRAINING})
     checkpoint: str
     operator_file: str | None = None
+    h: float | None = Field(None, ge=0)
 
     def solve(
         self,
@@ -41,11 +48,17 @@ class Davi(Solver):
         restorer = load_generator(
             self.checkpoint, str(y.device), prior.precision, self.operator_file
         )
+        bridge = restorer.bridge if self.h is None else self._bridge(restorer)
         self._require_trained_for(operator, y, restorer)
-        y_image = lift(y, operator.image_shape, restorer.bridge.resize)
+        y_image = lift(y, operator.image_shape, bridge.resize)
         z = normal_each(operator.image_shape, rngs)
         with prior.evaluations.watching(restorer.generator.network):
-            return posterior_sample(restorer.generator, restorer.bridge, y_image, z)
+            return posterior_sample(restorer.generator, bridge, y_image, z)
+
+    def _bridge(self, restorer: Restorer) -> PosteriorBridge:
+        """The bridge of the generator's run, with this solver's h where sampling starts."""
+        config = restorer.config.bridge.model_copy(update={"h_sampling": self.h})
+        return build_bridge(config, Schedule.named(restorer.config.schedule))
 
     def _require_trained_for(self, operator: LinearOperator, y: Tensor, restorer: Restorer) -> None:
         trained = restorer.operator.sample([keyed_rng("cpu", 0)])  # of a family, any member

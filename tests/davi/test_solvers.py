@@ -186,6 +186,12 @@ def test_davi_as_a_solver_is_algorithm_2(tmp_path: Path) -> None:
     expected = restorer.restore(y, seed=7, names=["a", "b"])[0]
     torch.testing.assert_close(found.clamp(-1, 1), expected)
     assert (prior.evaluations.forward, prior.evaluations.backward) == (2, 0)
+    from_y = Davi(checkpoint=str(path), h=0.0)
+    restorer.bridge.endpoint_scale = 0.0
+    without_noise = restorer.restore(y)[0]
+    found = from_y(y, restorer.operator, GaussianNoise(0.1, 0.1), prior, rngs)
+    torch.testing.assert_close(found.clamp(-1, 1), without_noise)
+    assert (without_noise - expected).abs().max() > 1e-3
     other = Denoising((3, 16, 16))
     with pytest.raises(InputError, match="restores"):
         solver(torch.zeros(1, 3, 16, 16), other, GaussianNoise(0.1, 0.1), prior, rngs[:1])
