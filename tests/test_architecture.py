@@ -107,7 +107,7 @@ TIERS = [
     ["davi.tables.code_hash", "davi.tables.cache", "davi.tables.problem"],
     ["davi.tables.plan"],
     ["davi.tables.running"],
-    ["davi.tables.scoring"],
+    ["davi.tables.scoring", "davi.tables.timing"],
     ["davi.tables.assembling"],
     ["davi.tables.command"],
 ]

@@ -1,7 +1,6 @@
 """From the restorations in the cache to the table."""
 
 import math
-import statistics
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from davi.tables.problem import Problem
 from davi.tables.result import Cell, Number, TableResult
 from davi.tables.running import is_deterministic
 from davi.tables.scoring import SetDistance, image_metrics, metric_code, protocols
+from davi.tables.timing import seconds_of, timed_on
 from davi.world import World
 
 NOT_RUN = "not run yet"
@@ -38,21 +38,21 @@ def assemble(
     Args:
         plan: the table.
         cache: its restorations.
-        folder: for pictures that the cache does not have; they are written.
+        folder: of the table; pictures that the cache does not have are written there.
         world: this process, which must be the first.
         failed: cells that could not be run, and why.
         absent_metrics: metrics that cannot be computed here, and why.
     """
     config = plan.config
     maker = _CellMaker(plan, cache, folder, absent_metrics, world)
-    cells, timed_on = {}, set()
+    cells = {}
     for row in config.rows:
         for column in config.columns:
             place = row.id, column.id
             paper = config.paper.get(row.id, {}).get(column.id, {})
             reason = plan.absent.get(place) or failed.get(place)
             if reason is None:
-                cells[place] = maker.make(place, dict(paper), timed_on)
+                cells[place] = maker.make(place, dict(paper))
             else:
                 cells[place] = Cell(*place, paper=dict(paper), absent={"all": reason})
     return TableResult(
@@ -67,11 +67,11 @@ def assemble(
         },
         footnotes=dict(config.footnotes),
         config=plan.resolved,
-        facts=_facts(plan, world.device, sorted(timed_on)),
+        facts=_facts(plan, world.device, timed_on(folder)),
     )
 
 
-def _facts(plan: Plan, device: torch.device, timed_on: list[str]) -> dict[str, object]:
+def _facts(plan: Plan, device: torch.device, timed: str) -> dict[str, object]:
     config = plan.config
     return {
         **machine(device),
@@ -79,8 +79,7 @@ def _facts(plan: Plan, device: torch.device, timed_on: list[str]) -> dict[str, o
         "precision": config.precision,
         "seed": config.seed,
         **protocols(config),
-        "seconds": "of the solver's call by the images of its batch, median over images; on "
-        + ("; ".join(timed_on) or "nothing"),
+        "seconds": f"of one image alone, all cells one after another; on {timed}",
         "nfe": "evaluations of a network per image, forward",
         "gmac": "forward and backward evaluations, by the multiply-accumulate operations of the "
         "prior's network; its weights are frozen, so that a backward one costs a forward one",
@@ -114,10 +113,11 @@ class _CellMaker:
         self.absent_metrics = absent_metrics
         self.names = image_metrics(plan.config)
         self.codes = {name: metric_code(name) for name in self.names.values()}
+        self.seconds = seconds_of(plan, folder)
         self.fid = SetDistance(cache, plan.config.batch_size, world.device)
 
-    def make(self, place: Place, paper: dict[str, float], timed_on: set[str]) -> Cell:
-        """Returns a cell; adds to `timed_on` what its seconds belong to."""
+    def make(self, place: Place, paper: dict[str, float]) -> Cell:
+        """Returns a cell."""
         job = self.plan.jobs[place]
         found = {}
         for position in range(job.num_images):
@@ -126,13 +126,12 @@ class _CellMaker:
                 found[position] = restored
         if not found:
             return Cell(*place, paper=paper, absent={"all": NOT_RUN})
-        circumstances = {restored.timed_on for restored in found.values()}
-        timed_on |= circumstances
         per_image = {
             job.problem.names[position]: self._values(restored, job)
             for position, restored in sorted(found.items())
         }
-        numbers, absent = self._numbers(per_image, job, complete=len(found) == job.num_images)
+        complete = len(found) == job.num_images
+        numbers, absent = self._numbers(place, per_image, complete)
         count = len(found)
         return Cell(
             *place,
@@ -141,7 +140,6 @@ class _CellMaker:
             absent=absent,
             num_images=count,
             wanted=job.num_images,
-            timed_on=tuple(sorted(circumstances)),
             forward=sum(restored.forward for restored in found.values()) / count,
             backward=sum(restored.backward for restored in found.values()) / count,
             per_image=per_image,
@@ -155,21 +153,23 @@ class _CellMaker:
             for metric, name in self.names.items()
             if restored.scores.get(name, {}).get("code") == self.codes[name]
         }
-        values |= {"nfe": restored.forward, "seconds": restored.seconds}
+        values["nfe"] = restored.forward
         if "gmac" in self.plan.config.metrics:
             _, macs = network_size(job.problem.unet)
             values["gmac"] = (restored.forward + restored.backward) * macs / 1e9
         return {metric: values[metric] for metric in self.plan.config.metrics if metric in values}
 
     def _numbers(
-        self, per_image: dict[str, dict[str, float]], job: Job, complete: bool
+        self, place: Place, per_image: dict[str, dict[str, float]], complete: bool
     ) -> tuple[dict[str, Number], dict[str, str]]:
         """Means over images with their errors, and why some are missing."""
         numbers, absent = {}, {}
         for metric in self.plan.config.metrics:
             try:
                 if metric == "fid":
-                    numbers[metric] = Number(self._fid(job, complete))
+                    numbers[metric] = Number(self._fid(self.plan.jobs[place], complete))
+                elif metric == "seconds":
+                    numbers[metric] = Number(self._seconds(place))
                 else:
                     numbers[metric] = self._mean(metric, per_image)
             except InputError as error:
@@ -181,14 +181,17 @@ class _CellMaker:
             raise InputError("not all images are restored yet")
         return self.fid(job)
 
+    def _seconds(self, place: Place) -> float:
+        if place not in self.seconds:
+            raise InputError("not timed yet")
+        return self.seconds[place]
+
     def _mean(self, metric: str, per_image: dict[str, dict[str, float]]) -> Number:
         values = [values[metric] for values in per_image.values() if metric in values]
         if len(values) < len(per_image):
             raise InputError(self.absent_metrics.get(metric, "not computed yet"))
-        if metric == "seconds":  # whatever else the machine did shows in a few of them
-            return Number(statistics.median(values))
         result = mean_and_error(values)
-        # Of a batch all images share the time and the evaluations: no independent draws.
+        # Of a batch all images share the evaluations: no independent draws.
         known = metric in self.names and not math.isnan(result["standard_error"])
         return Number(result["mean"], result["standard_error"] if known else None)
 

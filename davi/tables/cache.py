@@ -31,7 +31,8 @@ class Restored:
     Attributes:
         picture_sha256: of its PNG file.
         forward, backward: network evaluations it took.
-        seconds: of the solver's call, by the images of the batch.
+        seconds: of the solver's call, by the images of the batch; for a reader who wonders, since
+            what else the machine did shows in it (the table's are measured by `timing`).
         timed_on: machine, batch size and processes that the seconds belong to.
         scores: {metric: {"value", "code": hash of what computed it}}.
         facts: what determines it, for a reader who wonders.

@@ -12,6 +12,7 @@ from davi.tables.plan import Plan, read_plan, read_table
 from davi.tables.result import TableResult
 from davi.tables.running import run_missing
 from davi.tables.scoring import score_missing
+from davi.tables.timing import measure_seconds
 from davi.tables.writing import write_table
 from davi.world import FOLDER_PATIENCE, World, join_world
 
@@ -69,11 +70,14 @@ def make_table(plan: Plan, folder: Path, world: World, *, only_cached: bool) -> 
         InputError: the folder cannot be written to.
     """
     cache = Cache(make_folder(folder.parent / "cache"))
-    failed = {} if only_cached else run_missing(plan, cache, world)
+    folder = make_folder(folder)
+    failed = {}
+    if not only_cached:
+        failed = run_missing(plan, cache, world)
+        measure_seconds(plan, cache, folder, world, failed)
     absent_metrics = score_missing(plan, cache, world)
-
     if not world.is_first:
         return None
-    result = assemble(plan, cache, make_folder(folder), world, failed, absent_metrics)
+    result = assemble(plan, cache, folder, world, failed, absent_metrics)
     write_table(result, folder)
     return result

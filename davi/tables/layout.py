@@ -150,15 +150,9 @@ class Layout:
     def _ours(self, cell: Cell, metric: str) -> float | None:
         number = cell.numbers.get(metric)
         no_network = metric in COSTS and not cell.forward
-        no_rival = metric == "seconds" and not self._timed_alike(cell.column)
-        if number is None or self._is_partial(cell) or no_network or no_rival:
+        if number is None or self._is_partial(cell) or no_network:
             return None
         return float(rounded(number.value, metric).replace(",", ""))
-
-    def _timed_alike(self, column: str) -> bool:
-        """Whether all seconds of a column come from one machine, batch size and so on."""
-        cells = (self._cell(row, column) for row in self.result.rows)
-        return len({place for cell in cells for place in cell.timed_on}) <= 1
 
     def _papers(self, cell: Cell, metric: str) -> float | None:
         return cell.paper.get(metric)

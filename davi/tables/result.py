@@ -29,7 +29,6 @@ class Cell:
         absent: {metric or "all": why it has no number of ours}.
         num_images: how many images `numbers` are over.
         wanted: how many they are to be over in the end.
-        timed_on: machine, batch size and processes that the seconds belong to.
         forward, backward: network evaluations per image, and how many were differentiated.
         per_image: {image name: {metric: value}}.
         pictures: {kind: {image name: PNG file}}; kinds: restored, mean, std (posterior, over
@@ -43,7 +42,6 @@ class Cell:
     absent: dict[str, str] = field(default_factory=dict)
     num_images: int = 0
     wanted: int = 0
-    timed_on: tuple[str, ...] = ()
     forward: float = 0.0
     backward: float = 0.0
     per_image: dict[str, dict[str, float]] = field(default_factory=dict)

@@ -64,7 +64,7 @@ def run_missing(plan: Plan, cache: Cache, world: World) -> dict[Place, str]:
         cache: where restorations are kept.
         world: the processes; all must call.
     """
-    runner = _Runner(plan, cache, world)
+    runner = Runner(plan, cache, world)
     samples = plan.config.num_samples
     for first, last in ((0, 1), (1, min(2, samples)), (2, samples)):
         asked = range(first, last)
@@ -105,7 +105,7 @@ def in_batches(items: list[Any], size: int) -> Iterator[tuple[Any, ...]]:
 
 
 @dataclass
-class _Runner:
+class Runner:
     """The work of one process.
 
     Attributes:
@@ -145,6 +145,11 @@ class _Runner:
                 progress.bar.update(len(unit.items))
         for theirs in self.world.gather(failed):
             self.failed |= theirs
+
+    def time(self, unit: Unit) -> float:
+        """Returns the seconds that the solver takes for a batch; keeps nothing of it."""
+        job = self.plan.jobs[unit.place]
+        return self._restore(job, unit, _Measured(job.problem), Evaluations())[1]
 
     def _warm_up(self, job: Job, unit: Unit, measured: "_Measured") -> None:
         """Runs a solver up to its first network evaluation, which loads weights and kernels."""

@@ -59,7 +59,7 @@ columns:
 rows:
   - {id: drawn, solver: drawn.yaml, set: {steps: 2}}
   - {id: still, solver: drawn.yaml, set: {spread: 0.0}, label: Still}
-metrics: [psnr, ssim, nfe, seconds, gmac]
+metrics: [psnr, ssim, nfe, gmac]
 num_images: 5
 num_examples: 2
 num_samples: 3
@@ -69,6 +69,7 @@ footnotes: {table: a note}
 CELLS = {(row, column) for row in ("drawn", "still") for column in ("sr", "holes")}
 # 5 images and 2 x 2 further samples, each of 2 evaluations, and 2 to warm up at each cell.
 EVALUATIONS = 2 * (2 * (5 + 4) + 2)
+SECONDS = "metrics=[psnr, ssim, nfe, seconds, gmac]"
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ def entries(home: Path) -> dict[str, bytes]:
 
 def test_the_numbers_of_a_table(home: Path) -> None:
     """Against PSNR, means and standard errors by NumPy from the pictures."""
-    result = make(home, "num_examples=5", "paper={drawn: {sr: {psnr: 30.5}}}")
+    result = make(home, SECONDS, "num_examples=5", "paper={drawn: {sr: {psnr: 30.5}}}")
     assert result.cells.keys() == CELLS
     assert result.rows == {"drawn": "drawn", "still": "Still"}
     assert result.columns == {"sr": "SR x4", "holes": "Holes"}
@@ -179,6 +180,23 @@ def test_a_second_run_does_no_work(home: Path, evaluated: list[int]) -> None:
     assert evaluated == []
     assert entries(home) == before
     assert again == first
+
+
+def test_seconds_are_of_one_run(home: Path) -> None:
+    """A table without a new cell keeps its times; one new cell, and all are measured again."""
+    drawn = "{{id: drawn, solver: drawn.yaml, set: {{steps: {}}}}}".format
+
+    def times(steps: int) -> dict[str, float]:
+        rows = f"rows=[{drawn(steps)}, {{id: still, solver: drawn.yaml}}]"
+        cells = make(home, SECONDS, "num_samples=0", rows).cells
+        return {row: cells[row, "sr"].numbers["seconds"].value for row in ("drawn", "still")}
+
+    first, again, longer = times(2), times(2), times(40)
+    assert again == first
+    assert longer["drawn"] > longer["still"] > 0
+    assert longer["still"] != first["still"]
+    untimed = make(home, SECONDS, "num_samples=0", name="elsewhere", only_cached=True)
+    assert untimed.cells["drawn", "sr"].absent["seconds"] == "not timed yet"
 
 
 @pytest.mark.parametrize(
