@@ -28,6 +28,7 @@ from davi.runtime import keyed_rng
 from davi.section import Section
 from davi.solver_list import ListedSolver
 from davi.solvers.base import TRAINING
+from guided_diffusion.checkpoint import CheckpointError
 
 IMAGE_SHAPE = (3, 8, 8)
 SIGMA_Y, SIGMA_Y_DENOISING = 0.05, 0.2
@@ -144,7 +145,7 @@ def _measure_row(
             distances[task] = posterior_distance(
                 draw_samples(solver, problem, num_samples), problem
             )
-    except InputError as error:
+    except (InputError, CheckpointError) as error:
         distances, note = {}, "; ".join(filter(None, [f"absent: {error}", row.note]))
     return SolverDistance(
         method=method, settings=settings, num_samples=num_samples, distances=distances, note=note

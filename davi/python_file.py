@@ -66,8 +66,9 @@ def run_file(path: Path, what: str) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        lines = [each.lineno for each in traceback.extract_tb(error.__traceback__, -1)]
-        line = error.lineno if isinstance(error, SyntaxError) else lines[0]
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == spec.origin]
+        line = lines[-1] if lines else getattr(error, "lineno", "?")  # a SyntaxError has no frame
         kind = type(error).__name__
         raise InputError(f"{what} {path}, line {line}: {kind}: {error}") from error
     return module

@@ -32,6 +32,7 @@ from davi.solvers.base import GRADIENT, Solver
 from davi.solvers.davi import Davi
 from davi.solvers.prior import CountedPrior, Evaluations
 from davi.weights import GENERATOR, save_weights
+from guided_diffusion.checkpoint import CheckpointError
 
 BLOCK = 5  # evaluations between two looks at the bare network
 COLUMNS = (
@@ -290,7 +291,7 @@ def _time_row(
         if isinstance(solver, Davi) and problem.generator is not None:
             solver = solver.model_copy(update={"checkpoint": str(problem.generator)})
         watch, calls = _watched(solver, problem, evaluations)
-    except InputError as error:
+    except (InputError, CheckpointError) as error:
         return SolverTime(method=row.name, note=f"absent: {error}")
     seconds, bare_seconds = watch.seconds / calls, watch.bare_seconds() / calls
     return SolverTime(

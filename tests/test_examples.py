@@ -241,6 +241,7 @@ TWO = "\nclass Other(MotionBlur):\n    pass\n"
         ("mine.py", "", "", "missing a required argument: 'length'"),
         ("mine.py", TWO, "length: 3", r"one public subclass .* 2 found \(MotionBlur, Other\)"),
         ("mine.py", "\n1 / 0\n", "length: 3", r"mine.py, line 43: ZeroDivisionError"),
+        ("mine.py", "\nimport json; json.loads('{')\n", "length: 3", r"mine.py, line 43: JSON"),
         ("mine.py", "\nclass\n", "length: 3", r"mine.py, line 43: SyntaxError"),
         ("yours.py", None, "length: 3", r"yours\.py: no such file"),
         ("denoising.py", "", "length: 3", "denoising is the name of a shipped task"),

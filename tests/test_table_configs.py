@@ -13,7 +13,7 @@ from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "configs/tables"
 NUMBERS = (*range(1, 12), 13)  # Table 12 lists hyperparameters: tests/davi/test_config.py
-NOT_A_RESULT = {"base_paper", "photos_tuning"}  # a common part, and candidates
+NOT_A_RESULT = {"base_paper", "photos_tuning", "photos_perturbed"}  # parts and side questions
 TABLES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem not in NOT_A_RESULT)
 TWINS = [path for path in TABLES if path.stem.startswith("photos_")]
 by_name = {"ids": lambda path: path.stem}

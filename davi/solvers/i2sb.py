@@ -23,14 +23,12 @@ class BridgeProblem(NamedTuple):
         y: (B, *measurement_shape).
         operator: A.
         x1: (B, C, H, W) degraded images on the image grid, where the walk starts.
-        forward_std: f_k of every index.
     """
 
     model: I2SBModel
     y: Tensor
     operator: LinearOperator
     x1: Tensor
-    forward_std: list[float]
 
 
 class I2SB(Solver):
@@ -70,7 +68,7 @@ class I2SB(Solver):
         stochastic = not (bridge.ot_ode if self.ot_ode is None else self.ot_ode)
         x = x1 = degraded_end(y, operator, normal_each(shape, rngs))
         forward_std = bridge.forward_std.tolist()
-        problem = BridgeProblem(trained.model, y, operator, x1, forward_std)
+        problem = BridgeProblem(trained.model, y, operator, x1)
         with prior.evaluations.watching(trained.model.network):
             for k, j in pairwise(sampling_grid(self.num_steps)):
                 kept = (forward_std[j] / forward_std[k]) ** 2

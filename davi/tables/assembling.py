@@ -73,16 +73,19 @@ def assemble(
 
 def _facts(plan: Plan, device: torch.device, timed: str) -> dict[str, object]:
     config = plan.config
+    costs = {
+        "seconds": f"of one image alone, all cells one after another; on {timed}",
+        "nfe": "evaluations of a network per image, forward",
+        "gmac": "forward and backward evaluations, by the multiply-accumulate operations of the "
+        "prior's network; its weights are frozen, so that a backward one costs a forward one",
+    }
     return {
         **machine(device),
         "images": config.num_images,
         "precision": config.precision,
         "seed": config.seed,
         **protocols(config),
-        "seconds": f"of one image alone, all cells one after another; on {timed}",
-        "nfe": "evaluations of a network per image, forward",
-        "gmac": "forward and backward evaluations, by the multiply-accumulate operations of the "
-        "prior's network; its weights are frozen, so that a backward one costs a forward one",
+        **{metric: text for metric, text in costs.items() if metric in config.metrics},
         "standard deviation": f"pictures show {WHITE_DEVIATION:g} on the [-1, 1] scale as white",
         **{
             f"SHA-256 of {problem.prior}": problem.facts["prior_sha256"] or "missing"

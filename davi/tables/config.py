@@ -1,12 +1,15 @@
 """What a table YAML may say (configs/tables/)."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from davi.section import Section
 
 Metric = Literal["psnr", "ssim", "lpips", "fid", "nfe", "seconds", "gmac"]
+
+
+Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # also of a folder
 
 
 class ColumnConfig(Section):
@@ -24,7 +27,7 @@ class ColumnConfig(Section):
             is: for noise whose level nobody knows. None: they are told the truth.
     """
 
-    id: str
+    id: Name
     label: str
     config: str
     set: tuple[str, ...] = ()
@@ -48,7 +51,7 @@ class RowConfig(Section):
         num_images: fewer images than the table's, for methods that take very long.
     """
 
-    id: str
+    id: Name
     label: str | None = None
     solver: str | None = None
     set: dict[str, Any] = Field(default_factory=dict)
@@ -88,7 +91,7 @@ class TableConfig(Section):
     batch_size: int = Field(8, gt=0)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     seed: int = 0
-    lpips: str = "release"
+    lpips: Literal["release", "vgg", "alex"] = "release"
     paper: dict[str, dict[str, dict[Metric, float]]] = Field(default_factory=dict)
     footnotes: dict[str, str] = Field(default_factory=dict)
 
@@ -101,8 +104,10 @@ class TableConfig(Section):
         named = {row: set(cells) for row, cells in self.paper.items()}
         named |= {row.id: {*row.columns, *(row.only or ())} for row in self.rows}
         for row, cells in named.items():
-            if row not in rows or not cells <= set(columns):
-                raise ValueError(f"{row}: {', '.join(sorted(cells))}: no such row or column")
+            if row not in rows:
+                raise ValueError(f"paper: {row}: no such row")
+            if unknown := cells - set(columns):
+                raise ValueError(f"{row}: {', '.join(sorted(unknown))}: no such column")
         if unknown := set(self.footnotes) - {*rows, "table"}:
             raise ValueError(f"footnotes: no such row: {', '.join(sorted(unknown))}")
         if self.num_samples == 1:

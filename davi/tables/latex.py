@@ -96,7 +96,7 @@ def _entry(entry: Entry) -> str:
 
 def _notes(layout: Layout) -> list[str]:
     brackets = ["The paper's numbers are in brackets."] if layout.quotes_paper else []
-    remarks = [*brackets, "NFE: forward + backward.", *layout.remarks]
+    remarks = [*brackets, *layout.remarks]
     notes = [f"{_reference(number)}{escape(note)}" for number, note in enumerate(layout.notes, 1)]
     lines = [rf"\par {text}" for text in [*map(escape, remarks), *notes]]
     return ["{\\footnotesize", *lines, r"\par}"]

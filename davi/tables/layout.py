@@ -71,11 +71,14 @@ class Layout:
         """What is said below the table without a number."""
         about = self.result.footnotes.get("table")
         ours = "among our numbers and among the paper's" if self.quotes_paper else "of a column"
+        signs = "± is the standard error; NFE: forward, + backward."
+        if self.quotes_paper:
+            signs += " The paper's numbers stand beside or below ours, in italics."
         ranks = (
             f"Best in bold, second best underlined, {ours}; rows over fewer images (n) and, for "
             "costs, rows that evaluate no network take no part."
         )
-        return [*([about] if about else []), ranks]
+        return [*([about] if about else []), signs, ranks]
 
     @property
     def quotes_paper(self) -> bool:

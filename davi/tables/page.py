@@ -92,10 +92,7 @@ def _reference(note: int | None) -> str:
 
 
 def _notes(layout: Layout) -> str:
-    remarks = ["± is the standard error.", *layout.remarks]
-    if layout.quotes_paper:
-        remarks[0] += " The paper's numbers are below ours, in italics."
-    text = "\n".join(f'<p class="remark">{escape(line)}</p>' for line in remarks)
+    text = "\n".join(f'<p class="remark">{escape(line)}</p>' for line in layout.remarks)
     notes = "\n".join(
         f'<li id="note{number}">{escape(note)}</li>' for number, note in enumerate(layout.notes, 1)
     )

@@ -32,7 +32,6 @@ class Problem:
 
     Attributes:
         label: heading.
-        data_set: which special hyperparameters of solver files count.
         config: its run.
         images: clean images.
         indices: those of the table, in an order of which every beginning is spread evenly.
@@ -46,7 +45,6 @@ class Problem:
     """
 
     label: str
-    data_set: str
     config: RunConfig
     images: Dataset
     indices: tuple[int, ...]
@@ -115,7 +113,6 @@ def open_problem(column: ColumnConfig, config: RunConfig, num_images: int, seed:
     sigma = column.assumed_sigma
     return Problem(
         label=column.label,
-        data_set=column.data_set,
         config=config,
         images=images,
         indices=indices,

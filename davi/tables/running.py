@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from davi.benchmark import machine
+from davi.benchmark import machine, synchronise
 from davi.errors import InputError
 from davi.prior_file import read_prior_file
 from davi.runtime import keyed_rng
@@ -84,10 +84,10 @@ def is_deterministic(plan: Plan, cache: Cache, place: Place) -> bool:
 
 def _missing(plan: Plan, cache: Cache, samples: range, failed: dict[Place, str]) -> list[Unit]:
     """The batches of what is missing, column by column, so that a column is measured once."""
-    units = []
-    for column in plan.problems:
+    units: list[Unit] = []
+    for column in plan.problems if samples else ():
         for place, job in plan.jobs.items():
-            if place[1] != column or place in failed or not samples:
+            if place[1] != column or place in failed:
                 continue
             if samples.start > 1 and is_deterministic(plan, cache, place):
                 continue
@@ -102,6 +102,15 @@ def in_batches(items: list[Any], size: int) -> Iterator[tuple[Any, ...]]:
     """Yields the items, `size` at a time."""
     for start in range(0, len(items), size):
         yield tuple(items[start : start + size])
+
+
+@cache
+def place_of(device: torch.device) -> str:
+    """Returns what a time in seconds belongs to."""
+    facts = machine(device)
+    if device.type == "cpu":
+        return f"{facts['cpu']}, {facts['threads']} threads"
+    return str(facts["device"])
 
 
 @dataclass
@@ -164,6 +173,7 @@ class Runner:
         evaluations = Evaluations(progress.evaluated)
         images, seconds = self._restore(job, unit, measured, evaluations)
         size = len(unit.items)
+        timed_on = f"{place_of(self.world.device)}, batch {size}, {self.world.size} processes"
         for item, image in zip(unit.items, images.cpu(), strict=True):
             self.cache.write(
                 job.key(*item),
@@ -171,7 +181,7 @@ class Runner:
                 forward=evaluations.forward / size,
                 backward=evaluations.backward / size,
                 seconds=seconds / size,
-                timed_on=timing(self.world, size),
+                timed_on=timed_on,
                 facts={**job.facts, "image": job.problem.names[item[0]], "sample": item[1]},
             )
 
@@ -257,18 +267,3 @@ def _progress(total: int, world: World) -> Iterator[_Progress]:
     quiet = not world.is_first or total == 0
     with tqdm(total=total, unit="image", disable=quiet) as bar:
         yield _Progress(bar)
-
-
-@cache
-def timing(world: World, batch_size: int) -> str:
-    """Returns the circumstances that a time in seconds belongs to."""
-    facts = machine(world.device)
-    name = facts["cpu"] if world.device.type == "cpu" else facts["device"]
-    threads = f", {facts['threads']} threads" if world.device.type == "cpu" else ""
-    return f"{name}{threads}, batch {batch_size}, {world.size} processes"
-
-
-def synchronise(device: torch.device) -> None:
-    """Waits for a GPU, so that a clock may be read."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

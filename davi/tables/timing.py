@@ -7,11 +7,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from davi.benchmark import machine
 from davi.files import write_text
 from davi.tables.cache import Cache
 from davi.tables.plan import Place, Plan
-from davi.tables.running import Runner, Unit
+from davi.tables.running import Runner, Unit, place_of
 from davi.world import World
 
 FILE = "seconds.json"
@@ -43,7 +42,7 @@ def measure_seconds(
         for place in tqdm(places, desc="timing", unit="cell"):
             unit = Unit(place, ((0, 0),))
             seconds[plan.jobs[place].digest] = _median(lambda unit=unit: runner.time(unit))
-        kept = {"on": _circumstances(world), "seconds": seconds}
+        kept = {"on": place_of(world.device), "seconds": seconds}
         write_text(folder / FILE, json.dumps(kept, indent=1) + "\n")
 
     world.on_first(measure)
@@ -61,8 +60,11 @@ def timed_on(folder: Path) -> str:
 
 
 def _read(folder: Path) -> dict:
-    path = folder / FILE
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        kept = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # missing or damaged: to be measured
+        return {}
+    return kept if isinstance(kept, dict) else {}
 
 
 def _median(call: Callable[[], float]) -> float:
@@ -72,10 +74,3 @@ def _median(call: Callable[[], float]) -> float:
     while len(seconds) < MOST_REPEATS and sum(seconds) < ENOUGH_SECONDS:
         seconds.append(call())
     return statistics.median(seconds)
-
-
-def _circumstances(world: World) -> str:
-    facts = machine(world.device)
-    if world.device.type == "cpu":
-        return f"{facts['cpu']}, {facts['threads']} threads"
-    return str(facts["device"])
