@@ -1,5 +1,6 @@
 """Making a table: what is run, what is kept, what is absent, and what the numbers are."""
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -182,8 +183,10 @@ def test_a_second_run_does_no_work(home: Path, evaluated: list[int]) -> None:
     assert again == first
 
 
-def test_seconds_are_of_one_run(home: Path) -> None:
+def test_seconds_are_of_one_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A table without a new cell keeps its times; one new cell, and all are measured again."""
+    clock = itertools.count(1.0)
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     drawn = "{{id: drawn, solver: drawn.yaml, set: {{steps: {}}}}}".format
 
     def times(steps: int) -> dict[str, float]:
@@ -191,10 +194,10 @@ def test_seconds_are_of_one_run(home: Path) -> None:
         cells = make(home, SECONDS, "num_samples=0", rows).cells
         return {row: cells[row, "sr"].numbers["seconds"].value for row in ("drawn", "still")}
 
-    first, again, longer = times(2), times(2), times(40)
-    assert again == first
-    assert longer["drawn"] > longer["still"] > 0
-    assert longer["still"] != first["still"]
+    assert times(2) == {"drawn": 1, "still": 1}
+    monkeypatch.setattr("time.perf_counter", lambda: 7 * next(clock))
+    assert times(2) == {"drawn": 1, "still": 1}
+    assert times(3) == {"drawn": 7, "still": 7}
     untimed = make(home, SECONDS, "num_samples=0", name="elsewhere", only_cached=True)
     assert untimed.cells["drawn", "sr"].absent["seconds"] == "not timed yet"
 
