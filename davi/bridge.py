@@ -7,8 +7,8 @@ import scipy.special
 import torch
 from torch import Tensor, nn
 
-from davi.runtime import draw_each
 from davi.schedule import BETA_END, NUM_STEPS, Schedule, linear_betas, quadratic_betas
+from davi.system.runtime import draw_each
 
 
 def symmetric_betas(end: float = BETA_END) -> Tensor:

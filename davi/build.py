@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 
 from davi.bridge import PosteriorBridge, beta_cdf, end_cdf, uniform_cdf
-from davi.config import (
+from davi.config.python_file import only_class, run_file
+from davi.config.schema import (
     BridgeConfig,
     ColorizationConfig,
     CustomOperatorConfig,
     DenoisingConfig,
     GaussianBlurConfig,
     GaussianNoiseConfig,
-    I2SBBridgeConfig,
     I2SBRunConfig,
     InpaintingConfig,
     NoiseConfig,
@@ -22,11 +22,7 @@ from davi.config import (
     RunConfig,
     SuperResolutionConfig,
 )
-from davi.errors import InputError
-from davi.i2sb import I2SBBridge
-from davi.measurement import ForwardModel
-from davi.measurement_files import read_mask
-from davi.noise import GaussianNoise, PoissonNoise
+from davi.data.measurement_files import read_mask
 from davi.operators.colorization import Colorization
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur, ReleaseGaussianBlur
@@ -38,9 +34,11 @@ from davi.operators.inpainting import (
     random_pixels,
 )
 from davi.operators.linear import LinearOperator
+from davi.operators.measurement import ForwardModel
+from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.operators.super_resolution import SuperResolution
-from davi.python_file import only_class, run_file
 from davi.schedule import Schedule
+from davi.system.errors import InputError
 
 ImageShape = tuple[int, int, int]
 
@@ -139,8 +137,3 @@ def build_bridge(config: BridgeConfig, schedule: Schedule) -> PosteriorBridge:
         resize=config.resize,
         schedule=schedule,
     )
-
-
-def build_i2sb_bridge(config: I2SBBridgeConfig) -> I2SBBridge:
-    """Returns the bridge of I2SB, on the CPU."""
-    return I2SBBridge(config.beta_max, config.ot_ode)

@@ -3,8 +3,8 @@
 from torch import Tensor, nn
 
 from davi.bridge import forward_std, symmetric_betas
-from davi.runtime import autocast
 from davi.schedule import Schedule
+from davi.system.runtime import autocast
 
 
 def paper_coefficient(schedule: Schedule) -> Tensor:

@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from davi.build import build_bridge, build_operator, image_shape
-from davi.config import RunConfig
-from davi.errors import InputError
+from davi.config.schema import RunConfig
 from davi.generator import ImplicitGenerator
-from davi.generator_file import read_generator_file
-from davi.measurement import lift, require_measurement_scale
 from davi.operators.inpainting import Inpainting
-from davi.runtime import AUTOCAST_DTYPES, keyed_rng, normal_each, select_device
+from davi.operators.measurement import lift, require_measurement_scale
 from davi.sampler import posterior_sample
 from davi.schedule import Schedule
-from davi.weights import weights_file
+from davi.system.errors import InputError
+from davi.system.runtime import AUTOCAST_DTYPES, keyed_rng, normal_each, select_device
+from davi.weights.generator_file import read_generator_file
+from davi.weights.network_file import weights_file
 from guided_diffusion.nn import to_half_precision
 
 LARGEST_MEAN_IN_HOLE = 0.5  # of noise it is about 0, of a hole painted black or white 1

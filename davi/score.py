@@ -6,8 +6,8 @@ Both are ADM UNets that predict the noise; s = -eps / sqrt(1 - alpha_bar_t).
 import torch
 from torch import Tensor, nn
 
-from davi.runtime import autocast
 from davi.schedule import Schedule
+from davi.system.runtime import autocast
 
 
 class ScoreModel(nn.Module):

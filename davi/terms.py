@@ -16,12 +16,12 @@ from davi.losses import (
     l2_regulariser,
     reduce,
 )
-from davi.measurement import lift
-from davi.noise import GaussianNoise, PoissonNoise
 from davi.operators.linear import LinearOperator
+from davi.operators.measurement import lift
+from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.release.variational_bound import variational_bound
 from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
-from davi.variational_bound import variational_bound
 
 
 def generate(

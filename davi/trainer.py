@@ -8,22 +8,20 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from davi.adversary import Adversary, compared_weight
 from davi.bridge import PosteriorBridge
-from davi.ema import Ema
-from davi.errors import InputError
+from davi.data.panel import image_grid
 from davi.generator import ImplicitGenerator
-from davi.measurement import ForwardModel, lift
-from davi.metrics import psnr, ssim
-from davi.network_optimizer import NetworkOptimizer
+from davi.metrics.scores import psnr, ssim
 from davi.operators.linear import LinearOperator
+from davi.operators.measurement import ForwardModel, lift
 from davi.operators.svd import SVDOperator
-from davi.panel import image_grid
-from davi.parallel import full_state, load_full_state, unwrapped
-from davi.runtime import draw_each, keyed_rng, normal_each
 from davi.sampler import posterior_sample
 from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
+from davi.system.errors import InputError
+from davi.system.parallel import full_state, load_full_state, unwrapped
+from davi.system.runtime import draw_each, keyed_rng, normal_each
+from davi.system.world import World
 from davi.terms import (
     consistency_term,
     fake_score_term,
@@ -31,7 +29,9 @@ from davi.terms import (
     ikl_term,
     regulariser_term,
 )
-from davi.world import World
+from davi.training.adversary import Adversary, compared_weight
+from davi.training.ema import Ema
+from davi.training.network_optimizer import NetworkOptimizer
 
 Item = TypeVar("Item")
 

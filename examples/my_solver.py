@@ -7,10 +7,10 @@ from pydantic import Field
 from torch import Tensor
 
 from davi.operators.svd import SVDOperator
-from davi.runtime import normal_each
 from davi.solvers.base import PSEUDO_INVERSE, Noise, Solver
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.prior import CountedPrior
+from davi.system.runtime import normal_each
 
 
 class NullSpaceProjection(Solver):

@@ -16,8 +16,8 @@ or extrapolated). Nothing else should run meanwhile. `benchmark.py SUBJECT --hel
 import argparse
 from pathlib import Path
 
-from davi.benchmark_command import measure
-from davi.cli import add_device, positive_int, run_main
+from davi.commands.benchmark import measure
+from davi.commands.options import add_device, positive_int, run_main
 from guided_diffusion.presets import PRESETS
 
 SUBJECTS = ("train", "sample", "operators", "folder", "data", "cost", "solvers", "posterior")

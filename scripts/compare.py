@@ -10,11 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from davi.build_training import build_images
-from davi.cli import add_device, add_overrides, positive_int, run_main
-from davi.comparing import comparison_table, score_run
-from davi.config import RunConfig
-from davi.config_file import load_config
+from davi.benchmarks.comparing import comparison_table, score_run
+from davi.commands.options import add_device, add_overrides, positive_int, run_main
+from davi.config.schema import RunConfig
+from davi.config.yaml_file import load_config
+from davi.runs.build import build_images
 
 TRAIN = Path(__file__).with_name("train.py")
 

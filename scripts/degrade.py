@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from davi.build import build_forward_model, image_shape
-from davi.build_training import build_images
-from davi.cli import config_parser, read_config, run_main
-from davi.config import RunConfig
-from davi.data import open_images
-from davi.degrading import degrade_images
+from davi.commands.options import config_parser, read_config, run_main
+from davi.config.schema import RunConfig
+from davi.data.batches import open_images
+from davi.folders.degrading import degrade_images
+from davi.runs.build import build_images
 
 
 def main() -> int:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from davi.cli import positive_int, run_main
-from davi.images import load_image, save_image
-from davi.panel import titled_grid
+from davi.commands.options import positive_int, run_main
+from davi.data.images import load_image, save_image
+from davi.data.panel import titled_grid
 
 CONFIG = "configs/photos_super_resolution.yaml"
 SHIPPED = "checkpoints/photos_super_resolution.safetensors"

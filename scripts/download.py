@@ -10,9 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from davi.cli import EXIT_BAD_INPUT, run_main
-from davi.downloads import PUBLIC_FILES, obtain
-from davi.errors import InputError
+from davi.commands.options import EXIT_BAD_INPUT, run_main
+from davi.system.errors import InputError
+from davi.weights.downloads import PUBLIC_FILES, obtain
 
 
 def table(folder: Path) -> str:

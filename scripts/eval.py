@@ -10,9 +10,9 @@ summary.json. The third has a --help of its own.
 
 import sys
 
-from davi.cli import run_main
-from davi.evaluation_command import evaluate
-from davi.tables.command import table_command
+from davi.commands.evaluate import evaluate
+from davi.commands.options import run_main
+from davi.commands.table import table_command
 
 
 def main() -> None:

@@ -3,8 +3,8 @@
 import argparse
 from pathlib import Path
 
-from davi.cli import run_main
-from davi.weights import (
+from davi.commands.options import run_main
+from davi.weights.network_file import (
     DTYPES,
     averaged_weights,
     kind_of,

@@ -14,12 +14,12 @@ ddim  without noise between start and end; good with far fewer steps
 import argparse
 from pathlib import Path
 
-from davi.cli import add_device, positive_int, run_main
-from davi.errors import InputError
-from davi.files import sha256_of
-from davi.generating import generate_images, load_prior
+from davi.commands.options import add_device, positive_int, run_main
+from davi.folders.generating import generate_images, load_prior
 from davi.schedule import NUM_STEPS
-from davi.world import FOLDER_PATIENCE, join_world
+from davi.system.errors import InputError
+from davi.system.files import sha256_of
+from davi.system.world import FOLDER_PATIENCE, join_world
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -8,11 +8,11 @@ release does (gaussian_ema.pt, deno_ema.pt, ...), or --config. Nothing in the fi
 import argparse
 from pathlib import Path
 
-from davi.cli import add_overrides, run_main
-from davi.files import sha256_of
-from davi.generator_file import part_values, usual_part
-from davi.weight_files import KINDS, read_weight_file, require_finite
-from davi.weights import DTYPES, new_weights_file, save_weights, weights_file
+from davi.commands.options import add_overrides, run_main
+from davi.system.files import sha256_of
+from davi.weights.generator_file import part_values, usual_part
+from davi.weights.layouts import KINDS, read_weight_file, require_finite
+from davi.weights.network_file import DTYPES, new_weights_file, save_weights, weights_file
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -15,10 +15,10 @@ import argparse
 import os
 from pathlib import Path
 
-from davi.cli import positive_int, run_main
-from davi.image_sets import ImageFolder
-from davi.preparing import prepare_images
-from davi.selections import select
+from davi.commands.options import positive_int, run_main
+from davi.data.image_sets import ImageFolder
+from davi.data.preparing import prepare_images
+from davi.data.selections import select
 
 DATASETS = {
     "ffhq": {"validation": "00000-00999", "train": "01000-49999"},

@@ -12,10 +12,10 @@ import argparse
 import time
 from pathlib import Path
 
-from davi.cli import add_device, add_generator, positive_int, read_generator, run_main
-from davi.images import ROUNDINGS
-from davi.restoring import restore_folder
-from davi.world import FOLDER_PATIENCE, join_world
+from davi.commands.options import add_device, add_generator, positive_int, read_generator, run_main
+from davi.data.images import ROUNDINGS
+from davi.folders.restoring import restore_folder
+from davi.system.world import FOLDER_PATIENCE, join_world
 
 
 def parse_arguments() -> argparse.Namespace:

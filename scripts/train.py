@@ -5,10 +5,10 @@ save and exit with code 75; a second one exits at once. Several processes: torch
 docs/training.md.
 """
 
-from davi.build_training import build_i2sb_trainer, build_trainer
-from davi.cli import run_main
-from davi.config import I2SBRunConfig, RunConfig
-from davi.training_command import Method, train
+from davi.commands.options import run_main
+from davi.commands.training import Method, train
+from davi.config.schema import I2SBRunConfig, RunConfig
+from davi.runs.build import build_i2sb_trainer, build_trainer
 
 METHODS = {
     None: Method(RunConfig, build_trainer),

@@ -5,10 +5,10 @@ save and exit with code 75; a second one exits at once. Several processes: torch
 docs/training.md.
 """
 
-from davi.build_training import build_prior_trainer
-from davi.cli import run_main
-from davi.config import PriorRunConfig
-from davi.training_command import Method, train
+from davi.commands.options import run_main
+from davi.commands.training import Method, train
+from davi.config.schema import PriorRunConfig
+from davi.runs.build import build_prior_trainer
 
 if __name__ == "__main__":
     run_main(lambda: train(__doc__, {None: Method(PriorRunConfig, build_prior_trainer)}))

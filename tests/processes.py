@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from davi.world import join_world
+from davi.system.world import join_world
 from tests.conftest import REPOSITORY
 
 TIMEOUT = 300  # seconds; a hanging collective must not hang the tests

@@ -11,10 +11,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 import davi
-from davi.config import RunConfig
-from davi.config_file import load_config
-from davi.files import sha256_of
-from davi.images import load_image
+from davi.config.schema import RunConfig
+from davi.config.yaml_file import load_config
+from davi.data.images import load_image
+from davi.system.files import sha256_of
 from tests.authors import (
     Weights,
     adm_weights,

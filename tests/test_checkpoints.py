@@ -12,21 +12,21 @@ from torch import Tensor
 
 import davi
 from davi.build import build_forward_model
-from davi.config import I2SBRunConfig, PriorRunConfig, RunConfig
-from davi.config_file import load_config, parse_config
-from davi.data import open_images, validation_batch
-from davi.images import from_uint8, to_uint8
-from davi.measurement import lift
-from davi.metrics import psnr, ssim
+from davi.config.schema import I2SBRunConfig, PriorRunConfig, RunConfig
+from davi.config.yaml_file import load_config, parse_config
+from davi.data.batches import open_images, validation_batch
+from davi.data.images import from_uint8, to_uint8
+from davi.metrics.scores import psnr, ssim
+from davi.operators.measurement import lift
 from davi.operators.svd import SVDOperator
-from davi.prior_sampling import ddim_sample
-from davi.runtime import keyed_rng
+from davi.priors.sampling import ddim_sample
 from davi.schedule import Schedule
 from davi.score import ScoreModel
-from davi.weights import GENERATOR, I2SB, PRIOR, read_header
+from davi.system.runtime import keyed_rng
+from davi.weights.network_file import GENERATOR, I2SB, PRIOR, read_header
 from guided_diffusion.checkpoint import load_adm
 from tests.conftest import REPOSITORY
-from tests.davi.test_config import model_of
+from tests.davi.config.test_config import model_of
 
 TASKS = ("gaussian_blur", "super_resolution", "inpainting", "denoising", "colorization")
 CHECKPOINTS = REPOSITORY / "checkpoints"

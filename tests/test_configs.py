@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from davi.benchmarks.ladders import random_network
 from davi.build import build_operator, image_shape
-from davi.build_training import assemble_i2sb_trainer, assemble_trainer, build_prior_trainer
-from davi.config import I2SBRunConfig, PriorRunConfig, RunConfig
-from davi.config_file import load_config
-from davi.ladders import random_network
-from davi.recipes import PAPER, RECIPES
+from davi.config.recipes import PAPER, RECIPES
+from davi.config.schema import I2SBRunConfig, PriorRunConfig, RunConfig
+from davi.config.yaml_file import load_config
+from davi.runs.build import assemble_i2sb_trainer, assemble_trainer, build_prior_trainer
 from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
-from tests.davi.test_config import CONFIGS, model_of
+from tests.davi.config.test_config import CONFIGS, model_of
 from tests.tiny import ALONE
 
 PARAMETERS = {"ffhq_256": 93_563_910, "imagenet_256": 552_814_086, "photos_64": 4_361_475}

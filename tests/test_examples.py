@@ -9,26 +9,26 @@ from torch import Tensor, nn
 
 import davi
 from davi.build import build_operator, image_shape
-from davi.build_training import input_record
-from davi.config import RunConfig
-from davi.config_file import load_config
-from davi.errors import InputError
-from davi.files import sha256_of
-from davi.images import save_image
-from davi.measurement import lift
-from davi.noise import GaussianNoise
+from davi.config.python_file import only_class, run_file
+from davi.config.schema import RunConfig
+from davi.config.yaml_file import load_config
+from davi.data.images import save_image
 from davi.operators.checking import check_adjoint
 from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.inpainting import Inpainting, centred_box
 from davi.operators.linear import LinearOperator
+from davi.operators.measurement import lift
+from davi.operators.noise import GaussianNoise
 from davi.operators.super_resolution import SuperResolution
-from davi.python_file import only_class, run_file
-from davi.runtime import keyed_rng
+from davi.runs.build import input_record
 from davi.schedule import Schedule
 from davi.score import ScoreModel
-from davi.solver_file import read_solver
 from davi.solvers.davi import Davi
 from davi.solvers.prior import CountedPrior
+from davi.solvers.solver_file import read_solver
+from davi.system.errors import InputError
+from davi.system.files import sha256_of
+from davi.system.runtime import keyed_rng
 from tests.conftest import REPOSITORY
 from tests.tiny import tiny_config, tiny_trainer, write_tiny_generator
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from davi.config import PriorRunConfig, RunConfig
-from davi.config_file import load_config
-from davi.data import open_images
-from davi.images import load_image, save_image
+from davi.config.schema import PriorRunConfig, RunConfig
+from davi.config.yaml_file import load_config
+from davi.data.batches import open_images
+from davi.data.images import load_image, save_image
 from tests.conftest import REPOSITORY
 
 CONFIG_DIR, CHECKPOINTS = REPOSITORY / "configs", REPOSITORY / "checkpoints"

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from davi.weights import read_training_checkpoint
+from davi.weights.network_file import read_training_checkpoint
 from tests.conftest import REPOSITORY
 from tests.processes import TIMEOUT, environment, torchrun
 from tests.same import assert_same

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-import davi.restoring
-from davi.ledger import Ledger
+import davi.folders.restoring
+from davi.system.ledger import Ledger
 from tests.conftest import REPOSITORY
 from tests.processes import torchrun
 from tests.test_nothing_lost import finish, start, wait_for
@@ -176,7 +176,7 @@ def test_a_full_disk_is_said_in_one_line_and_nothing_unwritten_is_recorded(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    save_image, record = davi.restoring.save_image, Ledger.record
+    save_image, record = davi.folders.restoring.save_image, Ledger.record
 
     def save_until_full(image: Tensor, path: Path, rounding: str) -> None:
         if path.stem == "033":
@@ -190,7 +190,7 @@ def test_a_full_disk_is_said_in_one_line_and_nothing_unwritten_is_recorded(
     monkeypatch.setattr(Ledger, "record", record_if_written)
     arguments = command(generator, measured, tmp_path / "o", "--batch-size", "4")
     with monkeypatch.context() as full:
-        full.setattr(davi.restoring, "save_image", save_until_full)
+        full.setattr(davi.folders.restoring, "save_image", save_until_full)
         assert run(monkeypatch, arguments) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert message == f"error: {tmp_path}/o/sample_000/033.png: No space left on device"
@@ -209,7 +209,7 @@ def test_what_came_before_a_failure_of_the_network_is_kept(
 
     def restore_or_fail(restorer: davi.Restorer, y: Tensor, *arguments: object) -> Tensor:
         if "021" in arguments[-1]:
-            raise davi.errors.InputError("the network returned NaN")
+            raise davi.system.errors.InputError("the network returned NaN")
         return restore(restorer, y, *arguments)
 
     monkeypatch.setattr(davi.Restorer, "restore", restore_or_fail)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from davi.images import load_image
+from davi.data.images import load_image
 from tests.conftest import REPOSITORY, contents
 from tests.tiny import write_tiny_generator
 
@@ -656,9 +656,9 @@ def test_data_sets_are_split_as_the_release_does(
     script: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dataset: str
 ) -> None:
     """The choice only: the release's numbers of images are too many for a test."""
-    import davi.preparing
-    from davi.ledger import FolderReport
-    from davi.selections import Split
+    import davi.data.preparing
+    from davi.data.selections import Split
+    from davi.system.ledger import FolderReport
 
     for index in range(1010):
         for folder in ("train", "val"):
@@ -671,7 +671,7 @@ def test_data_sets_are_split_as_the_release_does(
         chosen.update({split.name: split for split in splits})
         return FolderReport()
 
-    monkeypatch.setattr(davi.preparing, "prepare_images", take)
+    monkeypatch.setattr(davi.data.preparing, "prepare_images", take)
     folders = ("--input", tmp_path / "train", "--validation-input", tmp_path / "val")
     command = ("prepare_data", *folders, "--output", tmp_path / "o", "--dataset", dataset)
     code, output = script(*command)
@@ -777,7 +777,7 @@ def test_a_benchmark_refuses_options_that_it_does_not_use(
 def test_every_benchmark_runs_and_writes(
     subject: str, script: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("davi.benchmark.MATMUL_SIZES", {"cpu": (256,)})
+    monkeypatch.setattr("davi.benchmarks.measuring.MATMUL_SIZES", {"cpu": (256,)})
     path = tmp_path / "report.json"
     arguments = ["benchmark", subject, *BENCHMARKS[subject], "--preset", "photos_64"]
     arguments += ["--repeats", 2, "--device", "cpu", "--output", path]

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from davi.config import RunConfig
-from davi.config_file import load_config
-from davi.solver_file import read_solver
+from davi.config.schema import RunConfig
+from davi.config.yaml_file import load_config
+from davi.solvers.solver_file import read_solver
 from davi.tables.config import TableConfig
 from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "configs/tables"
-NUMBERS = (*range(1, 12), 13)  # Table 12 lists hyperparameters: tests/davi/test_config.py
+NUMBERS = (*range(1, 12), 13)  # Table 12 lists hyperparameters: tests/davi/config/test_config.py
 NOT_A_RESULT = {"base_paper", "photos_tuning", "photos_perturbed"}  # parts and side questions
 TABLES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem not in NOT_A_RESULT)
 TWINS = [path for path in TABLES if path.stem.startswith("photos_")]

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
-from davi.build_training import build_trainer
-from davi.config import PriorRunConfig, RunConfig
-from davi.config_file import load_config
+from davi.config.schema import PriorRunConfig, RunConfig
+from davi.config.yaml_file import load_config
+from davi.runs.build import build_trainer
+from davi.system.world import World
 from davi.trainer import DaviTrainer
-from davi.weights import GENERATOR, PRIOR, save_weights
-from davi.world import World
+from davi.weights.network_file import GENERATOR, PRIOR, save_weights
 from guided_diffusion.presets import create_unet
 from tests.conftest import REPOSITORY
 

@@ -11,10 +11,10 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from davi.build import build_forward_model
-from davi.metrics import detail, psnr, ssim
-from davi.protocols import SSIM
+from davi.metrics.protocols import SSIM
+from davi.metrics.scores import detail, psnr, ssim
 from davi.restorer import load
-from davi.runtime import keyed_rng
+from davi.system.runtime import keyed_rng
 
 BATCH = 32
 

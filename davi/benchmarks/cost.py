@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from davi.benchmark import report_head, time_calls
-from davi.ladders import sampling_rungs
+from davi.benchmarks.ladders import sampling_rungs
+from davi.benchmarks.measuring import report_head, time_calls
 from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
 
 DAVI = "DAVI"

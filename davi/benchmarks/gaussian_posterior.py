@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from davi.analytic import GaussianMixturePrior
-from davi.noise import GaussianNoise
 from davi.operators.linear import LinearOperator
-from davi.runtime import keyed_rng
+from davi.operators.noise import GaussianNoise
+from davi.priors.analytic import GaussianMixturePrior
 from davi.schedule import Schedule
 from davi.solvers.base import Solver
 from davi.solvers.prior import CountedPrior
+from davi.system.runtime import keyed_rng
 
 CORRELATION_LENGTH = 2.0  # pixels, between neighbours of the default prior
 CHANNEL_CORRELATION = 0.8

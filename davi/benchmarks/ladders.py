@@ -9,19 +9,19 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from davi.benchmark import Rung
+from davi.benchmarks.measuring import Rung
 from davi.build import build_operator, image_shape
-from davi.build_training import assemble_trainer
-from davi.config import RunConfig
-from davi.config_file import parse_config
-from davi.data import open_images, training_batches
-from davi.image_sets import ImageSet
-from davi.images import save_image, to_uint8
-from davi.measurement import lift
+from davi.config.schema import RunConfig
+from davi.config.yaml_file import parse_config
+from davi.data.batches import open_images, training_batches
+from davi.data.image_sets import ImageSet
+from davi.data.images import save_image, to_uint8
+from davi.folders.restoring import restore_folder
+from davi.operators.measurement import lift
 from davi.restorer import Restorer
-from davi.restoring import restore_folder
+from davi.runs.build import assemble_trainer
 from davi.sampler import posterior_sample
-from davi.world import World
+from davi.system.world import World
 from guided_diffusion.presets import create_unet
 
 WEIGHT_NOISE = 0.02  # standard deviation, on top of the initialisation, which has zeros in it

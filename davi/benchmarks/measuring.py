@@ -18,9 +18,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from davi.errors import InputError
-from davi.files import write_text
-from davi.runtime import AUTOCAST_DTYPES
+from davi.system.errors import InputError
+from davi.system.files import write_text
+from davi.system.runtime import AUTOCAST_DTYPES
 
 MATMUL_SIZES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192, 16384)}
 MATMUL_REPEATS = 5

@@ -8,10 +8,7 @@ import torch
 from pydantic import Field
 from tqdm import tqdm
 
-from davi.benchmark import report_head
-from davi.config_file import load_config
-from davi.errors import InputError
-from davi.gaussian_posterior import (
+from davi.benchmarks.gaussian_posterior import (
     GaussianProblem,
     PosteriorDistance,
     draw_samples,
@@ -19,15 +16,18 @@ from davi.gaussian_posterior import (
     posterior_distance,
     smooth_covariance,
 )
+from davi.benchmarks.measuring import report_head
+from davi.config.section import Section
+from davi.config.yaml_file import load_config
 from davi.operators.colorization import Colorization
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.inpainting import Inpainting, centred_box
 from davi.operators.super_resolution import SuperResolution
-from davi.runtime import keyed_rng
-from davi.section import Section
-from davi.solver_list import ListedSolver
 from davi.solvers.base import TRAINING
+from davi.solvers.solver_list import ListedSolver
+from davi.system.errors import InputError
+from davi.system.runtime import keyed_rng
 from guided_diffusion.checkpoint import CheckpointError
 
 IMAGE_SHAPE = (3, 8, 8)

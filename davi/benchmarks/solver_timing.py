@@ -14,24 +14,24 @@ from pydantic import Field
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from davi.benchmark import report_head, synchronise
+from davi.benchmarks.ladders import benchmark_config, random_network
+from davi.benchmarks.measuring import report_head, synchronise
 from davi.build import build_forward_model, image_shape
-from davi.config import RunConfig
-from davi.config_file import load_config
-from davi.data import open_images
-from davi.errors import InputError
-from davi.ladders import benchmark_config, random_network
-from davi.measurement import ForwardModel
-from davi.prior_file import read_prior_file
-from davi.runtime import autocast, keyed_rng
+from davi.config.schema import RunConfig
+from davi.config.section import Section
+from davi.config.yaml_file import load_config
+from davi.data.batches import open_images
+from davi.operators.measurement import ForwardModel
+from davi.priors.weight_file import read_prior_file
 from davi.schedule import NUM_STEPS, Schedule
 from davi.score import ScoreModel
-from davi.section import Section
-from davi.solver_list import ListedSolver
 from davi.solvers.base import GRADIENT, Solver
 from davi.solvers.davi import Davi
 from davi.solvers.prior import CountedPrior, Evaluations
-from davi.weights import GENERATOR, save_weights
+from davi.solvers.solver_list import ListedSolver
+from davi.system.errors import InputError
+from davi.system.runtime import autocast, keyed_rng
+from davi.weights.network_file import GENERATOR, save_weights
 from guided_diffusion.checkpoint import CheckpointError
 
 BLOCK = 5  # evaluations between two looks at the bare network

@@ -8,12 +8,18 @@ from typing import Any
 
 import torch
 
-from davi.benchmark import Rung, climb, machine, report_files, to_table, write_report
-from davi.cost import cost_table, restoration_costs
-from davi.ladders import data_rungs, folder_rungs, operator_rungs, sampling_rungs, training_rungs
-from davi.posterior_benchmark import distance_table, measure_distances
-from davi.runtime import select_device
-from davi.solver_timing import solver_table, time_solvers
+from davi.benchmarks.cost import cost_table, restoration_costs
+from davi.benchmarks.ladders import (
+    data_rungs,
+    folder_rungs,
+    operator_rungs,
+    sampling_rungs,
+    training_rungs,
+)
+from davi.benchmarks.measuring import Rung, climb, machine, report_files, to_table, write_report
+from davi.benchmarks.posterior import distance_table, measure_distances
+from davi.benchmarks.solver_timing import solver_table, time_solvers
+from davi.system.runtime import select_device
 
 
 def measure(arguments: argparse.Namespace) -> None:

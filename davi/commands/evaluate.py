@@ -4,13 +4,13 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from davi.cli import add_device, add_generator, add_names, positive_int, read_generator
-from davi.errors import InputError
-from davi.evaluation import LPIPS_DEFAULT, METRICS, evaluate_folders, new_evaluation
-from davi.images import ROUNDINGS
-from davi.protocols import LPIPS_VARIANTS
-from davi.restoring import restore_measured
-from davi.runtime import select_device
+from davi.commands.options import add_device, add_generator, add_names, positive_int, read_generator
+from davi.data.images import ROUNDINGS
+from davi.folders.restoring import restore_measured
+from davi.folders.scoring import LPIPS_DEFAULT, METRICS, evaluate_folders, new_evaluation
+from davi.metrics.protocols import LPIPS_VARIANTS
+from davi.system.errors import InputError
+from davi.system.runtime import select_device
 
 _OF_CHECKPOINT = {"measured", "config", "set", "rounding", "seed", "size", "compile"}
 

@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch.distributed.elastic.multiprocessing.errors import record
 
-from davi.config_file import load_config, to_yaml
-from davi.errors import InputError
-from davi.generator_file import read_generator_file
+from davi.config.section import Section
+from davi.config.yaml_file import load_config, to_yaml
 from davi.restorer import Restorer
-from davi.section import Section
-from davi.weights import weights_file
+from davi.system.errors import InputError
+from davi.weights.generator_file import read_generator_file
+from davi.weights.network_file import weights_file
 from guided_diffusion.checkpoint import CheckpointError
 
 EXIT_BAD_INPUT = 2  # nothing was done; 1 is for "done, except for some files"

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-from davi.cli import add_device, config_parser
-from davi.config_file import to_yaml
-from davi.errors import InputError
-from davi.files import make_folder
+from davi.commands.options import add_device, config_parser
+from davi.config.yaml_file import to_yaml
+from davi.system.errors import InputError
+from davi.system.files import make_folder
+from davi.system.world import FOLDER_PATIENCE, World, join_world
 from davi.tables.assembling import absences, assemble
 from davi.tables.cache import Cache
 from davi.tables.plan import Plan, read_plan, read_table
@@ -14,7 +15,6 @@ from davi.tables.running import run_missing
 from davi.tables.scoring import score_missing
 from davi.tables.timing import measure_seconds
 from davi.tables.writing import write_table
-from davi.world import FOLDER_PATIENCE, World, join_world
 
 DESCRIPTION = """\
 Make a table: every method on every task, measured in one way, next to the paper's numbers.

@@ -5,15 +5,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from davi.build_training import build_images, input_record
-from davi.cli import EXIT_STOPPED, add_run_arguments, config_parser, read_config
-from davi.config_file import read_method
-from davi.errors import InputError
-from davi.run_folder import RunFolder
-from davi.scan import require_readable
-from davi.section import Section
-from davi.training_loop import Learner, run_training
-from davi.world import World, join_world
+from davi.commands.options import EXIT_STOPPED, add_run_arguments, config_parser, read_config
+from davi.config.section import Section
+from davi.config.yaml_file import read_method
+from davi.data.scan import require_readable
+from davi.runs.build import build_images, input_record
+from davi.runs.loop import Learner, run_training
+from davi.runs.run_folder import RunFolder
+from davi.system.errors import InputError
+from davi.system.world import World, join_world
 
 
 class Method(NamedTuple):

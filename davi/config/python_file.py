@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-from davi.errors import InputError
+from davi.system.errors import InputError
 
 Base = TypeVar("Base")
 

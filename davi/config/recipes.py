@@ -1,9 +1,9 @@
 """What `recipe:` in a config stands for: settings that lie below everything the config says.
 
-The paper's recipe is the defaults of `davi.config`. The release's is what the authors' code does at
-commit 677717b, whatever the paper says; docs/fidelity.md goes through the differences one by one.
-What depends on the data set (batch size, the discriminator's learning rate, a value in conflict
-with Table 12) stands in the YAML files, under `recipes:`.
+The paper's recipe is the defaults of `davi.config.schema`. The release's is what the authors' code
+does at commit 677717b, whatever the paper says; docs/fidelity.md goes through the differences one
+by one. What depends on the data set (batch size, the discriminator's learning rate, a value in
+conflict with Table 12) stands in the YAML files, under `recipes:`.
 """
 
 from typing import Any

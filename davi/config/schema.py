@@ -1,6 +1,6 @@
 """What a run configuration may say: one frozen model per section, with defaults and sources.
 
-`davi.config_file` reads it from YAML; `davi.build` hands its values to the classes that do the
+`davi.config.yaml_file` reads it from YAML; `davi.build` hands its values to the classes that do the
 work, which know nothing of configurations.
 """
 
@@ -16,8 +16,8 @@ from pydantic import (
     model_validator,
 )
 
-from davi.recipes import PAPER, RECIPES
-from davi.section import Section
+from davi.config.recipes import PAPER, RECIPES
+from davi.config.section import Section
 from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
 
 ScheduleName = Literal["linear", "quadratic"]
@@ -57,7 +57,7 @@ class NetworkConfig(Section):
 
 
 class DataConfig(Section):
-    """Where clean images come from: a folder, .zip, .tar shards, photos:NAME (davi/photos.py)."""
+    """Where clean images come from: a folder, .zip, .tar shards, photos:NAME."""
 
     train: str | None = None
     validation: str | None = None
@@ -76,10 +76,10 @@ class LoopConfig(Section):
     cooldown_iterations: int = Field(0, ge=0)  # and falls to 0 at the end; paper: none
     weight_decay: float = Field(0.01, ge=0)  # torch's AdamW default, as in the release
     ema_decay: float = Field(0.9999, ge=0, lt=1)  # release
-    ema_policy: Literal["warmup", "release"] = "warmup"  # how the decay gets there, davi/ema.py
+    ema_policy: Literal["warmup", "release"] = "warmup"  # how it gets there: training/ema.py
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False  # torch.compile; pays after some minutes
-    parallel: Literal["ddp", "fsdp"] = "ddp"  # under torchrun, see davi/parallel.py
+    parallel: Literal["ddp", "fsdp"] = "ddp"  # under torchrun, see davi/system/parallel.py
     num_micro_batches: int = Field(1, gt=0)  # pieces of a process's share of the batch, for memory
     on_not_finite: Literal["stop", "skip"] = "stop"  # NaN or infinity in a loss or gradient
     num_validation_images: int = Field(8, gt=0)
@@ -288,7 +288,7 @@ class TrainConfig(LoopConfig):
 class RunConfig(Section):
     """A run of scripts/train.py."""
 
-    recipe: Literal[RECIPES] = PAPER  # see davi/recipes.py
+    recipe: Literal[RECIPES] = PAPER  # see davi/config/recipes.py
     seed: int = 0
     network: NetworkConfig
     schedule: ScheduleName = "linear"
@@ -328,7 +328,7 @@ class RunConfig(Section):
 
 
 class I2SBBridgeConfig(Section):
-    """The bridge of I2SB, davi/i2sb.py."""
+    """The bridge of I2SB, davi/solvers/i2sb_bridge.py."""
 
     beta_max: float = Field(0.3, gt=0)  # I2SB: 0.3, for blur and inpainting 1.0
     ot_ode: bool = False  # a bridge without noise; I2SB: for blur and inpainting

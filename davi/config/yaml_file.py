@@ -2,8 +2,8 @@
 
 A file describes one run. `extends: other.yaml` names one base whose values it overrides, and
 `--set section.key=value` overrides both. `recipe: paper | release` puts the settings of
-`davi.recipes` below all of them. Values under `recipes: {NAME: ...}` count only if NAME is the
-recipe; they override the rest of their own file, and files that extend it override them.
+`davi.config.recipes` below all of them. Values under `recipes: {NAME: ...}` count only if NAME is
+the recipe; they override the rest of their own file, and files that extend it override them.
 """
 
 import difflib
@@ -16,9 +16,9 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import ValidationError
 
-from davi.errors import InputError
-from davi.recipes import PAPER, RECIPES, recipe_settings
-from davi.section import Section
+from davi.config.recipes import PAPER, RECIPES, recipe_settings
+from davi.config.section import Section
+from davi.system.errors import InputError
 
 Config = TypeVar("Config", bound=Section)
 

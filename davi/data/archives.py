@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from davi.errors import InputError
-from davi.image_sets import ImageSet
-from davi.images import IMAGE_SUFFIXES
+from davi.data.image_sets import ImageSet
+from davi.data.images import IMAGE_SUFFIXES
+from davi.system.errors import InputError
 
 MAX_OPEN_FILES = 256  # per process; a system allows 1024 as a rule
 _ZIP_HEADER = struct.Struct("<26xHH")  # of a member: lengths of its name and of its extra field

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from davi.archives import TarImages, ZipImages
-from davi.errors import InputError
-from davi.image_sets import ImageFolder, ImageSet
-from davi.loader import load_batches
-from davi.photos import PhotoCrops
-from davi.runtime import keyed_rng
-from davi.world import ONE_PROCESS, World
+from davi.data.archives import TarImages, ZipImages
+from davi.data.image_sets import ImageFolder, ImageSet
+from davi.data.loader import load_batches
+from davi.data.photos import PhotoCrops
+from davi.system.errors import InputError
+from davi.system.runtime import keyed_rng
+from davi.system.world import ONE_PROCESS, World
 
 PHOTOS_PREFIX = "photos:"
 
@@ -25,7 +25,8 @@ def open_images(source: str, image_size: int) -> ImageSet | PhotoCrops:
 
     Args:
         source: a folder, a .zip file, .tar shards of WebDataset (one file, or several such as
-            `shards/{000..009}.tar` or `shards/*.tar`), or "photos:" and a split of `davi.photos`.
+            `shards/{000..009}.tar` or `shards/*.tar`), or "photos:" and a split of
+            `davi.data.photos`.
         image_size: side of the returned images.
 
     Raises:

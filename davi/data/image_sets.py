@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import functional as transforms
 
-from davi.errors import InputError
-from davi.images import image_to_tensor, list_names, match_channels, open_image
+from davi.data.images import image_to_tensor, list_names, match_channels, open_image
+from davi.system.errors import InputError
 
 
 class Names(Sequence[str]):

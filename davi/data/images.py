@@ -13,8 +13,8 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from davi.errors import InputError
-from davi.files import atomic_path
+from davi.system.errors import InputError
+from davi.system.files import atomic_path
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 ROUNDINGS = ("nearest", "truncate")  # how floats become 8 bits

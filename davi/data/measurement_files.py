@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from davi.errors import SAME_NAME, InputError
-from davi.images import IMAGE_SUFFIXES, list_names, load_image
-from davi.ledger import read_settings
-from davi.measurement import require_measurement_scale
+from davi.data.images import IMAGE_SUFFIXES, list_names, load_image
+from davi.operators.measurement import require_measurement_scale
+from davi.system.errors import SAME_NAME, InputError
+from davi.system.ledger import read_settings
 
 MEASUREMENT_SUFFIXES = (".npy", *IMAGE_SUFFIXES)
 MEASUREMENT_FOLDER = "measurement"  # where scripts/degrade.py puts them

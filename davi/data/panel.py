@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from davi.images import from_uint8, to_uint8
+from davi.data.images import from_uint8, to_uint8
 
 SPACING = 2  # pixels between images
 TITLE_MARGIN, FONT_SIZE = 10, 16  # pixels

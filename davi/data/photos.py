@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from davi.errors import InputError
-from davi.image_sets import content_digest
-from davi.images import from_uint8
+from davi.data.image_sets import content_digest
+from davi.data.images import from_uint8
+from davi.system.errors import InputError
 
 SPLITS = {
     "train": (

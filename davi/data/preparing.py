@@ -10,12 +10,12 @@ from PIL import Image
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from davi.errors import SAME_NAME, InputError
-from davi.files import disk_full_as_input_error, sha256_of
-from davi.images import save_image
-from davi.ledger import FolderReport, Ledger, read_entries, require_outside
-from davi.loader import load_batches
-from davi.selections import Split, require_disjoint
+from davi.data.images import save_image
+from davi.data.loader import load_batches
+from davi.data.selections import Split, require_disjoint
+from davi.system.errors import SAME_NAME, InputError
+from davi.system.files import disk_full_as_input_error, sha256_of
+from davi.system.ledger import FolderReport, Ledger, read_entries, require_outside
 
 CHUNK = 8  # images that a worker takes at once
 PREPARATION = "centre crop to the short side, bilinear antialiased resize, 8-bit PNG"

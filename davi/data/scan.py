@@ -8,11 +8,11 @@ import PIL
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from davi.errors import InputError, shown
-from davi.files import cache_folder, make_folder, write_text
-from davi.image_sets import ImageSet, content_digest
-from davi.loader import load_batches
-from davi.world import ONE_PROCESS, World
+from davi.data.image_sets import ImageSet, content_digest
+from davi.data.loader import load_batches
+from davi.system.errors import InputError, shown
+from davi.system.files import cache_folder, make_folder, write_text
+from davi.system.world import ONE_PROCESS, World
 
 CHUNK = 16  # images that a worker takes at once
 

@@ -5,8 +5,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from davi.errors import InputError, shown
-from davi.image_sets import ImageFolder
+from davi.data.image_sets import ImageFolder
+from davi.system.errors import InputError, shown
 
 GRAMMAR = "all, 00000-00999 (by the numbers of the files), first:N or list:FILE"
 

@@ -9,16 +9,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from davi.config import CustomOperatorConfig, OperatorConfig, RunConfig
-from davi.errors import SAME_NAME, InputError
-from davi.files import sha256_of
-from davi.images import save_array, save_image
-from davi.ledger import FolderReport, Ledger
-from davi.measurement import ForwardModel, lift
-from davi.measurement_files import MEASUREMENT_FOLDER
+from davi.config.schema import CustomOperatorConfig, OperatorConfig, RunConfig
+from davi.data.images import save_array, save_image
+from davi.data.measurement_files import MEASUREMENT_FOLDER
 from davi.operators.inpainting import RandomInpainting
+from davi.operators.measurement import ForwardModel, lift
 from davi.operators.svd import SVDOperator
-from davi.runtime import keyed_rng
+from davi.system.errors import SAME_NAME, InputError
+from davi.system.files import sha256_of
+from davi.system.ledger import FolderReport, Ledger
+from davi.system.runtime import keyed_rng
 
 
 def recorded_operator(operator: OperatorConfig) -> dict[str, Any]:

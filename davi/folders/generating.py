@@ -9,15 +9,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from davi.build import ImageShape
-from davi.errors import InputError
-from davi.images import save_image
-from davi.ledger import FolderReport, Ledger
-from davi.prior_file import read_prior_file
-from davi.prior_sampling import ddim_sample, ddpm_sample
-from davi.runtime import keyed_rng, normal_each
+from davi.data.images import save_image
+from davi.priors.sampling import ddim_sample, ddpm_sample
+from davi.priors.weight_file import read_prior_file
 from davi.schedule import Schedule
 from davi.score import ScoreModel
-from davi.world import World
+from davi.system.errors import InputError
+from davi.system.ledger import FolderReport, Ledger
+from davi.system.runtime import keyed_rng, normal_each
+from davi.system.world import World
 
 FOLDER_SIZE = 1000  # images per subfolder
 

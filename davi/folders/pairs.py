@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from davi.errors import SAME_NAME, InputError, shown
-from davi.files import sha256_of
-from davi.images import list_files, load_image, open_image
-from davi.metrics import SSIM_WINDOW
-from davi.pipeline import NUM_THREADS, file_threads, map_ahead
+from davi.data.images import list_files, load_image, open_image
+from davi.metrics.scores import SSIM_WINDOW
+from davi.system.errors import SAME_NAME, InputError, shown
+from davi.system.files import sha256_of
+from davi.system.pipeline import NUM_THREADS, file_threads, map_ahead
 
 
 @dataclass(frozen=True)

@@ -13,21 +13,21 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from davi.degrading import recorded_operator
-from davi.errors import InputError
-from davi.files import sha256_of
-from davi.images import save_array, save_image
-from davi.ledger import FolderReport, Ledger, differences
-from davi.measurement_files import (
+from davi.data.images import save_array, save_image
+from davi.data.measurement_files import (
     Measurements,
     find_measurements,
     measurement_folder,
     read_mask,
     read_measurement,
 )
-from davi.pipeline import file_threads, map_ahead
+from davi.folders.degrading import recorded_operator
 from davi.restorer import Restorer
-from davi.world import World
+from davi.system.errors import InputError
+from davi.system.files import sha256_of
+from davi.system.ledger import FolderReport, Ledger, differences
+from davi.system.pipeline import file_threads, map_ahead
+from davi.system.world import World
 
 
 @dataclass(frozen=True)

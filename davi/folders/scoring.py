@@ -13,14 +13,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from davi.errors import InputError
-from davi.features import PairedFeatures
-from davi.files import atomic_path, make_folder, write_text
-from davi.ledger import read_settings
-from davi.metrics import frechet_distance, kid, moments, psnr, ssim
-from davi.pairs import Pair, pair_by_name, read_batches
-from davi.perceptual import Lpips
-from davi.protocols import (
+from davi.folders.pairs import Pair, pair_by_name, read_batches
+from davi.metrics.features import PairedFeatures
+from davi.metrics.perceptual import Lpips
+from davi.metrics.protocols import (
     FID,
     SAVED_AS,
     SSIM,
@@ -29,6 +25,10 @@ from davi.protocols import (
     lpips_protocol,
     psnr_protocol,
 )
+from davi.metrics.scores import frechet_distance, kid, moments, psnr, ssim
+from davi.system.errors import InputError
+from davi.system.files import atomic_path, make_folder, write_text
+from davi.system.ledger import read_settings
 
 METRICS = ("psnr", "ssim", "lpips", "fid", "kid")
 LPIPS_DEFAULT = ("release", "vgg")
@@ -128,7 +128,7 @@ def evaluate_folders(
         restored: folder of images to judge.
         metrics: some of `METRICS`.
         device: where everything is computed but the last steps of FID and KID.
-        lpips: some of `davi.protocols.LPIPS_VARIANTS`.
+        lpips: some of `davi.metrics.protocols.LPIPS_VARIANTS`.
         batch_size: images at a time; without influence on the results but for rounding.
 
     Raises:

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from davi.errors import InputError
-from davi.files import cache_folder, make_folder
-from davi.image_sets import content_digest
-from davi.images import save_array
-from davi.perceptual import InceptionFeatures
+from davi.data.image_sets import content_digest
+from davi.data.images import save_array
+from davi.metrics.perceptual import InceptionFeatures
+from davi.system.errors import InputError
+from davi.system.files import cache_folder, make_folder
 
 
 class PairedFeatures:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from davi.errors import InputError
-from davi.files import make_folder, sha256_of
-from davi.protocols import LPIPS_VARIANTS
+from davi.metrics.protocols import LPIPS_VARIANTS
+from davi.system.errors import InputError
+from davi.system.files import make_folder, sha256_of
 
 DOWNLOAD_TIMEOUT = 20.0  # seconds without an answer
 # What torchvision and pytorch-fid download: file name, size, where from. A name ends with the
@@ -68,8 +68,8 @@ class Lpips:
     """Learned perceptual distance.
 
     Args:
-        variant: one of `davi.protocols.LPIPS_VARIANTS`. "release" leaves out the shift and scaling
-            that the networks were trained with.
+        variant: one of `davi.metrics.protocols.LPIPS_VARIANTS`. "release" leaves out the shift and
+            scaling that the networks were trained with.
         device: where it runs.
 
     Raises:

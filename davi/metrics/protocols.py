@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from davi.metrics import SSIM_SIGMA, SSIM_WINDOW
+from davi.metrics.scores import SSIM_SIGMA, SSIM_WINDOW
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""Degradation operators by singular value decomposition, one file a task."""
+"""The degradations A by their singular value decomposition, the noise n, and y = A x + n."""

@@ -2,8 +2,8 @@
 
 import torch
 
-from davi.errors import InputError
 from davi.operators.linear import LinearOperator
+from davi.system.errors import InputError
 
 TOLERANCE = 1e-3  # rounding in float32 stays below 1e-5
 BATCH = 2

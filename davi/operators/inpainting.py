@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from davi.operators.svd import SVDOperator
-from davi.runtime import draw_each
+from davi.system.runtime import draw_each
 
 
 class Inpainting(SVDOperator):

@@ -4,10 +4,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from davi.errors import InputError
-from davi.noise import GaussianNoise, PoissonNoise
 from davi.operators.inpainting import RandomInpainting
 from davi.operators.linear import LinearOperator
+from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.system.errors import InputError
 
 LARGEST_VALUE = 10.0  # of a believable measurement, noise included; 0..255 is another scale
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from davi.runtime import draw_each, normal_each
+from davi.system.runtime import draw_each, normal_each
 
 PHOTONS_AT_FULL_SCALE = 255.0  # at rate 1, as in DPS
 

@@ -7,9 +7,9 @@ step takes for the clean image is clipped to [-1, 1].
 import torch
 from torch import Tensor
 
-from davi.runtime import normal_each
 from davi.schedule import Schedule
 from davi.score import ScoreModel
+from davi.system.runtime import normal_each
 
 
 def spaced_times(length: int, num_steps: int) -> list[int]:

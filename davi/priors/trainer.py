@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from davi.panel import image_grid
-from davi.prior_sampling import ddim_sample
-from davi.regression_trainer import RegressionTrainer
-from davi.runtime import draw_each, normal_each
+from davi.data.panel import image_grid
+from davi.priors.sampling import ddim_sample
 from davi.score import ScoreModel
+from davi.system.runtime import draw_each, normal_each
+from davi.training.regression_trainer import RegressionTrainer
 
 NUM_DDIM_STEPS = 50  # enough to judge a sample by eye
 

@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from davi.config import NetworkConfig
-from davi.config_file import parse_config
-from davi.errors import InputError
-from davi.weight_files import Weights, read_weight_file
+from davi.config.schema import NetworkConfig
+from davi.config.yaml_file import parse_config
+from davi.system.errors import InputError
+from davi.weights.layouts import Weights, read_weight_file
 from guided_diffusion.checkpoint import preset_of, unet_from_weights
 from guided_diffusion.presets import PRESETS, UNetConfig
 from guided_diffusion.unet import UNetModel

@@ -18,8 +18,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from davi.errors import InputError
-from davi.files import atomic_path, remove_leftovers, sha256_of, write_text
+from davi.system.errors import InputError
+from davi.system.files import atomic_path, remove_leftovers, sha256_of, write_text
 
 MANIFEST = "manifest.json"
 _OVERHEAD = 1 << 20  # bytes of a file beyond its tensors: keys, shapes, configuration

@@ -25,12 +25,12 @@ from typing import Any
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from davi.checkpoint_store import CheckpointStore
-from davi.config_file import flatten, load_config, to_yaml
-from davi.errors import InputError
-from davi.files import disk_full_as_input_error, flush_to_disk, make_folder, write_text
-from davi.images import save_image, to_uint8
-from davi.section import Section
+from davi.runs.checkpoint_store import CheckpointStore
+from davi.config.yaml_file import flatten, load_config, to_yaml
+from davi.system.errors import InputError
+from davi.system.files import disk_full_as_input_error, flush_to_disk, make_folder, write_text
+from davi.data.images import save_image, to_uint8
+from davi.config.section import Section
 
 INPUTS, LOCK = "inputs.json", ".lock"
 # What may differ between the parts of one run without making it another run. (Under a cool-down

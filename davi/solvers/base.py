@@ -11,12 +11,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from davi.errors import InputError
-from davi.noise import GaussianNoise, PoissonNoise
+from davi.config.section import Section
 from davi.operators.linear import LinearOperator
+from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.operators.svd import SVDOperator
-from davi.section import Section
 from davi.solvers.prior import CountedPrior
+from davi.system.errors import InputError
 
 Noise = GaussianNoise | PoissonNoise
 

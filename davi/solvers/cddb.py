@@ -6,12 +6,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from davi.errors import InputError
 from davi.operators.linear import LinearOperator
 from davi.operators.svd import SVDOperator
 from davi.solvers.base import Noise
 from davi.solvers.i2sb import I2SB, BridgeProblem
 from davi.solvers.prior import CountedPrior
+from davi.system.errors import InputError
 
 ROUNDING = 1e-6  # of a largest step size, relative
 

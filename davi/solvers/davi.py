@@ -9,15 +9,15 @@ from torch import Tensor
 
 from davi.bridge import PosteriorBridge
 from davi.build import build_bridge
-from davi.errors import InputError
-from davi.measurement import lift
 from davi.operators.linear import LinearOperator
+from davi.operators.measurement import lift
 from davi.restorer import Restorer, load
-from davi.runtime import keyed_rng, normal_each
 from davi.sampler import posterior_sample
 from davi.schedule import Schedule
 from davi.solvers.base import TRAINING, Noise, Solver
 from davi.solvers.prior import CountedPrior
+from davi.system.errors import InputError
+from davi.system.runtime import keyed_rng, normal_each
 
 
 class Davi(Solver):

@@ -8,12 +8,12 @@ from pydantic import Field
 from torch import Tensor
 
 from davi.operators.svd import SVDOperator
-from davi.runtime import normal_each
 from davi.schedule import NUM_STEPS
 from davi.solvers.base import NOISE_LEVEL, SVD, Noise, Solver
 from davi.solvers.grids import stride_times
 from davi.solvers.prior import CLEAN, CountedPrior
 from davi.solvers.spectral import Observation, ddrm_step, observe, predict
+from davi.system.runtime import normal_each
 
 
 class DDNMPlus(Solver):

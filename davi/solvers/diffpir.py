@@ -8,12 +8,12 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from davi.operators.svd import SVDOperator
-from davi.runtime import normal_each
 from davi.schedule import NUM_STEPS
 from davi.solvers.base import NOISE_LEVEL, SVD, Noise, Solver
 from davi.solvers.grids import steps_of
 from davi.solvers.prior import CountedPrior
 from davi.solvers.spectral import Observation, observe, predict
+from davi.system.runtime import normal_each
 
 SIGMA_FLOOR = 2e-3  # the code's 0.001 on [0, 1]
 

@@ -7,11 +7,11 @@ from pydantic import Field
 from torch import Tensor
 
 from davi.operators.linear import LinearOperator
-from davi.runtime import normal_each
 from davi.solvers.base import GRADIENT, Noise, Solver
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.prior import CountedPrior
 from davi.solvers.windowed_variance import WindowedVariance
+from davi.system.runtime import normal_each
 
 
 class Dmplug(Solver):

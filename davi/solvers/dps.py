@@ -7,11 +7,11 @@ from pydantic import Field
 from torch import Tensor
 
 from davi.operators.linear import LinearOperator
-from davi.prior_sampling import ancestral_step, spaced_schedule, spaced_times
-from davi.runtime import normal_each
+from davi.priors.sampling import ancestral_step, spaced_schedule, spaced_times
 from davi.schedule import NUM_STEPS
 from davi.solvers.base import GRADIENT, Noise, Solver
 from davi.solvers.prior import CountedPrior
+from davi.system.runtime import normal_each
 
 
 class Dps(Solver):

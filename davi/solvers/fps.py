@@ -7,12 +7,12 @@ from pydantic import Field
 from torch import Tensor
 
 from davi.operators.svd import SVDOperator
-from davi.runtime import draw_each, normal_each
 from davi.schedule import NUM_STEPS
 from davi.solvers.base import NOISE_LEVEL, SVD, Noise, Solver
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.prior import CountedPrior
 from davi.solvers.spectral import Observation, observe, predict
+from davi.system.runtime import draw_each, normal_each
 
 
 class FPS(Solver):

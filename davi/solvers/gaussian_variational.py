@@ -6,12 +6,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from davi.errors import InputError
 from davi.operators.linear import LinearOperator
 from davi.schedule import NUM_STEPS
 from davi.solvers.base import NOISE_LEVEL, Noise
 from davi.solvers.prior import CountedPrior
 from davi.solvers.variational import VariationalSolver, descend, noise_gap, normal_like
+from davi.system.errors import InputError
 
 GOLDEN_RATIO = (5**0.5 - 1) / 2  # its fractional part
 

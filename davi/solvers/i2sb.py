@@ -7,12 +7,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from davi.i2sb import I2SBModel, degraded_end, known_pixels, sampling_grid, with_known
-from davi.i2sb_file import load_i2sb
 from davi.operators.linear import LinearOperator
-from davi.runtime import normal_each
 from davi.solvers.base import TRAINING, Noise, Solver
+from davi.solvers.i2sb_bridge import (
+    I2SBModel,
+    degraded_end,
+    known_pixels,
+    sampling_grid,
+    with_known,
+)
+from davi.solvers.i2sb_file import load_i2sb
 from davi.solvers.prior import CountedPrior
+from davi.system.runtime import normal_each
 
 
 class BridgeProblem(NamedTuple):

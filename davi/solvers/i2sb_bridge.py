@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from davi.bridge import symmetric_betas
-from davi.measurement import lift
 from davi.operators.inpainting import Inpainting
 from davi.operators.linear import LinearOperator
-from davi.runtime import autocast
+from davi.operators.measurement import lift
 from davi.schedule import NUM_STEPS
+from davi.system.runtime import autocast
 
 LAST = NUM_STEPS - 1
 FIRST_TIME = 1e-4  # of the unit interval that the network's times divide

@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from davi.build import build_i2sb_bridge, build_operator, image_shape
-from davi.config import CustomOperatorConfig, I2SBRunConfig
-from davi.config_file import parse_config
-from davi.errors import InputError
-from davi.i2sb import I2SBModel
+from davi.build import build_operator, image_shape
+from davi.config.schema import CustomOperatorConfig, I2SBBridgeConfig, I2SBRunConfig
+from davi.config.yaml_file import parse_config
 from davi.operators.inpainting import Inpainting, RandomInpainting
 from davi.operators.linear import LinearOperator
-from davi.weight_files import read_weight_file
-from davi.weights import I2SB, weights_file
+from davi.solvers.i2sb_bridge import I2SBBridge, I2SBModel
+from davi.system.errors import InputError
+from davi.weights.layouts import read_weight_file
+from davi.weights.network_file import I2SB, weights_file
 from guided_diffusion.checkpoint import unet_from_weights
 
 
@@ -56,6 +56,11 @@ class TrainedI2SB:
                 f"({self.task}); here are {operator.image_shape} from {tuple(y.shape[1:])} "
                 f"({type(operator).__name__}); take a network trained for that"
             )
+
+
+def build_i2sb_bridge(config: I2SBBridgeConfig) -> I2SBBridge:
+    """Returns the bridge of I2SB, on the CPU."""
+    return I2SBBridge(config.beta_max, config.ot_ode)
 
 
 @cache

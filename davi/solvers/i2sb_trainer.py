@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from davi.i2sb import LAST, I2SBModel, degraded_end, known_pixels, with_known
-from davi.measurement import ForwardModel
-from davi.metrics import psnr
-from davi.panel import image_grid
-from davi.regression_trainer import RegressionTrainer
-from davi.runtime import draw_each, normal_each
+from davi.data.panel import image_grid
+from davi.metrics.scores import psnr
+from davi.operators.measurement import ForwardModel
+from davi.solvers.i2sb_bridge import LAST, I2SBModel, degraded_end, known_pixels, with_known
+from davi.system.runtime import draw_each, normal_each
+from davi.training.regression_trainer import RegressionTrainer
 
 
 class BridgeDraw(NamedTuple):

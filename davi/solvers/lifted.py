@@ -5,8 +5,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from davi.measurement import lift
 from davi.operators.linear import LinearOperator
+from davi.operators.measurement import lift
 from davi.solvers.base import Noise, Solver
 from davi.solvers.prior import CountedPrior
 

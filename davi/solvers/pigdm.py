@@ -6,14 +6,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from davi.noise import GaussianNoise
 from davi.operators.linear import LinearOperator
+from davi.operators.noise import GaussianNoise
 from davi.operators.svd import SVDOperator
-from davi.runtime import normal_each
 from davi.schedule import NUM_STEPS
 from davi.solvers.base import GRADIENT, NOISE_LEVEL, SVD, Noise, Solver
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.prior import CountedPrior
+from davi.system.runtime import normal_each
 
 
 class Pigdm(Solver):

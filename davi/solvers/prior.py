@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from davi.analytic import GaussianMixturePrior
+from davi.priors.analytic import GaussianMixturePrior
 from davi.schedule import Schedule
 from davi.score import ScoreModel
 

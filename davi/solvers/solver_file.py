@@ -8,14 +8,14 @@ from typing import Any
 
 from pydantic import Field
 
-from davi.config_file import load_config, parse_config
-from davi.errors import InputError
-from davi.python_file import only_class, public_classes, run_file
-from davi.section import Section
+from davi.config.python_file import only_class, public_classes, run_file
+from davi.config.section import Section
+from davi.config.yaml_file import load_config, parse_config
 from davi.solvers.base import Solver
+from davi.system.errors import InputError
 
 ANY_TASK = "any"
-SOLVERS = Path(__file__).parent / "solvers"
+SOLVERS = Path(__file__).parent
 
 
 class SolverFile(Section):

@@ -6,10 +6,10 @@ from typing import Any
 
 from pydantic import Field
 
-from davi.errors import InputError
-from davi.section import Section
-from davi.solver_file import read_solver
+from davi.config.section import Section
 from davi.solvers.base import Solver
+from davi.solvers.solver_file import read_solver
+from davi.system.errors import InputError
 
 
 class ListedSolver(Section):

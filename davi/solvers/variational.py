@@ -10,14 +10,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from davi.errors import InputError
-from davi.measurement import lift
 from davi.operators.linear import LinearOperator
+from davi.operators.measurement import lift
 from davi.operators.svd import SVDOperator
-from davi.runtime import normal_each
 from davi.schedule import NUM_STEPS
 from davi.solvers.base import Noise, Solver
 from davi.solvers.prior import CountedPrior
+from davi.system.errors import InputError
+from davi.system.runtime import normal_each
 
 ADAM_BETAS = 0.9, 0.99  # RED-diff's
 

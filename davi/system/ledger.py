@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from davi.errors import InputError
-from davi.files import make_folder, remove_leftovers
-from davi.world import World
+from davi.system.errors import InputError
+from davi.system.files import make_folder, remove_leftovers
+from davi.system.world import World
 
 MANIFEST = "manifest.jsonl"
 OTHER_MANIFEST = re.compile(r"manifest\.\d+\.jsonl")

@@ -17,7 +17,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map
 
-from davi.world import World
+from davi.system.world import World
 
 Stateful = nn.Module | torch.optim.Optimizer
 

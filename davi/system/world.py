@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from davi.errors import InputError
-from davi.runtime import select_device
+from davi.system.errors import InputError
+from davi.system.runtime import select_device
 
 # While the first process writes a checkpoint, the others wait for its next gradient.
 PATIENCE = datetime.timedelta(minutes=30)

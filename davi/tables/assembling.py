@@ -6,12 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from davi.benchmark import machine
-from davi.cost import network_size
-from davi.errors import InputError
-from davi.evaluation import mean_and_error
-from davi.images import load_image, save_image
-from davi.measurement import lift
+from davi.benchmarks.cost import network_size
+from davi.benchmarks.measuring import machine
+from davi.data.images import load_image, save_image
+from davi.folders.scoring import mean_and_error
+from davi.operators.measurement import lift
+from davi.system.errors import InputError
+from davi.system.world import World
 from davi.tables.cache import Cache, Restored
 from davi.tables.plan import NOT_APPLICABLE, Job, Place, Plan
 from davi.tables.problem import Problem
@@ -19,7 +20,6 @@ from davi.tables.result import Cell, Number, TableResult
 from davi.tables.running import is_deterministic
 from davi.tables.scoring import SetDistance, image_metrics, metric_code, protocols
 from davi.tables.timing import seconds_of, timed_on
-from davi.world import World
 
 NOT_RUN = "not run yet"
 WHITE_DEVIATION = 0.5  # posterior deviation that is shown white, for images in [-1, 1]

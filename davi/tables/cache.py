@@ -15,8 +15,8 @@ from typing import Any
 
 from torch import Tensor
 
-from davi.files import sha256_of, write_text
-from davi.images import save_image
+from davi.data.images import save_image
+from davi.system.files import sha256_of, write_text
 
 
 def digest_of(facts: Any) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from davi.section import Section
+from davi.config.section import Section
 
 Metric = Literal["psnr", "ssim", "lpips", "fid", "nfe", "seconds", "gmac"]
 
@@ -76,7 +76,7 @@ class TableConfig(Section):
         batch_size: images at a time.
         precision: of all networks.
         seed: of noise and restorations.
-        lpips: variant, see `davi.protocols`.
+        lpips: variant, see `davi.metrics.protocols`.
         paper: {row id: {column id: {metric: the paper's number}}}.
         footnotes: {row id or "table": sentence}.
     """

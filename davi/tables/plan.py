@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 
-from davi.config_file import load_config, to_yaml
-from davi.errors import InputError
-from davi.files import sha256_of
-from davi.section import Section
-from davi.solver_file import SolverFile, read_solver, solver_class
+from davi.config.section import Section
+from davi.config.yaml_file import load_config, to_yaml
 from davi.solvers.base import Solver
+from davi.solvers.solver_file import SolverFile, read_solver, solver_class
+from davi.system.errors import InputError
+from davi.system.files import sha256_of
 from davi.tables.cache import digest_of
 from davi.tables.code_hash import code_hash
 from davi.tables.config import ColumnConfig, RowConfig, TableConfig
 from davi.tables.problem import Problem, open_problem, read_run
-from davi.weights import weights_file
+from davi.weights.network_file import weights_file
 from guided_diffusion.unet import UNetModel
 
 NOT_APPLICABLE = "not applicable"

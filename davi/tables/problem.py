@@ -11,15 +11,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from davi.build import build_forward_model, image_shape
-from davi.config import CustomOperatorConfig, InpaintingConfig, RunConfig
-from davi.config_file import load_config
-from davi.data import open_images
-from davi.errors import InputError
-from davi.files import sha256_of
-from davi.measurement import ForwardModel
-from davi.noise import GaussianNoise, PoissonNoise
+from davi.config.schema import CustomOperatorConfig, InpaintingConfig, RunConfig
+from davi.config.yaml_file import load_config
+from davi.data.batches import open_images
 from davi.operators.linear import LinearOperator
-from davi.runtime import keyed_rng
+from davi.operators.measurement import ForwardModel
+from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.system.errors import InputError
+from davi.system.files import sha256_of
+from davi.system.runtime import keyed_rng
 from davi.tables.config import ColumnConfig
 from guided_diffusion.presets import UNetConfig
 

@@ -13,17 +13,17 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from davi.benchmark import machine, synchronise
-from davi.errors import InputError
-from davi.prior_file import read_prior_file
-from davi.runtime import keyed_rng
+from davi.benchmarks.measuring import machine, synchronise
+from davi.priors.weight_file import read_prior_file
 from davi.schedule import Schedule
 from davi.score import ScoreModel
 from davi.solvers.prior import CountedPrior, Evaluations
+from davi.system.errors import InputError
+from davi.system.runtime import keyed_rng
+from davi.system.world import World
 from davi.tables.cache import Cache
 from davi.tables.plan import Job, Place, Plan
 from davi.tables.problem import Problem
-from davi.world import World
 from guided_diffusion.checkpoint import CheckpointError
 
 REPORT_EVERY = 1.0  # seconds between two reports of evaluations in the progress bar

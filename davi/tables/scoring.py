@@ -16,21 +16,21 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from davi import features, metrics, perceptual
-from davi.errors import InputError
-from davi.evaluation import FEW_IMAGES
-from davi.features import PairedFeatures
-from davi.files import write_text
-from davi.images import from_uint8, load_image, to_uint8
-from davi.metrics import frechet_distance, moments, psnr, ssim
-from davi.perceptual import Lpips
-from davi.protocols import FID, SSIM, lpips_protocol, psnr_protocol
+from davi.data.images import from_uint8, load_image, to_uint8
+from davi.folders.scoring import FEW_IMAGES
+from davi.metrics import features, perceptual, scores
+from davi.metrics.features import PairedFeatures
+from davi.metrics.perceptual import Lpips
+from davi.metrics.protocols import FID, SSIM, lpips_protocol, psnr_protocol
+from davi.metrics.scores import frechet_distance, moments, psnr, ssim
+from davi.system.errors import InputError
+from davi.system.files import write_text
+from davi.system.world import World
 from davi.tables.cache import Cache, digest_of
 from davi.tables.code_hash import code_hash
 from davi.tables.config import TableConfig
 from davi.tables.plan import Job, Place, Plan
 from davi.tables.running import in_batches
-from davi.world import World
 
 IMAGE_METRICS = ("psnr", "ssim", "lpips")
 
@@ -48,9 +48,9 @@ def image_metrics(config: TableConfig) -> dict[str, str]:
 def metric_code(metric: str) -> str:
     """Returns the hash of the code that computes a metric."""
     if metric == "fid":
-        modules = [features, metrics]
+        modules = [features, scores]
     else:
-        modules = [perceptual if metric.startswith("lpips") else metrics]
+        modules = [perceptual if metric.startswith("lpips") else scores]
     return code_hash([Path(inspect.getfile(module)) for module in modules])
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from davi.files import write_text
+from davi.system.files import write_text
+from davi.system.world import World
 from davi.tables.cache import Cache
 from davi.tables.plan import Place, Plan
 from davi.tables.running import Runner, Unit, place_of
-from davi.world import World
 
 FILE = "seconds.json"
 ENOUGH_SECONDS, MOST_REPEATS = 1.0, 5  # a call of a millisecond is repeated, one of a minute is not

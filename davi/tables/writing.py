@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from davi.files import disk_full_as_input_error, make_folder, write_text
+from davi.system.files import disk_full_as_input_error, make_folder, write_text
 from davi.tables.data_files import to_csv, to_json
 from davi.tables.latex import to_latex
 from davi.tables.layout import Layout

@@ -2,10 +2,10 @@
 
 from torch import Tensor, nn
 
-from davi.discriminator import adaptive_weight, adversarial_loss, discriminator_loss
-from davi.network_optimizer import NetworkOptimizer
-from davi.parallel import unwrapped
-from davi.runtime import autocast
+from davi.release.discriminator import adaptive_weight, adversarial_loss, discriminator_loss
+from davi.system.parallel import unwrapped
+from davi.system.runtime import autocast
+from davi.training.network_optimizer import NetworkOptimizer
 from guided_diffusion.unet import UNetModel
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from davi.learning_rate import RateShape
-from davi.parallel import full_state, gradient_exchange, load_full_state
+from davi.system.parallel import full_state, gradient_exchange, load_full_state
+from davi.training.learning_rate import RateShape
 
 SMALLEST_LOSS_SCALE = 1.0  # gradients that overflow at this one need no scale, but a lower rate
 

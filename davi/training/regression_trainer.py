@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from davi.ema import Ema
-from davi.network_optimizer import NetworkOptimizer
-from davi.parallel import full_state, load_full_state, unwrapped
-from davi.runtime import keyed_rng
-from davi.world import World
+from davi.system.parallel import full_state, load_full_state, unwrapped
+from davi.system.runtime import keyed_rng
+from davi.system.world import World
+from davi.training.ema import Ema
+from davi.training.network_optimizer import NetworkOptimizer
 
 
 class RegressionTrainer(ABC):

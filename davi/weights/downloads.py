@@ -17,8 +17,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from davi.errors import InputError
-from davi.files import DISK_FULL, disk_full_as_input_error, make_folder, sha256_of, write_text
+from davi.system.errors import InputError
+from davi.system.files import (
+    DISK_FULL,
+    disk_full_as_input_error,
+    make_folder,
+    sha256_of,
+    write_text,
+)
 
 RECORD = "downloads.json"
 BLOCK = 1 << 20

@@ -10,24 +10,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from davi.config import NetworkConfig, RunConfig
-from davi.config_file import load_config, parse_config
-from davi.errors import InputError
-from davi.files import sha256_of
-from davi.recipes import RELEASE, RELEASE_TASKS
-from davi.weight_files import (
+from davi.config.recipes import RELEASE, RELEASE_TASKS
+from davi.config.schema import NetworkConfig, RunConfig
+from davi.config.yaml_file import load_config, parse_config
+from davi.system.errors import InputError
+from davi.system.files import sha256_of
+from davi.weights.layouts import (
     KINDS,
     WeightFile,
     Weights,
     read_weight_file,
     require_patch_discriminator,
 )
-from davi.weights import GENERATOR
+from davi.weights.network_file import GENERATOR
 from guided_diffusion.checkpoint import preset_of, require_architecture, unet_from_weights
 from guided_diffusion.presets import PRESETS
 from guided_diffusion.unet import UNetModel
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+CONFIGS = Path(__file__).parents[2] / "configs"
 AS_RELEASED = f"recipe={RELEASE}"
 DATA_OF_PRESET = {"ffhq_256": "ffhq", "imagenet_256": "imagenet"}
 OPERATOR_FILE = "operator.file="

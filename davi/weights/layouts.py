@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from davi.discriminator import PatchDiscriminator
-from davi.errors import InputError
-from davi.weights import (
+from davi.release.discriminator import PatchDiscriminator
+from davi.system.errors import InputError
+from davi.weights.network_file import (
     DISCRIMINATOR,
     FAKE_SCORE,
     GENERATOR,

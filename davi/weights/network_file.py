@@ -11,8 +11,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from davi.errors import InputError
-from davi.files import atomic_path, make_folder
+from davi.system.errors import InputError
+from davi.system.files import atomic_path, make_folder
 from guided_diffusion.checkpoint import CheckpointError, read_pt
 
 GENERATOR, PRIOR, I2SB = "davi generator", "davi prior", "davi i2sb"

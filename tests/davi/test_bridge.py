@@ -7,8 +7,8 @@ import torch
 
 from davi.bridge import MIXINGS, PosteriorBridge, beta_cdf, end_cdf, symmetric_betas, uniform_cdf
 from davi.generator import release_coefficient
-from davi.runtime import keyed_rng
 from davi.schedule import Schedule
+from davi.system.runtime import keyed_rng
 
 
 def make_bridge(**changes: object) -> PosteriorBridge:

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from davi.analytic import GaussianMixturePrior
-from davi.ema import Ema, warmup_decay
 from davi.generator import ImplicitGenerator
+from davi.priors.analytic import GaussianMixturePrior
 from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
+from davi.training.ema import Ema, warmup_decay
 
 LINEAR = Schedule.named("linear")
 

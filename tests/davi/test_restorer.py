@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 import davi
-from davi.errors import InputError
-from davi.measurement import lift
-from davi.runtime import keyed_rng, select_device
+from davi.operators.measurement import lift
 from davi.sampler import posterior_sample
+from davi.system.errors import InputError
+from davi.system.runtime import keyed_rng, select_device
 from guided_diffusion.checkpoint import CheckpointError
 from tests.conftest import REPOSITORY
 from tests.tiny import write_tiny_generator
@@ -150,7 +150,7 @@ import davi, torch
 restorer = davi.load({str(weights)!r}, "cpu", compile=True)
 try:
     restorer.restore(torch.zeros(1, 3, 4, 4))
-except davi.errors.InputError as error:
+except davi.system.errors.InputError as error:
     print(error)
 """
     job = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True)

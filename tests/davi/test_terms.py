@@ -10,9 +10,10 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from davi.noise import GaussianNoise, PoissonNoise
 from davi.operators.inpainting import Inpainting
+from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.operators.super_resolution import SuperResolution
+from davi.release.variational_bound import gaussian_kl, grey_level_log_likelihood, variational_bound
 from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
 from davi.terms import (
@@ -23,7 +24,6 @@ from davi.terms import (
     regulariser_term,
 )
 from davi.trainer import DaviTrainer
-from davi.variational_bound import gaussian_kl, grey_level_log_likelihood, variational_bound
 from tests.tiny import tiny_trainer
 
 QUADRATIC = Schedule.named("quadratic")

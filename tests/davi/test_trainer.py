@@ -11,19 +11,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from davi.build_training import build_images, build_trainer
-from davi.data import KeyedOrder, open_images
-from davi.errors import InputError
-from davi.files import sha256_of
-from davi.finite import FiniteWatch
-from davi.images import save_image
-from davi.learning_rate import RateShape
-from davi.measurement import lift
-from davi.run_folder import RunFolder
+from davi.data.batches import KeyedOrder, open_images
+from davi.data.images import save_image
+from davi.operators.measurement import lift
+from davi.runs.build import build_images, build_trainer
+from davi.runs.finite import FiniteWatch
+from davi.runs.loop import run_training
+from davi.runs.run_folder import RunFolder
+from davi.system.errors import InputError
+from davi.system.files import sha256_of
+from davi.system.world import World
 from davi.trainer import DaviTrainer, StepInputs
-from davi.training_loop import run_training
-from davi.weights import read_training_checkpoint
-from davi.world import World
+from davi.training.learning_rate import RateShape
+from davi.weights.network_file import read_training_checkpoint
 from tests.same import assert_same
 from tests.tiny import ALONE, tiny_config, tiny_trainer
 

@@ -16,19 +16,19 @@ import torch
 from torch import Tensor, nn
 
 import davi.terms
-from davi.analytic import GaussianMixturePrior
 from davi.bridge import PosteriorBridge, end_cdf
-from davi.ema import Ema
 from davi.generator import ImplicitGenerator
-from davi.learning_rate import RateShape
-from davi.measurement import ForwardModel
-from davi.network_optimizer import NetworkOptimizer
-from davi.noise import GaussianNoise
 from davi.operators.inpainting import Inpainting
+from davi.operators.measurement import ForwardModel
+from davi.operators.noise import GaussianNoise
+from davi.priors.analytic import GaussianMixturePrior
 from davi.sampler import posterior_sample
 from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
 from davi.trainer import DaviTrainer, LossWeights, StepInputs
+from davi.training.ema import Ema
+from davi.training.learning_rate import RateShape
+from davi.training.network_optimizer import NetworkOptimizer
 from guided_diffusion.nn import timestep_embedding
 from tests.tiny import ALONE
 

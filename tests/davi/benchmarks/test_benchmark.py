@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from davi.benchmark import Rung, climb, machine, matmul_peak, to_table, write_report
-from davi.errors import InputError
-from davi.ladders import benchmark_config, random_network, training_rungs
+from davi.benchmarks.ladders import benchmark_config, random_network, training_rungs
+from davi.benchmarks.measuring import Rung, climb, machine, matmul_peak, to_table, write_report
+from davi.system.errors import InputError
 
 CPU = torch.device("cpu")
 REPEATS = 5
@@ -18,7 +18,7 @@ REPEATS = 5
 
 @pytest.fixture(autouse=True)
 def _small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("davi.benchmark.MATMUL_SIZES", {"cpu": (64,)})
+    monkeypatch.setattr("davi.benchmarks.measuring.MATMUL_SIZES", {"cpu": (64,)})
 
 
 def rung(name: str, seconds: float, result: torch.Tensor | None, clock: list) -> Rung:
@@ -65,7 +65,7 @@ def test_median_and_p95_are_of_the_repeats(monkeypatch: pytest.MonkeyPatch) -> N
 def test_the_share_of_the_peak_counts_products(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
-    monkeypatch.setattr("davi.benchmark.matmul_peak", lambda device, precision: 1000.0)
+    monkeypatch.setattr("davi.benchmarks.measuring.matmul_peak", lambda device, precision: 1000.0)
     a = torch.randn(10, 10)
 
     def work() -> None:

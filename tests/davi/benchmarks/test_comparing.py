@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from davi.comparing import SCORES, Mean, comparison_table, score_run
-from davi.data import open_images
-from davi.metrics import psnr
+from davi.benchmarks.comparing import SCORES, Mean, comparison_table, score_run
+from davi.data.batches import open_images
+from davi.metrics.scores import psnr
 from davi.restorer import load
-from davi.runtime import keyed_rng
+from davi.system.runtime import keyed_rng
 from tests.tiny import write_tiny_generator
 
 

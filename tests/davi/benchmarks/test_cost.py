@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from davi.cost import cost_table, network_size, restoration_costs
+from davi.benchmarks.cost import cost_table, network_size, restoration_costs
 from guided_diffusion.presets import PRESETS
 
 

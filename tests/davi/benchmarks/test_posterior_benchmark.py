@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from davi.config_file import load_config
-from davi.gaussian_posterior import gaussian_problem, smooth_covariance
-from davi.posterior_benchmark import OPERATORS, PosteriorConfig, sigma_y_of
+from davi.benchmarks.gaussian_posterior import gaussian_problem, smooth_covariance
+from davi.benchmarks.posterior import OPERATORS, PosteriorConfig, sigma_y_of
+from davi.config.yaml_file import load_config
 from tests.conftest import REPOSITORY
 
 # A solver that knows the prior, and conditions it on y with the Kalman gain K instead of the
@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import torch
 
-from davi.runtime import normal_each
+from davi.system.runtime import normal_each
 from davi.solvers.base import Solver
 
 

@@ -9,14 +9,14 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from davi.config import RunConfig
-from davi.config_file import load_config
-from davi.measurement import ForwardModel
-from davi.noise import GaussianNoise
+from davi.benchmarks.solver_timing import BLOCK, Stopwatch, TimedProblem, TimingConfig, time_solvers
+from davi.config.schema import RunConfig
+from davi.config.yaml_file import load_config
 from davi.operators.denoising import Denoising
+from davi.operators.measurement import ForwardModel
+from davi.operators.noise import GaussianNoise
 from davi.schedule import Schedule
 from davi.score import ScoreModel
-from davi.solver_timing import BLOCK, Stopwatch, TimedProblem, TimingConfig, time_solvers
 from davi.solvers.base import Solver
 from tests.conftest import REPOSITORY
 from tests.tiny import write_tiny_generator

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from davi.config import I2SBRunConfig, PriorRunConfig, RunConfig
-from davi.config_file import flatten, load_config, parse_config, to_yaml
-from davi.errors import InputError
-from davi.section import Section
+from davi.config.schema import I2SBRunConfig, PriorRunConfig, RunConfig
+from davi.config.section import Section
+from davi.config.yaml_file import flatten, load_config, parse_config, to_yaml
+from davi.system.errors import InputError
 from tests.conftest import REPOSITORY
 
 TINY = REPOSITORY / "configs/tiny.yaml"

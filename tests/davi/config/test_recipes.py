@@ -8,12 +8,12 @@ import torch
 
 from davi.bridge import PosteriorBridge, symmetric_betas
 from davi.build import build_bridge, build_operator, image_shape
-from davi.config import RunConfig
-from davi.config_file import flatten, load_config, to_yaml
-from davi.errors import InputError
+from davi.config.schema import RunConfig
+from davi.config.yaml_file import flatten, load_config, to_yaml
 from davi.generator import ImplicitGenerator
-from davi.measurement import lift
+from davi.operators.measurement import lift
 from davi.schedule import Schedule
+from davi.system.errors import InputError
 from tests.conftest import REPOSITORY, sine_image
 
 TASKS = ("gaussian_blur", "super_resolution", "inpainting", "denoising", "colorization")

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from davi.data import Batch, KeyedOrder, open_images, training_batches, validation_batch
-from davi.errors import InputError
-from davi.image_sets import ImageFolder
-from davi.photos import SPLITS, PhotoCrops
-from davi.world import World
+from davi.data.batches import Batch, KeyedOrder, open_images, training_batches, validation_batch
+from davi.data.image_sets import ImageFolder
+from davi.data.photos import SPLITS, PhotoCrops
+from davi.system.errors import InputError
+from davi.system.world import World
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ import pytest
 import torch
 from PIL import Image
 
-from davi.archives import TarImages, ZipImages
-from davi.data import open_images
-from davi.errors import InputError
-from davi.image_sets import ImageFolder, ImageSet, Names
+from davi.data.archives import TarImages, ZipImages
+from davi.data.batches import open_images
+from davi.data.image_sets import ImageFolder, ImageSet, Names
+from davi.system.errors import InputError
 
 NAMES = ("a/b.png", "a/c.jpg", "a-b/a.png", "d.PNG", "e.webp")  # in the order of a folder
 READS = 2000  # of every image: enough for two processes to come into each other's way

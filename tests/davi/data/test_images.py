@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from davi.errors import InputError
-from davi.files import atomic_path, make_folder, sha256_of
-from davi.images import from_uint8, list_files, load_image, save_array, save_image, to_uint8
+from davi.data.images import from_uint8, list_files, load_image, save_array, save_image, to_uint8
+from davi.system.errors import InputError
+from davi.system.files import atomic_path, make_folder, sha256_of
 
 GRADIENT = np.tile(np.arange(0, 256, 4, dtype=np.uint8), (48, 1))  # 48 x 64
 COLOURS = np.stack([GRADIENT, np.full_like(GRADIENT, 90), 255 - GRADIENT], axis=2)

@@ -12,7 +12,7 @@ from tests.processes import TIMEOUT, environment
 PROGRAM = """
 import os, signal, sys, time
 import torch
-from davi.loader import load_batches
+from davi.data.loader import load_batches
 
 class Slow(torch.utils.data.Dataset):
     def __getitem__(self, index):

@@ -2,7 +2,7 @@
 
 import torch
 
-from davi.panel import SPACING, image_grid, titled_grid
+from davi.data.panel import SPACING, image_grid, titled_grid
 
 
 def test_rows_become_one_picture_and_small_gray_batches_fit_in() -> None:

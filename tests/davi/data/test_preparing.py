@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-import davi.preparing
-from davi.data import open_images
-from davi.errors import InputError
-from davi.files import sha256_of
-from davi.image_sets import ImageFolder
-from davi.ledger import FolderReport
-from davi.preparing import prepare_images
-from davi.selections import select
+import davi.data.preparing
+from davi.data.batches import open_images
+from davi.data.image_sets import ImageFolder
+from davi.data.preparing import prepare_images
+from davi.data.selections import select
+from davi.system.errors import InputError
+from davi.system.files import sha256_of
+from davi.system.ledger import FolderReport
 from tests.conftest import contents
 
 SIZE = 16
@@ -196,7 +196,7 @@ def test_a_full_disk_ends_the_command(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(davi.preparing, "save_image", full)
+    monkeypatch.setattr(davi.data.preparing, "save_image", full)
     with pytest.raises(InputError, match="No space left on device"):
         prepare(source, tmp_path / "out")
     monkeypatch.undo()

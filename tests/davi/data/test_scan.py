@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import davi.image_sets
-from davi.data import open_images
-from davi.errors import InputError
-from davi.image_sets import ImageFolder, ImageSet
-from davi.scan import require_readable, scan_images
-from davi.world import World
+import davi.data.image_sets
+from davi.data.batches import open_images
+from davi.data.image_sets import ImageFolder, ImageSet
+from davi.data.scan import require_readable, scan_images
+from davi.system.errors import InputError
+from davi.system.world import World
 from tests.processes import in_world
 
 UNREADABLE = "not a readable image (of no known format)"
@@ -41,13 +41,13 @@ def folder(tmp_path: Path) -> Path:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The images decoded in this process so far."""
     paths = []
-    original = davi.image_sets.open_image
+    original = davi.data.image_sets.open_image
 
     def record(path: Path, stream: object) -> Image.Image:
         paths.append(path)
         return original(path, stream)
 
-    monkeypatch.setattr(davi.image_sets, "open_image", record)
+    monkeypatch.setattr(davi.data.image_sets, "open_image", record)
     return paths
 
 
@@ -143,13 +143,13 @@ def test_a_file_that_vanished_is_named(folder: Path) -> None:
 def _scan_together(world: World, folder: Path) -> tuple[list[tuple[str, str]], int]:
     """What a process hears of, and how many images it decoded itself."""
     count = []
-    original = davi.image_sets.open_image
+    original = davi.data.image_sets.open_image
 
     def counting(path: Path, stream: object) -> Image.Image:
         count.append(path)
         return original(path, stream)
 
-    davi.image_sets.open_image = counting
+    davi.data.image_sets.open_image = counting
     return scan_images(ImageFolder(folder, 8), 0, world), len(count)
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from davi.errors import InputError
-from davi.image_sets import ImageFolder
-from davi.selections import require_disjoint, select
+from davi.data.image_sets import ImageFolder
+from davi.data.selections import require_disjoint, select
+from davi.system.errors import InputError
 
 NAMES = ("b/00002.png", "b/00001.jpg", "a/00003.png", "a/00010.png", "cover.png")
 

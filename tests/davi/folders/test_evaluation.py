@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-import davi.evaluation
-import davi.features
-from davi.errors import InputError
-from davi.evaluation import evaluate_folders, recorded_rounding
-from davi.images import save_image
-from davi.metrics import frechet_distance, kid, moments
+import davi.folders.scoring
+import davi.metrics.features
+from davi.data.images import save_image
+from davi.folders.scoring import evaluate_folders, recorded_rounding
+from davi.metrics.scores import frechet_distance, kid, moments
+from davi.system.errors import InputError
 from tests.davi.stand_ins import Distance, Features
 
 CPU = torch.device("cpu")
@@ -23,8 +23,8 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks that need no weights in the place of those that do."""
-    monkeypatch.setattr(davi.evaluation, "Lpips", Distance)
-    monkeypatch.setattr(davi.features, "InceptionFeatures", Features)
+    monkeypatch.setattr(davi.folders.scoring, "Lpips", Distance)
+    monkeypatch.setattr(davi.metrics.features, "InceptionFeatures", Features)
 
 
 @pytest.fixture
@@ -138,7 +138,7 @@ def test_every_number_has_a_protocol_in_table_and_json(noisy: tuple[Path, Path])
 
 @pytest.mark.usefixtures("weights")
 def test_fid_and_kid_are_those_of_the_features_of_both_folders(noisy: tuple[Path, Path]) -> None:
-    from davi.pairs import pair_by_name, read_batches
+    from davi.folders.pairs import pair_by_name, read_batches
 
     (truth, restored) = (
         np.concatenate(
@@ -203,8 +203,8 @@ def test_without_weights_the_rest_is_reported(
     def refuse(*_: object) -> None:
         raise InputError("put it here")
 
-    monkeypatch.setattr(davi.evaluation, "Lpips", refuse)
-    monkeypatch.setattr(davi.features, "InceptionFeatures", refuse)
+    monkeypatch.setattr(davi.folders.scoring, "Lpips", refuse)
+    monkeypatch.setattr(davi.metrics.features, "InceptionFeatures", refuse)
     result = evaluate_folders(*folders, ("psnr", "lpips", "fid"), device=CPU)
     assert list(result.summary) == list(result.protocols) == ["psnr"]
     assert result.notes == [

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from davi.files import atomic_path
-from davi.ledger import Ledger
-from davi.measurement_files import Measurements, find_measurements
+from davi.data.measurement_files import Measurements, find_measurements
+from davi.system.files import atomic_path
+from davi.system.ledger import Ledger
 
 SETTINGS = {"seed": 0}
 SHA256 = "ab" * 32

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from davi.data import open_images
-from davi.errors import InputError
-from davi.generating import generate_images, image_path, load_prior
-from davi.images import load_image
-from davi.ledger import FolderReport
-from davi.world import ONE_PROCESS, World
+from davi.data.batches import open_images
+from davi.data.images import load_image
+from davi.folders.generating import generate_images, image_path, load_prior
+from davi.system.errors import InputError
+from davi.system.ledger import FolderReport
+from davi.system.world import ONE_PROCESS, World
 from guided_diffusion.checkpoint import CheckpointError, read_weights
 from guided_diffusion.presets import PRESETS, create_unet
 from tests.conftest import contents

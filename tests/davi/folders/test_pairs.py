@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from davi.errors import InputError
-from davi.images import load_image, save_image
-from davi.pairs import pair_by_name, read_batches
+from davi.data.images import load_image, save_image
+from davi.folders.pairs import pair_by_name, read_batches
+from davi.system.errors import InputError
 
 
 @pytest.fixture

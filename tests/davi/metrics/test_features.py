@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-import davi.features
-from davi.evaluation import Evaluation, evaluate_folders
-from davi.images import save_image
+import davi.metrics.features
+from davi.data.images import save_image
+from davi.folders.scoring import Evaluation, evaluate_folders
 from tests.davi.stand_ins import Features
 
 CPU = torch.device("cpu")
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's cache folder, and a network without weights."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(davi.features, "InceptionFeatures", Features)
+    monkeypatch.setattr(davi.metrics.features, "InceptionFeatures", Features)
     return tmp_path / "cache/davi/features"
 
 
@@ -72,7 +72,7 @@ def test_other_weights_count(folders: tuple[Path, Path], monkeypatch: pytest.Mon
             self.weights_sha256 = "others"
 
     evaluate(folders)
-    monkeypatch.setattr(davi.features, "InceptionFeatures", Others)
+    monkeypatch.setattr(davi.metrics.features, "InceptionFeatures", Others)
     assert evaluate(folders)[1] == 10
 
 

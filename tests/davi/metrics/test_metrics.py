@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from PIL import Image
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from davi.images import from_uint8, load_image, save_image, to_uint8
-from davi.metrics import detail, frechet_distance, kernel_distances, kid, moments, psnr, ssim
+from davi.data.images import from_uint8, load_image, save_image, to_uint8
+from davi.metrics.scores import detail, frechet_distance, kernel_distances, kid, moments, psnr, ssim
 
 
 def images(count: int = 3, height: int = 24, width: int = 24) -> torch.Tensor:
@@ -163,7 +163,7 @@ def direct_mmd(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def test_kid_is_the_double_loop_of_its_definition(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("davi.metrics.KERNEL_ROWS", 3)  # blocks, the last of which is short
+    monkeypatch.setattr("davi.metrics.scores.KERNEL_ROWS", 3)  # blocks, the last of which is short
     random = np.random.default_rng(0)
     x, y = random.normal(size=(7, 5)), random.normal(0.5, size=(8, 5))
     chosen = np.array([[1] * 7, [1, 0, 0, 1, 1, 0, 1]])

@@ -9,11 +9,11 @@ import torch
 import torchvision
 from torch import nn
 
-import davi.perceptual
-from davi.errors import InputError
-from davi.evaluation import evaluate_folders
-from davi.images import save_image
-from davi.perceptual import Lpips, weight_path
+import davi.metrics.perceptual
+from davi.data.images import save_image
+from davi.folders.scoring import evaluate_folders
+from davi.metrics.perceptual import Lpips, weight_path
+from davi.system.errors import InputError
 
 CPU = torch.device("cpu")
 
@@ -116,7 +116,7 @@ def test_weights_of_another_hash_are_not_unpickled(no_weights: Path) -> None:
 def accept_any_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     """The real weights cannot be had in a test; what it makes has another hash."""
     monkeypatch.setattr(
-        davi.perceptual, "sha256_of", lambda path: path.stem.rsplit("-", 1)[1] + "..."
+        davi.metrics.perceptual, "sha256_of", lambda path: path.stem.rsplit("-", 1)[1] + "..."
     )
 
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from davi.measurement import ForwardModel, lift
-from davi.noise import GaussianNoise, PoissonNoise
 from davi.operators.denoising import Denoising
 from davi.operators.inpainting import Inpainting, RandomInpainting, random_pixels
-from davi.runtime import keyed_rng
+from davi.operators.measurement import ForwardModel, lift
+from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.system.runtime import keyed_rng
 
 
 def rngs(count: int, *key: int) -> list[torch.Generator]:

@@ -21,7 +21,7 @@ from davi.operators.inpainting import (
 )
 from davi.operators.super_resolution import SuperResolution, bicubic_kernel
 from davi.operators.svd import SVDOperator
-from davi.runtime import keyed_rng
+from davi.system.runtime import keyed_rng
 from tests.conftest import sine_image
 
 Shape = tuple[int, int, int]
@@ -352,7 +352,7 @@ def test_blur_with_recorded_factors_meets_the_release(name: str, golden_operator
 
 
 def test_lifted_measurements_meet_the_release(golden_operators: dict) -> None:
-    from davi.measurement import lift
+    from davi.operators.measurement import lift
 
     for name in ("sr_averagepooling", "bicubic", "colorization"):
         y = RELEASE_OPERATORS[name][0]().A(sine_image(3, 256, 256))

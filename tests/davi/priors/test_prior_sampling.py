@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from davi.prior_sampling import ddim_sample, ddpm_sample, spaced_times
-from davi.runtime import keyed_rng, normal_each
+from davi.priors.sampling import ddim_sample, ddpm_sample, spaced_times
 from davi.schedule import Schedule
 from davi.score import ScoreModel
+from davi.system.runtime import keyed_rng, normal_each
 
 LINEAR = Schedule.named("linear")
 MEANS = torch.tensor([-0.2, 0.0, 0.3], dtype=torch.float64)  # of three channels, inside [-1, 1]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from davi.discriminator import (
+from davi.release.discriminator import (
     PatchDiscriminator,
     adaptive_weight,
     adversarial_loss,

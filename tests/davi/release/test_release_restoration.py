@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import davi
-from davi.config import RunConfig
-from davi.config_file import load_config
-from davi.runtime import keyed_rng
+from davi.config.schema import RunConfig
+from davi.config.yaml_file import load_config
+from davi.system.runtime import keyed_rng
 from guided_diffusion.presets import FFHQ_256, UNetConfig, create_unet
 from tests.authors import adm_weights, ema_state, write_run
 

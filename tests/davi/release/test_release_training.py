@@ -9,14 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from davi.bridge import beta_cdf
-from davi.build_training import build_trainer
-from davi.data import open_images
-from davi.ema import Ema, release_decay
-from davi.errors import InputError
-from davi.measurement import lift
+from davi.data.batches import open_images
+from davi.operators.measurement import lift
 from davi.operators.super_resolution import SuperResolution
+from davi.runs.build import build_trainer
+from davi.system.errors import InputError
+from davi.system.world import World
 from davi.trainer import DaviTrainer, StepInputs
-from davi.world import World
+from davi.training.ema import Ema, release_decay
 from tests.same import assert_same
 from tests.tiny import tiny_config, tiny_trainer
 

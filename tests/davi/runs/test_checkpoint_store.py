@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-import davi.checkpoint_store as store_module
-from davi.checkpoint_store import CheckpointStore
-from davi.errors import InputError
+import davi.runs.checkpoint_store as store_module
+from davi.runs.checkpoint_store import CheckpointStore
+from davi.system.errors import InputError
 
 
 def state(number: float) -> dict:
@@ -135,7 +135,7 @@ def test_the_file_and_its_name_reach_the_disk(
 ) -> None:
     """Flushed: the state before it gets its name, and the folder after it."""
     events = []
-    monkeypatch.setattr("davi.files.flush_to_disk", lambda path: events.append(path.name))
+    monkeypatch.setattr("davi.system.files.flush_to_disk", lambda path: events.append(path.name))
     monkeypatch.setattr(
         "os.replace", lambda source, target: (events.append("rename"), source.rename(target))
     )

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from davi.errors import InputError
-from davi.files import disk_full_as_input_error
-from davi.images import load_image
-from davi.run_folder import RunFolder
-from davi.weights import read_training_checkpoint
+from davi.system.errors import InputError
+from davi.system.files import disk_full_as_input_error
+from davi.data.images import load_image
+from davi.runs.run_folder import RunFolder
+from davi.weights.network_file import read_training_checkpoint
 from tests.tiny import tiny_config
 
 
@@ -112,7 +112,7 @@ def test_a_full_disk_is_named_with_the_folder(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("davi.run_folder.write_text", full)
+    monkeypatch.setattr("davi.runs.run_folder.write_text", full)
     with pytest.raises(InputError, match=r"No space left on device\); \d+ bytes are free there"):
         open_run(tmp_path / "run", tiny_prior)
     with pytest.raises(PermissionError), disk_full_as_input_error(tmp_path):

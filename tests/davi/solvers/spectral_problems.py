@@ -3,17 +3,17 @@
 import torch
 from torch import Tensor, nn
 
-from davi.noise import GaussianNoise
 from davi.operators.colorization import Colorization
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.inpainting import Inpainting, centred_box
+from davi.operators.noise import GaussianNoise
 from davi.operators.super_resolution import SuperResolution
 from davi.operators.svd import SVDOperator
-from davi.runtime import keyed_rng
 from davi.schedule import Schedule
 from davi.solvers.base import Solver
 from davi.solvers.prior import CountedPrior
+from davi.system.runtime import keyed_rng
 
 IMAGE = (3, 8, 8)
 PRIOR_STD = 0.5

@@ -10,24 +10,22 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from davi.errors import InputError
-from davi.gaussian_posterior import (
+from davi.benchmarks.gaussian_posterior import (
     draw_samples,
     gaussian_problem,
     posterior_distance,
     smooth_covariance,
 )
-from davi.noise import GaussianNoise, PoissonNoise
 from davi.operators.colorization import Colorization
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.inpainting import Inpainting, centred_box
 from davi.operators.linear import LinearOperator
+from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.operators.super_resolution import SuperResolution
 from davi.operators.svd import SVDOperator
-from davi.prior_file import read_prior_file
-from davi.prior_sampling import ddpm_sample
-from davi.runtime import keyed_rng, normal_each
+from davi.priors.sampling import ddpm_sample
+from davi.priors.weight_file import read_prior_file
 from davi.schedule import Schedule
 from davi.score import ScoreModel
 from davi.solvers.base import Solver
@@ -35,6 +33,8 @@ from davi.solvers.dmplug import Dmplug
 from davi.solvers.dps import Dps
 from davi.solvers.pigdm import Pigdm, ddim_coefficients
 from davi.solvers.prior import CountedPrior
+from davi.system.errors import InputError
+from davi.system.runtime import keyed_rng, normal_each
 from tests.tiny import write_tiny_prior
 
 TAU = 0.5

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from davi.errors import InputError
-from davi.gaussian_posterior import (
+from davi.benchmarks.gaussian_posterior import (
     GaussianProblem,
     PosteriorDistance,
     draw_samples,
@@ -15,23 +14,30 @@ from davi.gaussian_posterior import (
     posterior_distance,
     smooth_covariance,
 )
-from davi.i2sb import I2SBBridge, I2SBModel, degraded_end, known_pixels, sampling_grid
-from davi.i2sb_file import TrainedI2SB
-from davi.measurement import lift
-from davi.noise import GaussianNoise
 from davi.operators.colorization import Colorization
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.inpainting import Inpainting, centred_box
 from davi.operators.linear import LinearOperator
+from davi.operators.measurement import lift
+from davi.operators.noise import GaussianNoise
 from davi.operators.super_resolution import SuperResolution
 from davi.operators.svd import SVDOperator
-from davi.runtime import keyed_rng
 from davi.schedule import Schedule
 from davi.score import ScoreModel
 from davi.solvers.cddb import CDDB, corrected
 from davi.solvers.i2sb import I2SB
+from davi.solvers.i2sb_bridge import (
+    I2SBBridge,
+    I2SBModel,
+    degraded_end,
+    known_pixels,
+    sampling_grid,
+)
+from davi.solvers.i2sb_file import TrainedI2SB
 from davi.solvers.prior import CountedPrior
+from davi.system.errors import InputError
+from davi.system.runtime import keyed_rng
 
 IMAGE = (3, 8, 8)
 OPERATORS = {

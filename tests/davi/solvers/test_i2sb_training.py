@@ -6,32 +6,32 @@ import pytest
 import torch
 from torch import Tensor
 
-from davi.build_training import build_i2sb_trainer, build_images
-from davi.config import I2SBRunConfig
-from davi.config_file import load_config, read_method
-from davi.data import open_images, validation_batch
-from davi.errors import InputError
-from davi.i2sb import LAST
-from davi.i2sb_file import load_i2sb
-from davi.i2sb_trainer import I2SBTrainer
-from davi.measurement import lift
-from davi.metrics import psnr
-from davi.noise import GaussianNoise
+from davi.config.schema import I2SBRunConfig
+from davi.config.yaml_file import load_config, read_method
+from davi.data.batches import open_images, validation_batch
+from davi.metrics.scores import psnr
 from davi.operators.denoising import Denoising
 from davi.operators.inpainting import Inpainting
+from davi.operators.measurement import lift
+from davi.operators.noise import GaussianNoise
 from davi.operators.super_resolution import SuperResolution
-from davi.prior_file import read_prior_file
+from davi.priors.weight_file import read_prior_file
 from davi.restorer import load
-from davi.run_folder import RunFolder
-from davi.runtime import keyed_rng
+from davi.runs.build import build_i2sb_trainer, build_images
+from davi.runs.loop import run_training
+from davi.runs.run_folder import RunFolder
 from davi.schedule import Schedule
 from davi.score import ScoreModel
 from davi.solvers.cddb import CDDB
 from davi.solvers.i2sb import I2SB
+from davi.solvers.i2sb_bridge import LAST
+from davi.solvers.i2sb_file import load_i2sb
+from davi.solvers.i2sb_trainer import I2SBTrainer
 from davi.solvers.prior import CountedPrior
-from davi.training_loop import run_training
-from davi.weights import read_header, read_training_checkpoint
-from davi.world import World
+from davi.system.errors import InputError
+from davi.system.runtime import keyed_rng
+from davi.system.world import World
+from davi.weights.network_file import read_header, read_training_checkpoint
 from tests.conftest import REPOSITORY
 from tests.processes import in_world
 from tests.same import assert_same

@@ -7,28 +7,28 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from davi.errors import InputError
-from davi.gaussian_posterior import (
+from davi.benchmarks.gaussian_posterior import (
     draw_samples,
     gaussian_problem,
     posterior_distance,
     smooth_covariance,
 )
-from davi.noise import GaussianNoise, PoissonNoise
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.linear import LinearOperator
+from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.operators.super_resolution import SuperResolution
-from davi.runtime import keyed_rng, normal_each
 from davi.schedule import Schedule
 from davi.score import ScoreModel
-from davi.solver_file import read_solver, solver_class, solver_names
 from davi.solvers.base import NOISE_LEVEL, SVD, Noise, Solver
 from davi.solvers.davi import Davi
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.lifted import Lifted
 from davi.solvers.prior import CLEAN, CountedPrior, Evaluations
 from davi.solvers.pseudo_inverse import PseudoInverse
+from davi.solvers.solver_file import read_solver, solver_class, solver_names
+from davi.system.errors import InputError
+from davi.system.runtime import keyed_rng, normal_each
 from tests.conftest import REPOSITORY
 from tests.tiny import write_tiny_generator, write_tiny_prior
 

@@ -3,23 +3,23 @@
 import pytest
 import torch
 
-from davi.gaussian_posterior import (
+from davi.benchmarks.gaussian_posterior import (
     draw_samples,
     gaussian_problem,
     posterior_distance,
     smooth_covariance,
 )
-from davi.noise import GaussianNoise
 from davi.operators.denoising import Denoising
 from davi.operators.inpainting import Inpainting, random_pixels
 from davi.operators.linear import LinearOperator
+from davi.operators.noise import GaussianNoise
 from davi.solvers.base import Solver
 from davi.solvers.ddnm_plus import DDNMPlus
 from davi.solvers.ddrm import DDRM
 from davi.solvers.diffpir import DiffPIR
 from davi.solvers.fps import FPS
 from davi.solvers.spectral import observe
-from tests.davi.spectral_problems import (
+from tests.davi.solvers.spectral_problems import (
     IMAGE,
     five_operators,
     isotropic_prior,

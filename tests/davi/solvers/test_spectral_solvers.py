@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from davi.noise import GaussianNoise
 from davi.operators.denoising import Denoising
+from davi.operators.noise import GaussianNoise
 from davi.operators.super_resolution import SuperResolution
-from davi.runtime import normal_each
 from davi.schedule import NUM_STEPS
 from davi.solvers.base import Solver
 from davi.solvers.ddnm_plus import DDNMPlus, travel
@@ -18,7 +17,8 @@ from davi.solvers.diffpir import DiffPIR, proximal, quadratic_times
 from davi.solvers.fps import FPS, condition, diffused, log_weights, resample, with_particles
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.spectral import Observation, observe
-from tests.davi.spectral_problems import (
+from davi.system.runtime import normal_each
+from tests.davi.solvers.spectral_problems import (
     IMAGE,
     PRIOR_STD,
     five_operators,

@@ -8,28 +8,28 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from davi.analytic import GaussianMixturePrior
-from davi.errors import InputError
-from davi.gaussian_posterior import (
+from davi.benchmarks.gaussian_posterior import (
     draw_samples,
     gaussian_problem,
     posterior_distance,
     smooth_covariance,
 )
-from davi.noise import GaussianNoise, PoissonNoise
 from davi.operators.colorization import Colorization
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.inpainting import Inpainting, centred_box
 from davi.operators.linear import LinearOperator
+from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.operators.super_resolution import SuperResolution
-from davi.runtime import keyed_rng
+from davi.priors.analytic import GaussianMixturePrior
 from davi.schedule import Schedule
 from davi.solvers.base import Solver
 from davi.solvers.gaussian_variational import GaussianVariational, spread_times
 from davi.solvers.prior import CountedPrior
 from davi.solvers.red_diff import WEIGHTINGS, RedDiff
 from davi.solvers.variational import VariationalSolver, noise_gap
+from davi.system.errors import InputError
+from davi.system.runtime import keyed_rng
 
 IMAGE = (3, 8, 8)
 TAU = 0.5  # standard deviation of the isotropic prior

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from davi.build_training import build_images, build_trainer
-from davi.errors import InputError
-from davi.parallel import full_state, load_full_state
-from davi.run_folder import RunFolder
-from davi.training_loop import run_training
-from davi.weights import read_training_checkpoint
-from davi.world import World
+from davi.runs.build import build_images, build_trainer
+from davi.runs.loop import run_training
+from davi.runs.run_folder import RunFolder
+from davi.system.errors import InputError
+from davi.system.parallel import full_state, load_full_state
+from davi.system.world import World
+from davi.weights.network_file import read_training_checkpoint
 from guided_diffusion.presets import create_unet
 from tests.processes import in_world
 from tests.tiny import ALONE, tiny_config, write_tiny_prior

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from davi.pipeline import file_threads, map_ahead
+from davi.system.pipeline import file_threads, map_ahead
 
 
 def test_results_come_in_order_and_items_are_drawn_within_the_window() -> None:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 
-from davi.errors import InputError
-from davi.world import World, join_world
+from davi.system.errors import InputError
+from davi.system.world import World, join_world
 from tests.processes import in_world
 
 CPU = torch.device("cpu")

@@ -13,21 +13,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-import davi.features
+import davi.metrics.features
 import davi.tables.assembling
 import davi.tables.scoring
-from davi.config_file import load_config
-from davi.errors import InputError
+from davi.commands.table import make_table
+from davi.config.yaml_file import load_config
 from davi.score import ScoreModel
+from davi.system.errors import InputError
+from davi.system.world import World
 from davi.tables import cache as cache_module
 from davi.tables.assembling import NOT_RUN, absences
 from davi.tables.code_hash import code_hash
-from davi.tables.command import make_table
 from davi.tables.config import TableConfig
 from davi.tables.plan import NOT_APPLICABLE, read_plan
 from davi.tables.problem import spread_order
 from davi.tables.result import TableResult
-from davi.world import World
 from tests.conftest import REPOSITORY
 from tests.davi.stand_ins import Distance, Features
 from tests.processes import environment, in_world
@@ -35,7 +35,7 @@ from tests.tiny import ALONE, write_tiny_generator, write_tiny_prior
 
 SOLVER = '''
 from typing import ClassVar
-from davi.runtime import normal_each
+from davi.system.runtime import normal_each
 from davi.solvers.base import Solver
 
 class Drawn(Solver):
@@ -424,13 +424,13 @@ def test_metrics_whose_weights_are_missing_are_absent_alone(
         raise InputError("weights are not here")
 
     monkeypatch.setattr(davi.tables.scoring, "Lpips", refuse)
-    monkeypatch.setattr(davi.features, "InceptionFeatures", refuse)
+    monkeypatch.setattr(davi.metrics.features, "InceptionFeatures", refuse)
     metrics = "metrics=[psnr, lpips, fid]"
     cell = make(home, metrics).cells["drawn", "sr"]
     assert cell.absent == {"lpips": "weights are not here", "fid": "weights are not here"}
     assert cell.numbers.keys() == {"psnr"}
     monkeypatch.setattr(davi.tables.scoring, "Lpips", Distance)
-    monkeypatch.setattr(davi.features, "InceptionFeatures", Features)
+    monkeypatch.setattr(davi.metrics.features, "InceptionFeatures", Features)
     result = make(home, metrics)
     cell = result.cells["drawn", "sr"]
     assert not cell.absent
@@ -441,7 +441,7 @@ def test_metrics_whose_weights_are_missing_are_absent_alone(
     difference = np.abs(np.asarray(Image.open(path), float) - np.asarray(truth, float)).mean()
     assert cell.per_image[name]["lpips"] == pytest.approx(difference / 127.5, rel=1e-4)
     monkeypatch.setattr(davi.tables.scoring, "Lpips", refuse)
-    monkeypatch.setattr(davi.features, "InceptionFeatures", refuse)
+    monkeypatch.setattr(davi.metrics.features, "InceptionFeatures", refuse)
     assert make(home, metrics).cells["drawn", "sr"].numbers == cell.numbers
 
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from davi.background import LatestJob
-from davi.finite import FiniteWatch
-from davi.learning_rate import RateShape
-from davi.network_optimizer import NetworkOptimizer
-from davi.signals import StopRequest
+from davi.runs.finite import FiniteWatch
+from davi.system.background import LatestJob
+from davi.system.signals import StopRequest
+from davi.training.learning_rate import RateShape
+from davi.training.network_optimizer import NetworkOptimizer
 from tests.tiny import tiny_trainer
 
 

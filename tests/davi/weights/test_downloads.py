@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from davi import downloads
-from davi.config import RunConfig
-from davi.config_file import load_config
-from davi.downloads import PUBLIC_FILES, PublicFile, obtain
-from davi.errors import InputError
+from davi.config.schema import RunConfig
+from davi.config.yaml_file import load_config
+from davi.system.errors import InputError
+from davi.weights import downloads
+from davi.weights.downloads import PUBLIC_FILES, PublicFile, obtain
 from tests.conftest import REPOSITORY
 
 CONTENT = bytes(range(256)) * 2000

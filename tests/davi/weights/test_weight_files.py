@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from davi import generator_file
-from davi.config import RunConfig
-from davi.config_file import load_config
-from davi.errors import InputError
-from davi.generator_file import part_values, read_generator_file, run_of
-from davi.weight_files import KINDS, WeightFile, read_weight_file
+from davi.config.schema import RunConfig
+from davi.config.yaml_file import load_config
+from davi.system.errors import InputError
+from davi.weights import generator_file
+from davi.weights.generator_file import part_values, read_generator_file, run_of
+from davi.weights.layouts import KINDS, WeightFile, read_weight_file
 from guided_diffusion.checkpoint import CheckpointError
 from guided_diffusion.presets import PHOTOS_64, PRESETS, create_unet
 from tests.authors import (

@@ -1,0 +1,1 @@
+"""Measuring speed, memory and exactness, and what is measured."""

@@ -1,0 +1,1 @@
+"""What each command of `davi` does, one file each."""

@@ -1,0 +1,1 @@
+"""Images and measurements: in folders, archives and files, as batches, prepared, shown."""

@@ -1,0 +1,1 @@
+"""Jobs from folder to folder: degrading, restoring, generating, scoring."""

@@ -1,0 +1,1 @@
+"""Scores of restored images, and how each is defined."""

@@ -1,0 +1,1 @@
+"""What the authors' code adds to the paper."""

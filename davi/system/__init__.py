@@ -1,0 +1,1 @@
+"""What lies under everything: errors, files, devices, processes, threads."""

@@ -1,0 +1,1 @@
+"""What the trainers are made of: average, optimiser, learning rate, adversary, regression."""

@@ -1,0 +1,1 @@
+"""Files of trained networks, of this project and of others."""
