@@ -16,23 +16,27 @@ or extrapolated). Nothing else should run meanwhile. `benchmark.py SUBJECT --hel
 import argparse
 from pathlib import Path
 
-from davi.commands.benchmark import measure
-from davi.commands.options import add_device, positive_int, run_main
+from davi.commands.options import add_device, command_parser, config_file, positive_int
+from davi.system.choices import PRECISIONS
 from guided_diffusion.presets import PRESETS
 
 SUBJECTS = ("train", "sample", "operators", "folder", "data", "cost", "solvers", "posterior")
-LISTS = Path("configs/benchmarks")
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Returns the command line; every subject has the options that it uses."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """Returns what reads the command line; every subject has the options that it uses."""
+    parser = command_parser(__doc__, prog)
     subjects = parser.add_subparsers(dest="subject", required=True, help="what to measure")
     for subject in SUBJECTS:
         add_options(subjects.add_parser(subject), subject)
-    return parser.parse_args()
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Measures."""
+    from davi.benchmarks.subjects import measure
+
+    measure(arguments)
 
 
 def add_options(parser: argparse.ArgumentParser, subject: str) -> None:
@@ -45,8 +49,8 @@ def add_options(parser: argparse.ArgumentParser, subject: str) -> None:
             "config",
             metavar="CONFIG",
             nargs="?",
-            type=Path,
-            default=LISTS / f"{subject}.yaml",
+            type=config_file,
+            default=f"configs/benchmarks/{subject}.yaml",
             help="YAML that lists solvers (default %(default)s)",
         )
     if subject == "posterior":
@@ -87,16 +91,10 @@ def add_network_options(parser: argparse.ArgumentParser, subject: str) -> None:
 
 def add_solver_options(parser: argparse.ArgumentParser) -> None:
     """Adds what only `solvers` takes."""
-    parser.add_argument(
-        "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="default fp32"
-    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default fp32")
     parser.add_argument(
         "--evaluations",
         type=positive_int,
         default=100,
         help="of the network, that each solver makes at least (default %(default)s)",
     )
-
-
-if __name__ == "__main__":
-    run_main(lambda: measure(parse_arguments()))

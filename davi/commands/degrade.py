@@ -4,21 +4,15 @@ Writes OUTPUT/measurement (exact .npy, and a .png to look at), OUTPUT/reference 
 after crop and resize) and OUTPUT/manifest.jsonl.
 """
 
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-import torch
-
-from davi.build import build_forward_model, image_shape
-from davi.commands.options import config_parser, read_config, run_main
-from davi.config.schema import RunConfig
-from davi.data.batches import open_images
-from davi.folders.degrading import degrade_images
-from davi.runs.build import build_images
+from davi.commands.options import config_parser, read_config
 
 
-def main() -> int:
-    """Parse, build, run."""
-    parser = config_parser(__doc__)
+def parser(prog: str | None = None) -> ArgumentParser:
+    """Returns what reads the command line."""
+    parser = config_parser(__doc__, prog)
     parser.add_argument(
         "--input",
         help="clean images: a folder, a .zip file, .tar shards or photos:held_out (default: the "
@@ -33,7 +27,19 @@ def main() -> int:
         action="store_true",
         help="also write two images that need no network: lifted (enlarged) and pseudo_inverse",
     )
-    arguments = parser.parse_args()
+    return parser
+
+
+def run(arguments: Namespace) -> int:
+    """Builds operator and noise, and measures."""
+    import torch
+
+    from davi.build import build_forward_model, image_shape
+    from davi.config.schema import RunConfig
+    from davi.data.batches import open_images
+    from davi.folders.degrading import degrade_images
+    from davi.runs.build import build_images
+
     config = read_config(arguments, RunConfig)
     shape = image_shape(config)
     source = arguments.input
@@ -47,7 +53,3 @@ def main() -> int:
         baselines=arguments.baselines,
     )
     return report.print_summary("measurements written")
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -6,31 +6,18 @@ arrival (downloads.json). Existing files are never changed. Exit code 1: some co
 none could.
 """
 
-import argparse
 import sys
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import EXIT_BAD_INPUT, run_main
+from davi.commands.options import command_parser
+from davi.commands.program import EXIT_BAD_INPUT
 from davi.system.errors import InputError
-from davi.weights.downloads import PUBLIC_FILES, obtain
 
 
-def table(folder: Path) -> str:
-    """Returns one line per file: name, whether it is there, where it goes, where it is from."""
-    rows = []
-    for name, public in PUBLIC_FILES.items():
-        path = folder / public.file
-        state = "there" if path.exists() else "absent"
-        origin = public.url or f"by hand, from {public.home}"
-        rows.append(f"{name:<28}{state:<8}{path!s:<50}{origin}")
-    return "\n".join(rows)
-
-
-def main() -> int:
-    """Parse, fetch one after the other."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser(prog: str | None = None) -> ArgumentParser:
+    """Returns what reads the command line."""
+    parser = command_parser(__doc__, prog)
     parser.add_argument("names", nargs="*", metavar="NAME", help="see --list")
     parser.add_argument("--list", action="store_true", help="show the names and where files are")
     parser.add_argument(
@@ -44,14 +31,20 @@ def main() -> int:
     parser.add_argument(
         "--output", type=Path, default=Path("checkpoints"), help="folder (default checkpoints)"
     )
-    arguments = parser.parse_args()
+    return parser
+
+
+def run(arguments: Namespace) -> int:
+    """Fetches one file after the other."""
+    from davi.weights.downloads import PUBLIC_FILES, obtain
+
     if unknown := [name for name in arguments.names if name not in PUBLIC_FILES]:
         raise InputError(f"{', '.join(unknown)}: unknown; choose from {', '.join(PUBLIC_FILES)}")
     if arguments.list:
         print(table(arguments.output))
         return 0
     if not arguments.names:
-        parser.error("give a NAME, or --list")
+        raise InputError("give a NAME, or --list")
     failures = 0
     for name in dict.fromkeys(arguments.names):
         try:
@@ -64,5 +57,14 @@ def main() -> int:
     return EXIT_BAD_INPUT if failures == len(set(arguments.names)) else 1
 
 
-if __name__ == "__main__":
-    run_main(main)
+def table(folder: Path) -> str:
+    """Returns one line per file: name, whether it is there, where it goes, where it is from."""
+    from davi.weights.downloads import PUBLIC_FILES
+
+    rows = []
+    for name, public in PUBLIC_FILES.items():
+        path = folder / public.file
+        state = "there" if path.exists() else "absent"
+        origin = public.url or f"by hand, from {public.home}"
+        rows.append(f"{name:<28}{state:<8}{path!s:<50}{origin}")
+    return "\n".join(rows)

@@ -11,23 +11,17 @@ ddpm  ancestral sampling, with the learned variance where the prior has one, oth
 ddim  without noise between start and end; good with far fewer steps
 """
 
-import argparse
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import add_device, positive_int, run_main
-from davi.folders.generating import generate_images, load_prior
-from davi.schedule import NUM_STEPS
-from davi.system.errors import InputError
-from davi.system.files import sha256_of
-from davi.system.world import FOLDER_PATIENCE, join_world
+from davi.commands.options import add_device, command_parser, network_file, positive_int
+from davi.system.choices import PRECISIONS
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Returns the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("prior", type=Path, help="file of export.py, or ADM weights")
+def parser(prog: str | None = None) -> ArgumentParser:
+    """Returns what reads the command line."""
+    parser = command_parser(__doc__, prog)
+    parser.add_argument("prior", type=network_file, help="file of `davi export`, or ADM weights")
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="a new folder, or to go on in"
     )
@@ -36,23 +30,26 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--num-steps",
         type=positive_int,
-        default=NUM_STEPS,
-        help=f"network evaluations per image (default {NUM_STEPS}, all of them)",
+        help="network evaluations per image (default: as many as the prior has times, 1000)",
     )
     parser.add_argument("--seed", type=int, default=0, help="default 0")
     parser.add_argument("--batch-size", type=positive_int, default=8, help="on a GPU (default 8)")
-    parser.add_argument(
-        "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="default fp32"
-    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default fp32")
     add_device(parser)
-    return parser.parse_args()
+    return parser
 
 
-def main() -> int:
-    """Parse, load, draw."""
-    arguments = parse_arguments()
-    if arguments.num_steps > NUM_STEPS:
-        raise InputError(f"--num-steps {arguments.num_steps}: the prior knows {NUM_STEPS} times")
+def run(arguments: Namespace) -> int:
+    """Loads the prior and draws."""
+    from davi.folders.generating import generate_images, load_prior
+    from davi.schedule import NUM_STEPS
+    from davi.system.errors import InputError
+    from davi.system.files import sha256_of
+    from davi.system.world import FOLDER_PATIENCE, join_world
+
+    num_steps = arguments.num_steps or NUM_STEPS
+    if num_steps > NUM_STEPS:
+        raise InputError(f"--num-steps {num_steps}: the prior knows {NUM_STEPS} times")
     with join_world(arguments.device, FOLDER_PATIENCE) as world:
         model, image_shape = load_prior(arguments.prior, world.device, arguments.precision)
         report = generate_images(
@@ -61,7 +58,7 @@ def main() -> int:
             arguments.output,
             num_images=arguments.num_images,
             sampler=arguments.sampler,
-            num_steps=arguments.num_steps,
+            num_steps=num_steps,
             seed=arguments.seed,
             batch_size=arguments.batch_size,
             origin={
@@ -73,7 +70,3 @@ def main() -> int:
     if world.is_first:
         report.print_summary("images drawn")
     return report.exit_code
-
-
-if __name__ == "__main__":
-    run_main(main)

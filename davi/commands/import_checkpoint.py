@@ -5,41 +5,42 @@ recognises which it is. A generator of the authors does not say what it restores
 release does (gaussian_ema.pt, deno_ema.pt, ...), or --config. Nothing in the file is run.
 """
 
-import argparse
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import add_overrides, run_main
-from davi.system.files import sha256_of
-from davi.weights.generator_file import part_values, usual_part
-from davi.weights.layouts import KINDS, read_weight_file, require_finite
-from davi.weights.network_file import DTYPES, new_weights_file, save_weights, weights_file
+from davi.commands.options import add_overrides, command_parser, config_file
+from davi.system.choices import NETWORK_PARTS, STORED_DTYPES
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Returns the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser(prog: str | None = None) -> ArgumentParser:
+    """Returns what reads the command line."""
+    parser = command_parser(__doc__, prog)
     parser.add_argument("file", metavar="FILE", type=Path, help="weight file, or run folder")
     parser.add_argument("--output", type=Path, required=True, help="FILE.safetensors")
     parser.add_argument(
         "--part",
-        choices=KINDS,
+        choices=NETWORK_PARTS,
         help="of a file with several networks (default: the averaged generator), or what a bare "
         "network is",
     )
     parser.add_argument(
-        "--config", type=Path, help="YAML file of the generator's run, read with recipe=release"
+        "--config",
+        type=config_file,
+        help="YAML file of the generator's run, read with recipe=release",
     )
     add_overrides(parser, "override one value of the config", example="bridge.h=0.01")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="default float32")
+    parser.add_argument("--dtype", choices=STORED_DTYPES, default="float32", help="default float32")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    return parser.parse_args()
+    return parser
 
 
-def main() -> None:
-    """Parse, read, check, write."""
-    arguments = parse_arguments()
+def run(arguments: Namespace) -> None:
+    """Reads, checks and writes."""
+    from davi.system.files import sha256_of
+    from davi.weights.generator_file import part_values, usual_part
+    from davi.weights.layouts import KINDS, read_weight_file, require_finite
+    from davi.weights.network_file import new_weights_file, save_weights, weights_file
+
     output = new_weights_file(arguments.output, arguments.overwrite)
     file = read_weight_file(weights_file(arguments.file))
     part = arguments.part or usual_part(file, arguments.config)
@@ -56,7 +57,3 @@ def main() -> None:
     )
     trained = "" if file.iteration is None else f" after {file.iteration} iterations"
     print(f"{output}: {KINDS[part]}{trained}, from {file.layout}")
-
-
-if __name__ == "__main__":
-    run_main(main)

@@ -11,14 +11,11 @@ OUTPUT/manifest.jsonl. The same command again goes on where it ended. Which imag
 Without --dataset, --train and --validation all images go to OUTPUT/all.
 """
 
-import argparse
 import os
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import positive_int, run_main
-from davi.data.image_sets import ImageFolder
-from davi.data.preparing import prepare_images
-from davi.data.selections import select
+from davi.commands.options import command_parser, positive_int
 
 DATASETS = {
     "ffhq": {"validation": "00000-00999", "train": "01000-49999"},
@@ -26,11 +23,9 @@ DATASETS = {
 }
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Returns the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser(prog: str | None = None) -> ArgumentParser:
+    """Returns what reads the command line."""
+    parser = command_parser(__doc__, prog)
     parser.add_argument("--input", type=Path, required=True, metavar="DIR", help="images")
     parser.add_argument(
         "--validation-input",
@@ -57,14 +52,14 @@ def parse_arguments() -> argparse.Namespace:
         default=os.cpu_count() or 1,
         help="processes that decode (default: one a core)",
     )
-    return parser.parse_args()
+    return parser
 
 
 def _shown(rules: dict[str, str]) -> str:
     return " ".join(f"--{split} {rule}" for split, rule in rules.items())
 
 
-def split_rules(arguments: argparse.Namespace) -> dict[str, str]:
+def split_rules(arguments: Namespace) -> dict[str, str]:
     """Returns which images each split has, by its name."""
     named = {"validation": arguments.validation, "train": arguments.train}
     rules = DATASETS.get(arguments.dataset, {})
@@ -73,9 +68,12 @@ def split_rules(arguments: argparse.Namespace) -> dict[str, str]:
     return rules | {split: rule for split, rule in named.items() if rule} or {"all": "all"}
 
 
-def main() -> int:
-    """Parse, choose, run."""
-    arguments = parse_arguments()
+def run(arguments: Namespace) -> int:
+    """Chooses the images of each split and prepares them."""
+    from davi.data.image_sets import ImageFolder
+    from davi.data.preparing import prepare_images
+    from davi.data.selections import select
+
     folders = {"validation": arguments.validation_input or arguments.input}
     splits = [
         select(split, ImageFolder(folders.get(split, arguments.input), arguments.size), rule)
@@ -85,7 +83,3 @@ def main() -> int:
         print("note: neither the paper nor the release says which 1000 validation images it used")
     report = prepare_images(splits, arguments.output, arguments.num_workers)
     return report.print_summary("prepared")
-
-
-if __name__ == "__main__":
-    run_main(main)

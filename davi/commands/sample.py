@@ -8,21 +8,23 @@ to the rounding of its kernels on a GPU. Running the command again does what is 
 by `torchrun --nproc_per_node=N scripts/sample.py ...`.
 """
 
-import argparse
 import time
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import add_device, add_generator, positive_int, read_generator, run_main
-from davi.data.images import ROUNDINGS
-from davi.folders.restoring import restore_folder
-from davi.system.world import FOLDER_PATIENCE, join_world
+from davi.commands.options import (
+    add_device,
+    add_generator,
+    command_parser,
+    positive_int,
+    read_generator,
+)
+from davi.system.choices import ROUNDINGS
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Returns the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def parser(prog: str | None = None) -> ArgumentParser:
+    """Returns what reads the command line."""
+    parser = command_parser(__doc__, prog)
     add_generator(parser)
     parser.add_argument(
         "--input", type=Path, required=True, metavar="DIR_OR_FILE", help="measurements"
@@ -51,12 +53,14 @@ def parse_arguments() -> argparse.Namespace:
         help="of the pictures to 8 bits (default nearest); the authors' code truncates",
     )
     add_device(parser)
-    return parser.parse_args()
+    return parser
 
 
-def main() -> int:
-    """Parse, load, run."""
-    arguments = parse_arguments()
+def run(arguments: Namespace) -> int:
+    """Loads the generator and restores."""
+    from davi.folders.restoring import restore_folder
+    from davi.system.world import FOLDER_PATIENCE, join_world
+
     with join_world(arguments.device, FOLDER_PATIENCE) as world:
         restorer, origin = read_generator(arguments, world.device)
         start = time.perf_counter()
@@ -78,7 +82,3 @@ def main() -> int:
         if report.done:
             print(f"{report.done * arguments.num_samples / seconds:.1f} images per second")
     return report.exit_code
-
-
-if __name__ == "__main__":
-    run_main(main)

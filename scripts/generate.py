@@ -1,0 +1,6 @@
+"""The same as `davi generate`."""
+
+from davi.commands.program import run_command
+
+if __name__ == "__main__":
+    run_command("generate")
