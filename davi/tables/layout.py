@@ -9,7 +9,6 @@ from itertools import product
 from davi.tables.result import Cell, TableResult
 
 BEST, SECOND = "best", "second"
-NOTHING = "\N{EN DASH}"  # where there is no number of ours
 HIGHER_IS_BETTER = frozenset({"psnr", "ssim"})
 COSTS = frozenset({"nfe", "seconds", "gmac"})
 TITLES = {
