@@ -10,9 +10,19 @@ from davi.tables.template import fill
 
 def to_html(layout: Layout) -> str:
     """Returns the page, which needs no other file: no script, nothing to fetch."""
-    functions = {"rounded": rounded, "scatter": scatter, "axis": Axis, "base64": _base64}
+    functions = {
+        "rounded": rounded,
+        "scatter": scatter,
+        "axis": Axis,
+        "has_samples": _has_samples,
+        "base64": _base64,
+    }
     return fill("page.html.jinja", layout, functions, autoescape=True)
 
 
 def _base64(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
+
+
+def _has_samples(layout: Layout, column: str) -> bool:
+    return any(layout.cell(row, column).pictures.get("mean") for row in layout.result.rows)
