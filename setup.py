@@ -39,6 +39,7 @@ setup(
         "lpips",
         "pytorch-fid",
         "pydantic>=2",
+        "jinja2>=3",  # forms of the tables
         "scikit-image",  # photographs of the embedded data set
         "scikit-learn",  # two more photographs
         "safetensors",
