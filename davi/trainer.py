@@ -1,26 +1,19 @@
 """Algorithm 1: amortized variational inference with a diffusion prior."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from davi.bridge import PosteriorBridge
-from davi.data.panel import image_grid
 from davi.generator import ImplicitGenerator
-from davi.metrics.scores import psnr, ssim
-from davi.operators.linear import LinearOperator
-from davi.operators.measurement import ForwardModel, lift
-from davi.operators.svd import SVDOperator
-from davi.sampler import posterior_sample
+from davi.operators.measurement import ForwardModel
 from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
 from davi.system.errors import InputError
-from davi.system.parallel import full_state, load_full_state, unwrapped
-from davi.system.runtime import draw_each, keyed_rng, normal_each
+from davi.system.parallel import unwrapped
 from davi.system.world import World
 from davi.terms import (
     consistency_term,
@@ -31,7 +24,10 @@ from davi.terms import (
 )
 from davi.training.adversary import Adversary, compared_weight
 from davi.training.ema import Ema
+from davi.training.inputs import InputDraws, StepInputs
 from davi.training.network_optimizer import NetworkOptimizer
+from davi.training.state import load_state, state_of
+from davi.training.validation import validate_generator
 
 Item = TypeVar("Item")
 
@@ -61,30 +57,11 @@ class LossWeights:
     variational_bound: bool = False
 
 
-@dataclass(frozen=True, kw_only=True)
-class StepInputs:
-    """Everything random of one iteration: lines 2-4 and 7-8 of Algorithm 1.
-
-    Attributes:
-        x0: (B, C, H, W) clean images.
-        y: (B, *measurement_shape) measurements, by `operator`.
-        a: (B,) bridge index.      z: (B, C, H, W) noise of the bridge.
-        t: (B,) diffusion index.   eps: (B, C, H, W) noise of the diffusion.
-    """
-
-    x0: Tensor
-    y: Tensor
-    operator: LinearOperator
-    a: Tensor
-    z: Tensor
-    t: Tensor
-    eps: Tensor
-
-
+@dataclass(kw_only=True, eq=False)
 class DaviTrainer:
     """Learner of `training_loop` for the generator.
 
-    Args:
+    Attributes:
         generator: I_phi,a, initialised from the prior.
         fake_score: s_psi, initialised from the prior.
         prior: s_theta.
@@ -105,47 +82,36 @@ class DaviTrainer:
         draws: "per_image", or "per_process": every process draws the same, as in the release.
     """
 
-    def __init__(
-        self,
-        *,
-        generator: ImplicitGenerator,
-        fake_score: ScoreModel,
-        prior: FrozenPrior,
-        ema: Ema,
-        generator_optimizer: NetworkOptimizer,
-        fake_score_optimizer: NetworkOptimizer,
-        forward_model: ForwardModel,
-        bridge: PosteriorBridge,
-        schedule: Schedule,
-        weights: LossWeights,
-        seed: int,
-        batch_size: int,
-        num_micro_batches: int,
-        validation: Tensor,
-        world: World,
-        adversary: Adversary | None = None,
-        shared_sample: bool = True,
-        draws: str = "per_image",
-    ) -> None:
-        self.generator = generator
-        self.fake_score = fake_score
-        self.prior = prior
-        self.ema = ema
-        self.generator_optimizer = generator_optimizer
-        self.fake_score_optimizer = fake_score_optimizer
-        self.forward_model = forward_model
-        self.bridge = bridge
-        self.schedule = schedule
-        self.weights = weights
-        self.seed = seed
-        self.batch_size = batch_size
-        self.shares = world.share(batch_size, num_micro_batches)
-        self.adversary = adversary
-        self.shared_sample = shared_sample
-        self.draws = draws
-        self.world = world
-        self.device = world.device
-        self.validation = validation.to(self.device)
+    generator: ImplicitGenerator
+    fake_score: ScoreModel
+    prior: FrozenPrior
+    ema: Ema
+    generator_optimizer: NetworkOptimizer
+    fake_score_optimizer: NetworkOptimizer
+    forward_model: ForwardModel
+    bridge: PosteriorBridge
+    schedule: Schedule
+    weights: LossWeights
+    seed: int
+    batch_size: int
+    num_micro_batches: int
+    validation: Tensor
+    world: World
+    adversary: Adversary | None = None
+    shared_sample: bool = True
+    draws: str = "per_image"
+
+    def __post_init__(self) -> None:
+        self.shares = self.world.share(self.batch_size, self.num_micro_batches)
+        self.device = self.world.device
+        self.validation = self.validation.to(self.device)
+        self.inputs = InputDraws(
+            forward_model=self.forward_model,
+            bridge=self.bridge,
+            t_ikl=self.weights.t_ikl,
+            seed=self.seed,
+            device=self.device,
+        )
 
     def train_step(self, x0: Tensor, iteration: int) -> dict[str, Tensor]:
         """Draws what iteration `iteration` needs and takes one step of Algorithm 1."""
@@ -156,46 +122,14 @@ class DaviTrainer:
         first = 0 if self.draws == "per_image" else self.shares[0].start
         positions = [range(share.start - first, share.stop - first) for share in self.shares]
         pairs = list(zip(pieces, positions, strict=True))
-        inputs = [self.draw(piece, places, "train", iteration) for piece, places in pairs]
+        inputs = [self.inputs.draw(piece, places, "train", iteration) for piece, places in pairs]
         if self.shared_sample:
             return self.step(inputs)
         again = [
-            self.redraw(one, places, "train", iteration)
+            self.inputs.redraw(one, places, "train", iteration)
             for one, (_, places) in zip(inputs, pairs, strict=True)
         ]
         return self.step(inputs, again)
-
-    def draw(self, x0: Tensor, positions: Sequence[int], *key: int | str) -> StepInputs:
-        """Returns the random inputs of images, a function of seed, key and position only.
-
-        Args:
-            x0: (B, C, H, W) clean images in [-1, 1].
-            positions: of these images in the global batch.
-            key: what the draws are for.
-        """
-        measurement_rngs = self._rngs(positions, *key, "measurement")
-        y, operator = self.forward_model.measure(x0, measurement_rngs)
-        rngs = self._rngs(positions, *key, "step")
-        return StepInputs(x0=x0, y=y, operator=operator, **self._step_draws(x0, rngs))
-
-    def redraw(self, inputs: StepInputs, positions: Sequence[int], *key: int | str) -> StepInputs:
-        """Returns the same images and measurements with bridge and diffusion drawn anew."""
-        rngs = self._rngs(positions, *key, "second step")
-        return replace(inputs, **self._step_draws(inputs.x0, rngs))
-
-    def _step_draws(self, x0: Tensor, rngs: list[torch.Generator]) -> dict[str, Tensor]:
-        limit = self.weights.t_ikl
-        return {
-            "a": self.bridge.sample_time(rngs),
-            "z": normal_each(x0.shape[1:], rngs),
-            "t": draw_each(
-                lambda rng: torch.randint(limit, (), generator=rng, device=rng.device), rngs
-            ),
-            "eps": normal_each(x0.shape[1:], rngs),
-        }
-
-    def _rngs(self, positions: Sequence[int], *key: int | str) -> list[torch.Generator]:
-        return [keyed_rng(self.device, self.seed, *key, position) for position in positions]
 
     def step(
         self, micro_batches: Sequence[StepInputs], second: Sequence[StepInputs] | None = None
@@ -305,35 +239,19 @@ class DaviTrainer:
             total = total + weight * adversarial
         return total, parts
 
-    @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], Tensor]:
-        """Returns PSNR and SSIM on the validation images, and a picture.
-
-        Its rows are measurement, pseudo-inverse (of an operator that has one), restoration, truth.
-        """
-        inputs = self.draw(self.validation, range(len(self.validation)), "validation")
-        y_image = lift(inputs.y, self.validation.shape[1:], self.bridge.resize)
-        restored = self.world.map_rows(
-            partial(posterior_sample, self.ema.module, self.bridge), y_image, inputs.z
+        """Returns scores of the validation images and a picture, see `validate_generator`."""
+        return validate_generator(
+            self.ema.module, self.bridge, self.validation, self.inputs, self.world
         )
-        scores = {
-            "psnr": psnr(restored, self.validation).mean().item(),
-            "ssim": ssim(restored, self.validation).mean().item(),
-        }
-        rows = [y_image, restored, self.validation]
-        if isinstance(inputs.operator, SVDOperator):
-            rows.insert(1, inputs.operator.A_dagger(inputs.y))
-        return scores, image_grid(rows)
 
     def quality(self, scores: dict[str, float]) -> float:
         """Returns what the best checkpoint has the most of."""
         return scores["psnr"]
 
     def state_dict(self, keep: bool) -> dict[str, Any]:
-        """Returns networks, average and optimisers, see `full_state`; the prior never changes."""
-        networks = {name: full_state(part, keep) for name, part in self._networks().items()}
-        optimizers = {name: part.state_dict(keep) for name, part in self._optimizers().items()}
-        return networks | optimizers
+        """Returns networks, average and optimisers, see `state_of`; the prior never changes."""
+        return state_of(self._parts(), keep)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`.
@@ -346,24 +264,22 @@ class DaviTrainer:
                 "adversarial.enabled: the checkpoint holds no discriminator; begin a new run to "
                 "train with one"
             )
-        for name, part in self._networks().items():
-            load_full_state(part, state[name])
-        for name, part in self._optimizers().items():
-            part.load_state_dict(state[name])
-
-    def _networks(self) -> dict[str, nn.Module]:
-        return {
-            "generator": unwrapped(self.generator.network),
-            "ema": self.ema,
-            "fake_score": unwrapped(self.fake_score.network),
-            **({"discriminator": unwrapped(self.adversary.network)} if self.adversary else {}),
-        }
+        load_state(self._parts(), state)
 
     def _optimizers(self) -> dict[str, NetworkOptimizer]:
         return {
             "generator_optimizer": self.generator_optimizer,
             "fake_score_optimizer": self.fake_score_optimizer,
             **({"discriminator_optimizer": self.adversary.optimizer} if self.adversary else {}),
+        }
+
+    def _parts(self) -> dict[str, nn.Module | NetworkOptimizer]:
+        return {
+            "generator": unwrapped(self.generator.network),
+            "ema": self.ema,
+            "fake_score": unwrapped(self.fake_score.network),
+            **({"discriminator": unwrapped(self.adversary.network)} if self.adversary else {}),
+            **self._optimizers(),
         }
 
 

@@ -14,7 +14,8 @@ LADDER = """
     davi.schedule davi.losses
     davi.config davi.operators davi.release davi.score davi.bridge
     davi.data davi.weights davi.generator
-    davi.metrics davi.training davi.terms davi.build davi.sampler
+    davi.metrics davi.terms davi.build davi.sampler
+    davi.training
     davi.priors davi.restorer davi.trainer
     davi.solvers davi.folders
     davi.runs

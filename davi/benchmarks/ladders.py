@@ -102,7 +102,7 @@ def _training_rung(
         for network in (trainer.generator, trainer.fake_score, trainer.prior, trainer.ema):
             network.to(memory_format=torch.contiguous_format if plain else torch.channels_last)
         x0 = (torch.rand(batch_size, *shape) * 2 - 1).to(device)
-        inputs = trainer.draw(x0, range(batch_size), "benchmark")
+        inputs = trainer.inputs.draw(x0, range(batch_size), "benchmark")
 
         def step() -> None:
             if twice:

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from davi.system.parallel import full_state, load_full_state, unwrapped
+from davi.system.parallel import unwrapped
 from davi.system.runtime import keyed_rng
 from davi.system.world import World
 from davi.training.ema import Ema
 from davi.training.network_optimizer import NetworkOptimizer
+from davi.training.state import load_state, state_of
 
 
 class RegressionTrainer(ABC):
@@ -90,15 +91,13 @@ class RegressionTrainer(ABC):
         return -scores["validation_loss"]
 
     def state_dict(self, keep: bool) -> dict[str, Any]:
-        """Returns network, average and optimiser state, see `full_state`."""
-        return {
-            "network": full_state(unwrapped(self.model.network), keep),
-            "ema": full_state(self.ema, keep),
-            "optimizer": self.optimizer.state_dict(keep),
-        }
+        """Returns network, average and optimiser state, see `state_of`."""
+        return state_of(self._parts(), keep)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`."""
-        load_full_state(unwrapped(self.model.network), state["network"])
-        load_full_state(self.ema, state["ema"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_state(self._parts(), state)
+
+    def _parts(self) -> dict[str, nn.Module | NetworkOptimizer]:
+        network = unwrapped(self.model.network)
+        return {"network": network, "ema": self.ema, "optimizer": self.optimizer}

@@ -21,7 +21,8 @@ from davi.runs.run_folder import RunFolder
 from davi.system.errors import InputError
 from davi.system.files import sha256_of
 from davi.system.world import World
-from davi.trainer import DaviTrainer, StepInputs
+from davi.trainer import DaviTrainer
+from davi.training.inputs import InputDraws, StepInputs
 from davi.training.learning_rate import RateShape
 from davi.weights.network_file import read_training_checkpoint
 from tests.same import assert_same
@@ -88,7 +89,7 @@ def test_step_is_algorithm_1(task: str, noise: str, tiny_prior: Path) -> None:
     trainer = tiny_trainer(
         tiny_prior, f"operator={OPERATORS[task]}", f"noise={NOISES[noise]}", "loss.gamma=2.0"
     )
-    inputs = trainer.draw(clean_batch(), range(4), "test")
+    inputs = trainer.inputs.draw(clean_batch(), range(4), "test")
     expected_psi, expected_phi = expected_gradients(trainer, inputs)
     trainer.step([inputs])
     # psi: had the generator's turn reached s_psi, its gradient would have been added here.
@@ -136,10 +137,10 @@ def test_the_generator_runs_once_per_iteration(tiny_prior: Path) -> None:
 
 def test_draws_belong_to_seed_iteration_and_position(tiny_prior: Path) -> None:
     trainer, x0 = tiny_trainer(tiny_prior), clean_batch()
-    inputs = trainer.draw(x0, range(4), "train", 5)
-    fewer = trainer.draw(x0[:2], range(2), "train", 5)
-    later = trainer.draw(x0, range(4), "train", 6)
-    other_seed = tiny_trainer(tiny_prior, "seed=1").draw(x0, range(4), "train", 5)
+    inputs = trainer.inputs.draw(x0, range(4), "train", 5)
+    fewer = trainer.inputs.draw(x0[:2], range(2), "train", 5)
+    later = trainer.inputs.draw(x0, range(4), "train", 6)
+    other_seed = tiny_trainer(tiny_prior, "seed=1").inputs.draw(x0, range(4), "train", 5)
     for name in ("y", "a", "z", "t", "eps"):
         assert torch.equal(getattr(inputs, name)[:2], getattr(fewer, name))
         assert not torch.equal(getattr(inputs, name), getattr(later, name))
@@ -150,7 +151,7 @@ def test_draws_belong_to_seed_iteration_and_position(tiny_prior: Path) -> None:
 
 def test_diffusion_times_stay_below_t_ikl(tiny_prior: Path) -> None:
     trainer = tiny_trainer(tiny_prior, "loss.t_ikl=3")
-    t = torch.cat([trainer.draw(clean_batch(), range(4), "train", i).t for i in range(30)])
+    t = torch.cat([trainer.inputs.draw(clean_batch(), range(4), "train", i).t for i in range(30)])
     assert set(t.tolist()) == {0, 1, 2}
 
 
@@ -227,13 +228,13 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(
 
 def poison(monkeypatch: pytest.MonkeyPatch, at: int) -> None:
     """Lets the measurements of iteration `at` be NaN."""
-    original = DaviTrainer.draw
+    original = InputDraws.draw
 
-    def draw(self: DaviTrainer, x0: Tensor, positions: range, *key: int | str) -> StepInputs:
+    def draw(self: InputDraws, x0: Tensor, positions: range, *key: int | str) -> StepInputs:
         inputs = original(self, x0, positions, *key)
         return dataclasses.replace(inputs, y=inputs.y * torch.nan) if key[-1] == at else inputs
 
-    monkeypatch.setattr(DaviTrainer, "draw", draw)
+    monkeypatch.setattr(InputDraws, "draw", draw)
 
 
 def test_a_run_stops_before_a_step_that_is_not_finite(
@@ -289,7 +290,7 @@ def test_training_in_half_precision_follows_fp32(precision: str, tiny_prior: Pat
     found = []
     for each in ("fp32", precision):
         trainer = tiny_trainer(tiny_prior, f"train.precision={each}")
-        trainer.step([trainer.draw(clean_batch(), range(4), "test")])
+        trainer.step([trainer.inputs.draw(clean_batch(), range(4), "test")])
         found.append(torch.cat([g.flatten() for g in gradients(trainer.generator).values()]))
     exact, rounded = found
     assert 0 < (rounded - exact).norm() / exact.norm() < 0.05
@@ -350,7 +351,7 @@ def test_a_step_on_a_gpu_gives_the_gradients_of_the_cpu(
 ) -> None:
     overrides = (f"operator={OPERATORS[task]}", f"train.precision={precision}")
     trainer = tiny_trainer(tiny_prior, *overrides)
-    inputs = trainer.draw(clean_batch(), range(4), "test")
+    inputs = trainer.inputs.draw(clean_batch(), range(4), "test")
     trainer.step([inputs])
     on_gpu = build_trainer(tiny_config(tiny_prior, *overrides), GPU)
     moved = {
@@ -371,7 +372,7 @@ def test_without_keyed_draws_a_resumed_run_differs(
 
     def begin(*_: object) -> None:
         rng = torch.Generator().manual_seed(0)
-        monkeypatch.setattr("davi.trainer.keyed_rng", lambda *_: rng)
+        monkeypatch.setattr("davi.training.inputs.keyed_rng", lambda *_: rng)
 
     begin()
     unbroken = run(tmp_path / "unbroken", tiny_prior)

@@ -25,8 +25,9 @@ from davi.priors.analytic import GaussianMixturePrior
 from davi.sampler import posterior_sample
 from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
-from davi.trainer import DaviTrainer, LossWeights, StepInputs
+from davi.trainer import DaviTrainer, LossWeights
 from davi.training.ema import Ema
+from davi.training.inputs import StepInputs
 from davi.training.learning_rate import RateShape
 from davi.training.network_optimizer import NetworkOptimizer
 from guided_diffusion.nn import timestep_embedding
@@ -192,7 +193,9 @@ def draws() -> list[StepInputs]:
     """The random inputs of every iteration, drawn once for all runs."""
     trainer, rng = build_trainer(), torch.Generator().manual_seed(0)
     x0 = analytic_prior().sample(BATCH * NUM_ITERATIONS, rng).view(-1, BATCH, 1, 1, DIM)
-    return [trainer.draw(batch, range(BATCH), iteration) for iteration, batch in enumerate(x0)]
+    return [
+        trainer.inputs.draw(batch, range(BATCH), iteration) for iteration, batch in enumerate(x0)
+    ]
 
 
 def train(trainer: DaviTrainer, draws: list[StepInputs]) -> tuple[np.ndarray, np.ndarray]:

@@ -15,8 +15,9 @@ from davi.operators.super_resolution import SuperResolution
 from davi.runs.build import build_trainer
 from davi.system.errors import InputError
 from davi.system.world import World
-from davi.trainer import DaviTrainer, StepInputs
+from davi.trainer import DaviTrainer
 from davi.training.ema import Ema, release_decay
+from davi.training.inputs import StepInputs
 from tests.same import assert_same
 from tests.tiny import tiny_config, tiny_trainer
 
@@ -96,8 +97,8 @@ def test_step_is_the_releases(shared: bool, tiny_prior_with_variance: Path) -> N
     trainer = tiny_trainer(
         tiny_prior_with_variance, *RELEASE, INPAINTING, "loss.variational_bound=false"
     )
-    first = trainer.draw(clean_batch(), range(4), "test")
-    second = first if shared else trainer.redraw(first, range(4), "test")
+    first = trainer.inputs.draw(clean_batch(), range(4), "test")
+    second = first if shared else trainer.inputs.redraw(first, range(4), "test")
     expected = expected_step(trainer, first, second)
     terms = trainer.step([first], None if shared else [second])
     networks = (trainer.fake_score, trainer.adversary.network, trainer.generator)
@@ -233,7 +234,7 @@ def test_noise_lies_in_the_hole_only_if_asked_for(tiny_prior: Path) -> None:
     for asked in (False, True):
         operator = f"operator={{name: inpainting, box_size: 8, noise_in_hole: {asked}}}"
         trainer = tiny_trainer(tiny_prior, operator)
-        y = trainer.draw(clean_batch(), range(4), "test").y[:, :, 4:12, 4:12]
+        y = trainer.inputs.draw(clean_batch(), range(4), "test").y[:, :, 4:12, 4:12]
         assert y.std().item() == pytest.approx(0.05 if asked else 0, rel=0.1)
 
 
