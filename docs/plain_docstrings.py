@@ -1,0 +1,28 @@
+"""Lets mathematics in docstrings through to the site as it was written.
+
+`2 * x` would become italics, and `<A x, y>` a tag of HTML.
+"""
+
+import re
+from typing import Any
+
+import griffe
+
+_CODE = re.compile(r"(`[^`]*`)")
+_MARKS = str.maketrans({"*": "\\*", "<": "&lt;", "|": "\\|"})
+
+
+class PlainDocstrings(griffe.Extension):
+    """Escapes what Markdown would take for marks, but not within backticks."""
+
+    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        """Called for every object that was read; aliases have no docstring of their own."""
+        if obj.docstring is not None:
+            obj.docstring.value = plain(obj.docstring.value)
+
+
+def plain(text: str) -> str:
+    """Returns text whose marks Markdown shows as they are."""
+    parts = _CODE.split(text)
+    parts[::2] = [part.translate(_MARKS) for part in parts[::2]]
+    return "".join(parts)
