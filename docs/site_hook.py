@@ -1,7 +1,8 @@
 """What the site needs beyond the pages in docs/: the API, and files elsewhere that pages link to.
 
 A link of a page to a file outside docs/ works on a code host. For the site the file is published
-under repository/, and the link is turned there.
+under repository/, and the link is turned there. A table's page NAME.html, which is made elsewhere,
+keeps its name beside NAME.md, whose page moves to NAME/index.html.
 """
 
 import posixpath
@@ -10,12 +11,11 @@ from collections import defaultdict
 from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 DOCS, OUTSIDE, API = "docs", "repository", "api"
-PAPER = "davi"  # the page of the files at the top, which are the paper
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
@@ -28,20 +28,32 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the pages of the API, and every file outside docs/ that a page leads to."""
+    for path in sorted((ROOT / DOCS / "tables").glob("*.html")):
+        _make_room(files, config, path)
     for title, text in api_pages().items():
         files.append(File.generated(config, f"{API}/{title}.md", content=text))
     pending = [file.src_uri for file in files.documentation_pages()]
     while pending:
         page = pending.pop()
         path = ROOT / repository_path(page)
-        for target in (
-            outside_links(page, path.read_text(encoding="utf-8")) if path.exists() else ()
-        ):
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        for target in outside_links(page, text):
             uri = f"{OUTSIDE}/{target}"
             if (ROOT / target).is_file() and files.get_file_from_path(uri) is None:
                 files.append(File.generated(config, uri, abs_src_path=str(ROOT / target)))
                 pending += [uri] if target.endswith(".md") else []
     return files
+
+
+def _make_room(files: Files, config: MkDocsConfig, path: Path) -> None:
+    """Adds a finished HTML page, whose Markdown of the same name would take its place."""
+    uri = path.relative_to(ROOT / DOCS).as_posix()
+    page = files.get_file_from_path(f"{uri.removesuffix('.html')}.md")
+    if page is not None:
+        files.remove(page)
+        files.append(File(page.src_uri, config.docs_dir, config.site_dir, use_directory_urls=True))
+    included = InclusionLevel.INCLUDED  # in spite of exclude_docs
+    files.append(File.generated(config, uri, abs_src_path=str(path), inclusion=included))
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -70,7 +82,8 @@ def site_path(page: str, link: str) -> str:
 
 def outside_links(page: str, text: str) -> list[str]:
     """Returns what a page links to outside docs/, relative to the root of the repository."""
-    targets = [_target(page, link) for link in LINK.findall(FENCE.sub("", text))]
+    links = LINK.findall(FENCE.sub("", text))
+    targets = [_target(page, link.partition("#")[0]) for link in links]
     return [target for target in targets if not target.startswith((f"{DOCS}/", ".."))]
 
 
@@ -82,12 +95,11 @@ def _target(page: str, link: str) -> str:
 def api_pages() -> dict[str, str]:
     """Returns the page of every folder of the code, by its title."""
     modules = defaultdict(list)
-    for path in sorted((ROOT / "davi").rglob("*.py")) + sorted(
-        (ROOT / "guided_diffusion").glob("*.py")
-    ):
-        *folders, name = path.relative_to(ROOT).with_suffix("").parts
-        if not name.startswith("__"):
-            modules[".".join(folders)].append(name)
+    for package in ("davi", "guided_diffusion"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            *folders, name = path.relative_to(ROOT).with_suffix("").parts
+            if not name.startswith("__"):
+                modules[".".join(folders)].append(name)
     return {title: _api_page(title, names) for title, names in modules.items()}
 
 
