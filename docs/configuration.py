@@ -133,7 +133,8 @@ def _section(heading: str, model: type[Section], comments: dict[tuple[str, str],
         note = f"\nA prior and an I2SB network have all of these keys but {own}.\n"
     rows = [_row(name, field, model, comments) for name, field in model.model_fields.items()]
     table = "\n".join(["| key | value | default | meaning |", "|---|---|---|---|", *rows])
-    return f"## {heading}\n\n{_plain(model.__doc__)}\n{note}\n{table}\n"
+    text = "" if heading in RUNS else f"{_plain(model.__doc__)}\n"
+    return f"## {heading}\n\n{text}{note}\n{table}\n"
 
 
 def _row(
@@ -144,6 +145,8 @@ def _row(
         for parent in model.__mro__
         if (parent.__name__, name) in comments
     )
+    if not meaning and _is_section(field.annotation):
+        meaning = field.annotation.__doc__
     value = _value_of(field.annotation, field.metadata)
     return f"| `{name}` | {value} | {_default_of(field)} | {_plain(meaning)} |"
 
@@ -197,7 +200,7 @@ def _default_of(field: FieldInfo) -> str:
     if field.is_required():
         return "needed"
     value = field.get_default(call_default_factory=True)
-    return "see there" if isinstance(value, Section) else f"`{_yaml(value)}`"
+    return "below" if isinstance(value, Section) else f"`{_yaml(value)}`"
 
 
 def _yaml(value: Any) -> str:

@@ -16,6 +16,7 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 DOCS, OUTSIDE, API = "docs", "repository", "api"
+WIDE = {"configuration.md", "fidelity.md", "speed.md", "tables.md"}  # tables need the room
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
 FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 
@@ -59,6 +60,8 @@ def _make_room(files: Files, config: MkDocsConfig, path: Path) -> None:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turns the links that leave docs/ to where the files are published."""
     here = page.file.src_uri
+    if here in WIDE:
+        page.meta["hide"] = ["toc"]
     folder = posixpath.dirname(here)
 
     def turned(match: re.Match) -> str:
@@ -96,7 +99,7 @@ def api_pages() -> dict[str, str]:
     """Returns the page of every folder of the code, by its title."""
     modules = defaultdict(list)
     for package in ("davi", "guided_diffusion"):
-        for path in sorted((ROOT / package).rglob("*.py")):
+        for path in sorted((ROOT / package).rglob("*.py"), key=lambda path: path.parts[:-1]):
             *folders, name = path.relative_to(ROOT).with_suffix("").parts
             if not name.startswith("__"):
                 modules[".".join(folders)].append(name)

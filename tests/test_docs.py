@@ -19,7 +19,8 @@ MADE_BY_USERS = {"checkpoints/downloads.json", "checkpoints/manifest.json"}
 # Files that a reader brings or makes, as reproducing.md says.
 BROUGHT = re.compile(r"checkpoints/(ffhq|imagenet)\w*(/\w+)?\.(pt|safetensors)")
 NUM_README_LINES = 150
-FILLED_IN = re.compile(r"\b[A-Z]+\b|\bHxW\b|\btrain\b|'[^']*'")  # in a message as the FAQ shows it
+# What stands for files, names and numbers in a message that the FAQ quotes.
+FILLED_IN = re.compile(r"\b[A-Z]+\b|\bHxW\b|manifest\.jsonl|\btrain\b|'[^']*'")
 SHORTEST_FRAGMENT = 12  # of a message, between what is filled in
 
 

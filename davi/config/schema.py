@@ -299,8 +299,8 @@ class RunConfig(Section):
     network: NetworkConfig
     schedule: ScheduleName = "linear"  # the betas of the diffusion
     prior: PriorConfig
-    operator: OperatorConfig
-    noise: NoiseConfig
+    operator: OperatorConfig  # A, what happens to the image
+    noise: NoiseConfig  # n, what is added then
     bridge: BridgeConfig = BridgeConfig()
     generator: GeneratorConfig = GeneratorConfig()
     loss: LossConfig
@@ -347,8 +347,8 @@ class I2SBRunConfig(Section):
     seed: int = 0  # of every random number of the run
     network: NetworkConfig
     prior: PriorConfig  # what training starts from
-    operator: OperatorConfig
-    noise: NoiseConfig
+    operator: OperatorConfig  # A, what happens to the image
+    noise: NoiseConfig  # n, what is added then
     bridge: I2SBBridgeConfig = I2SBBridgeConfig()
     data: DataConfig
     train: LoopConfig
