@@ -9,7 +9,7 @@ from typing import Any
 import griffe
 
 _CODE = re.compile(r"(`[^`]*`)")
-_MARKS = str.maketrans({"*": "\\*", "<": "&lt;", "|": "\\|"})
+_MARKS = str.maketrans({"*": "\\*", "<": "&lt;"})
 
 
 class PlainDocstrings(griffe.Extension):
@@ -23,6 +23,12 @@ class PlainDocstrings(griffe.Extension):
 
 def plain(text: str) -> str:
     """Returns text whose marks Markdown shows as they are."""
+    return "\n\n".join(_plain_paragraph(paragraph) for paragraph in text.split("\n\n"))
+
+
+def _plain_paragraph(text: str) -> str:
+    if all(line.startswith("    ") for line in text.splitlines()):
+        return text  # a block of code, in which Markdown knows no marks
     parts = _CODE.split(text)
     parts[::2] = [part.translate(_MARKS) for part in parts[::2]]
     return "".join(parts)

@@ -99,7 +99,9 @@ def api_pages() -> dict[str, str]:
     """Returns the page of every folder of the code, by its title."""
     modules = defaultdict(list)
     for package in ("davi", "guided_diffusion"):
-        for path in sorted((ROOT / package).rglob("*.py"), key=lambda path: path.parts[:-1]):
+        for path in sorted(
+            (ROOT / package).rglob("*.py"), key=lambda path: (path.parent, path.name)
+        ):
             *folders, name = path.relative_to(ROOT).with_suffix("").parts
             if not name.startswith("__"):
                 modules[".".join(folders)].append(name)
