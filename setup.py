@@ -1,18 +1,33 @@
 """Package metadata of davi."""
 
+import re
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.*)"', (ROOT / "davi/__init__.py").read_text())[1]
 
 setup(
     name="davi",
-    version="0.1.0",
+    version=VERSION,
     description="Diffusion prior-based amortized variational inference for noisy inverse problems",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     python_requires=">=3.10",
-    packages=["davi", "davi.operators", "guided_diffusion"],
+    packages=[
+        *find_packages(include=["davi", "davi.*", "guided_diffusion"]),
+        # Copies of these folders travel with the package, see davi/system/shipped.py.
+        "davi.shipped.configs",
+        "davi.shipped.checkpoints",
+    ],
+    package_dir={"davi.shipped.configs": "configs", "davi.shipped.checkpoints": "checkpoints"},
+    package_data={
+        "davi.shipped.configs": ["**/*.yaml"],
+        "davi.shipped.checkpoints": ["*.safetensors", "*.md"],
+    },
+    entry_points={"console_scripts": ["davi = davi.commands.program:main"]},
     install_requires=[
         "torch>=2.11",
         "torchvision",
@@ -24,6 +39,7 @@ setup(
         "lpips",
         "pytorch-fid",
         "pydantic>=2",
+        "jinja2>=3",  # forms of the tables
         "scikit-image",  # photographs of the embedded data set
         "scikit-learn",  # two more photographs
         "safetensors",

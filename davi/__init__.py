@@ -3,6 +3,18 @@
 `davi.load(path).restore(y)` is the whole interface for using a trained generator.
 """
 
-from davi.restorer import Restorer, load
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from davi.restorer import Restorer, load
+
+__version__ = "0.2.0"
 __all__ = ["Restorer", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports PyTorch when `load` or `Restorer` is asked for, so that --help need not wait."""
+    if name not in __all__:
+        raise AttributeError(f"module 'davi' has no attribute {name!r}")
+    return getattr(import_module("davi.restorer"), name)

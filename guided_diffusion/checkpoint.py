@@ -12,14 +12,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from guided_diffusion.errors import CheckpointError
 from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
 from guided_diffusion.unet import UNetModel
 
 _MAX_LISTED = 4  # keys named in an error message
-
-
-class CheckpointError(ValueError):
-    """A weight file cannot be used; the message says what it is and what to do."""
 
 
 def read_pt(path: Path, mapped: bool = False) -> Any:

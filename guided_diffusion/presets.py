@@ -5,8 +5,10 @@ is made by `dataclasses.replace(PRESETS[name], ...)`.
 """
 
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
-from guided_diffusion.unet import UNetModel
+if TYPE_CHECKING:
+    from guided_diffusion.unet import UNetModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,8 @@ PHOTOS_64 = UNetConfig(
 PRESETS = {"ffhq_256": FFHQ_256, "imagenet_256": IMAGENET_256, "photos_64": PHOTOS_64}
 
 
-def create_unet(config: UNetConfig) -> UNetModel:
+def create_unet(config: UNetConfig) -> "UNetModel":
     """Returns a freshly initialised network of the given architecture."""
+    from guided_diffusion.unet import UNetModel  # here, so that presets need no PyTorch
+
     return UNetModel(**asdict(config))

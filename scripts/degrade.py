@@ -1,53 +1,6 @@
-"""Make measurements of clean images: y = A x + n, with operator and noise of a config.
+"""The same as `davi degrade`."""
 
-Writes OUTPUT/measurement (exact .npy, and a .png to look at), OUTPUT/reference (the clean images
-after crop and resize) and OUTPUT/manifest.jsonl.
-"""
-
-from pathlib import Path
-
-import torch
-
-from davi.build import build_forward_model, image_shape
-from davi.commands.options import config_parser, read_config, run_main
-from davi.config.schema import RunConfig
-from davi.data.batches import open_images
-from davi.folders.degrading import degrade_images
-from davi.runs.build import build_images
-
-
-def main() -> int:
-    """Parse, build, run."""
-    parser = config_parser(__doc__)
-    parser.add_argument(
-        "--input",
-        help="clean images: a folder, a .zip file, .tar shards or photos:held_out (default: the "
-        "config's data.validation)",
-    )
-    parser.add_argument(
-        "--output", type=Path, required=True, metavar="DIR", help="a new folder, or to go on in"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
-    parser.add_argument(
-        "--baselines",
-        action="store_true",
-        help="also write two images that need no network: lifted (enlarged) and pseudo_inverse",
-    )
-    arguments = parser.parse_args()
-    config = read_config(arguments, RunConfig)
-    shape = image_shape(config)
-    source = arguments.input
-    images = open_images(source, shape[1]) if source else build_images(config, "validation")
-    report = degrade_images(
-        images,
-        build_forward_model(config, shape, torch.device("cpu")),
-        config,
-        arguments.output,
-        seed=arguments.seed,
-        baselines=arguments.baselines,
-    )
-    return report.print_summary("measurements written")
-
+from davi.commands.program import run_command
 
 if __name__ == "__main__":
-    run_main(main)
+    run_command("degrade")

@@ -1,43 +1,6 @@
-"""Write the averaged weights of a run as one small safetensors file that holds its config, too."""
+"""The same as `davi export`."""
 
-import argparse
-from pathlib import Path
-
-from davi.commands.options import run_main
-from davi.weights.network_file import (
-    DTYPES,
-    averaged_weights,
-    kind_of,
-    new_weights_file,
-    read_training_checkpoint,
-    save_weights,
-    weights_file,
-)
-
-
-def main() -> None:
-    """Parse, read, write."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("run", metavar="RUN_OR_FILE", type=Path, help="run folder or checkpoint")
-    parser.add_argument("--output", type=Path, required=True, help="FILE.safetensors")
-    parser.add_argument("--dtype", choices=DTYPES, default="float16", help="default float16")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    arguments = parser.parse_args()
-    output = new_weights_file(arguments.output, arguments.overwrite)
-    content = read_training_checkpoint(weights_file(arguments.run), mapped=True)
-    kind = kind_of(content)
-    save_weights(
-        output,
-        averaged_weights(content, kind),
-        kind=kind,
-        config=content["config"],
-        iteration=content["iteration"],
-        dtype=arguments.dtype,
-    )
-    print(f"{output}: {kind} after {content['iteration']} iterations")
-
+from davi.commands.program import run_command
 
 if __name__ == "__main__":
-    run_main(main)
+    run_command("export")

@@ -1,62 +1,6 @@
-"""Turn a weight file of the authors (or of this project) into one safetensors file.
+"""The same as `davi import`."""
 
-Reads the ADM priors of OpenAI and DPS, and the released generators and training files of DAVI, and
-recognises which it is. A generator of the authors does not say what it restores: its name in the
-release does (gaussian_ema.pt, deno_ema.pt, ...), or --config. Nothing in the file is run.
-"""
-
-import argparse
-from pathlib import Path
-
-from davi.commands.options import add_overrides, run_main
-from davi.system.files import sha256_of
-from davi.weights.generator_file import part_values, usual_part
-from davi.weights.layouts import KINDS, read_weight_file, require_finite
-from davi.weights.network_file import DTYPES, new_weights_file, save_weights, weights_file
-
-
-def parse_arguments() -> argparse.Namespace:
-    """Returns the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("file", metavar="FILE", type=Path, help="weight file, or run folder")
-    parser.add_argument("--output", type=Path, required=True, help="FILE.safetensors")
-    parser.add_argument(
-        "--part",
-        choices=KINDS,
-        help="of a file with several networks (default: the averaged generator), or what a bare "
-        "network is",
-    )
-    parser.add_argument(
-        "--config", type=Path, help="YAML file of the generator's run, read with recipe=release"
-    )
-    add_overrides(parser, "override one value of the config", example="bridge.h=0.01")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="default float32")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Parse, read, check, write."""
-    arguments = parse_arguments()
-    output = new_weights_file(arguments.output, arguments.overwrite)
-    file = read_weight_file(weights_file(arguments.file))
-    part = arguments.part or usual_part(file, arguments.config)
-    values = part_values(file, part, arguments.config, arguments.set)
-    require_finite(file.part(part), str(file.path))
-    save_weights(
-        output,
-        file.part(part),
-        kind=KINDS[part],
-        config=values,
-        iteration=file.iteration,
-        dtype=arguments.dtype,
-        origin={"source": file.path.name, "source_sha256": sha256_of(file.path)},
-    )
-    trained = "" if file.iteration is None else f" after {file.iteration} iterations"
-    print(f"{output}: {KINDS[part]}{trained}, from {file.layout}")
-
+from davi.commands.program import run_command
 
 if __name__ == "__main__":
-    run_main(main)
+    run_command("import")

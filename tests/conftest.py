@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 
+from davi.commands.program import main
+
 GOLDEN = Path(__file__).parent / "golden"
 REPOSITORY = Path(__file__).parent.parent
 
@@ -36,13 +38,28 @@ def rng() -> torch.Generator:
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> object:
-    """Returns run(name, *arguments) -> (exit code, what it printed)."""
+    """Returns run(name, *arguments) -> (exit code, what it printed), of a file in scripts/."""
 
     def run(name: str, *arguments: object) -> tuple[int, str]:
         capsys.readouterr()
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         with pytest.raises(SystemExit) as caught:
             runpy.run_path(str(REPOSITORY / f"scripts/{name}.py"), run_name="__main__")
+        captured = capsys.readouterr()
+        return caught.value.code or 0, captured.out + captured.err
+
+    return run
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> object:
+    """Returns run(name, *arguments) -> (exit code, what it printed), of a command of `davi`."""
+
+    def run(name: str, *arguments: object) -> tuple[int, str]:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["davi", name, *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
         captured = capsys.readouterr()
         return caught.value.code or 0, captured.out + captured.err
 

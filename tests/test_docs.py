@@ -114,7 +114,8 @@ def test_named_files_exist(path: Path) -> None:
 @pytest.mark.parametrize("path", PAGES, ids=NAMES)
 def test_named_commands_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    shown = re.findall(r"(?:^|`)davi ([\w-]+)", text, re.MULTILINE)
+    blocks = "".join(match.group() for match in FENCE.finditer(text))
+    shown = re.findall(r"^davi ([\w-]+)", blocks, re.M) + re.findall(r"`davi ([\w-]+)", text)
     assert set(shown) - {"COMMAND", "SUBCOMMAND"} <= commands()
 
 

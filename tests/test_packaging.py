@@ -1,27 +1,34 @@
 """What `pip install .` puts into a site-packages folder."""
 
 import ast
-import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY
 
-PROGRAM = """
-import pathlib, pkgutil, importlib
-import davi, davi.operators, guided_diffusion
-for package in (davi, davi.operators, guided_diffusion):
-    for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-        importlib.import_module(module.name)
-    print(pathlib.Path(package.__file__).parent)
-print(callable(davi.load))
+IMPORT_ALL = """
+import importlib, pathlib, sys
+site, *modules = sys.argv[1:]
+sys.path.insert(0, site)
+for name in modules:
+    module = importlib.import_module(name)
+    assert pathlib.Path(site) in pathlib.Path(module.__file__).parents, module.__file__
 """
-
+RUN = """
+import sys
+site = sys.argv.pop(1)
+sys.path.insert(0, site)
+from davi.commands.program import main
+import davi
+assert davi.__file__.startswith(site), davi.__file__
+main()
+"""
 
 IMPORT_NAMES = {  # of requirements that are imported under another name
     "pyyaml": "yaml",
@@ -55,37 +62,58 @@ def test_every_imported_package_is_a_requirement() -> None:
     assert imported - own - extras - set(sys.stdlib_module_names) <= declared
 
 
-@pytest.mark.slow
-def test_an_installation_outside_the_checkout_imports_everything(tmp_path: Path) -> None:
-    site, source = tmp_path / "site", tmp_path / "source"
-    source.mkdir()
-    for name in ("davi", "guided_diffusion"):
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A site-packages folder into which `pip install .` has put this project."""
+    source, site = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
+    for name in ("davi", "guided_diffusion", "configs"):
         shutil.copytree(REPOSITORY / name, source / name)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, source)
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--no-deps",
-            "--no-build-isolation",
-            "--disable-pip-version-check",
-            "--target",
-            site,
-            source,
-        ],
-        check=True,
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        check=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(site)},
+    (source / "checkpoints").mkdir()  # one of them will do
+    shutil.copy(REPOSITORY / "checkpoints/photos_denoising.safetensors", source / "checkpoints")
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    options = ["--no-deps", "--no-build-isolation", "--target", str(site)]
+    subprocess.run([*pip, *options, str(source)], check=True)
+    return site
+
+
+def isolated(program: str, *words: object, cwd: Path) -> subprocess.CompletedProcess:
+    """Runs a program that sees neither this checkout nor PYTHONPATH."""
+    return subprocess.run(
+        [sys.executable, "-I", "-c", program, *map(str, words)],
+        cwd=cwd,
         capture_output=True,
         text=True,
     )
-    folders = [site / "davi", site / "davi/operators", site / "guided_diffusion"]
-    assert result.stdout.split() == [*map(str, folders), "True"]
+
+
+@pytest.mark.slow
+def test_an_installation_holds_every_module(site: Path, tmp_path: Path) -> None:
+    modules = [
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+        for package in ("davi", "guided_diffusion")
+        for path in sorted((REPOSITORY / package).rglob("*.py"))
+        if path.stem != "__main__"
+    ]
+    result = isolated(IMPORT_ALL, site, *modules, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.slow
+def test_an_installation_restores_and_plans_with_what_it_ships(site: Path, tmp_path: Path) -> None:
+    """Configs, solver files and networks are found without a checkout, by name and by path."""
+    assert (site / "bin/davi").is_file()
+    np.save(tmp_path / "y.npy", np.zeros((3, 64, 64), np.float32))
+    sample = ("sample", "--checkpoint", "photos_denoising", "--input", "y.npy", "--output", "out")
+    for words in (
+        sample,
+        ("train", "photos_inpainting", "--print-config"),
+        ("table", "configs/tables/photos_all.yaml", "--print-config"),
+        ("benchmark", "solvers", "--help"),
+        ("info",),
+    ):
+        result = isolated(RUN, site, *words, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out/y.png").is_file()
+    assert str(site / "davi/shipped/checkpoints") in result.stdout

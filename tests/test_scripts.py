@@ -13,7 +13,6 @@ from davi.data.images import load_image
 from tests.conftest import REPOSITORY, contents
 from tests.tiny import write_tiny_generator
 
-SCRIPTS = sorted(path.stem for path in (REPOSITORY / "scripts").glob("*.py"))
 TINY = REPOSITORY / "configs/tiny.yaml"
 
 
@@ -38,20 +37,6 @@ def clean(tmp_path: Path) -> Path:
         pixels = random.integers(0, 256, (20, 24, 3), dtype=np.uint8)
         Image.fromarray(pixels).resize((48, 40)).save(folder / name)
     return folder
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_help_explains_the_script(name: str, script: object) -> None:
-    code, output = script(name, "--help")
-    assert code == 0
-    assert "usage:" in output
-    assert len(output.splitlines()) > 5
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_scripts_are_short(name: str) -> None:
-    lines = (REPOSITORY / f"scripts/{name}.py").read_text().splitlines()
-    assert len(lines) <= 105
 
 
 def test_prior_to_pictures_from_end_to_end(script: object, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from davi.solvers.base import TRAINING
 from davi.solvers.solver_list import ListedSolver
 from davi.system.errors import InputError
 from davi.system.runtime import keyed_rng
-from guided_diffusion.checkpoint import CheckpointError
+from guided_diffusion.errors import CheckpointError
 
 IMAGE_SHAPE = (3, 8, 8)
 SIGMA_Y, SIGMA_Y_DENOISING = 0.05, 0.2

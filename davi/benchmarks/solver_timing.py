@@ -32,7 +32,7 @@ from davi.solvers.solver_list import ListedSolver
 from davi.system.errors import InputError
 from davi.system.runtime import autocast, keyed_rng
 from davi.weights.network_file import GENERATOR, save_weights
-from guided_diffusion.checkpoint import CheckpointError
+from guided_diffusion.errors import CheckpointError
 
 BLOCK = 5  # evaluations between two looks at the bare network
 COLUMNS = (
@@ -222,7 +222,7 @@ def timed_problem(
     """
     generator = None
     if preset == run.network.preset:
-        network = read_prior_file(Path(run.prior.checkpoint), run.network.unet()).network()
+        network = read_prior_file(run.prior.path, run.network.unet()).network()
     else:
         run = benchmark_config(preset, 1)
         network = random_network(run)

@@ -1,95 +1,100 @@
-"""What `scripts/benchmark.py` does once its command line is read."""
+"""Measure speed, memory and drift on this machine; nothing has to be downloaded.
+
+train      a step of Algorithm 1, from eager float32 to everything on
+sample     Algorithm 2 for one batch, likewise
+operators  A, its adjoint and its pseudo-inverse of the five tasks
+folder     sample.py from folder to folder against the network alone
+data       reading images as training does
+cost       one image by DAVI, and by solvers that evaluate the network 20 to 1000 times (Table 13)
+solvers    one image by every solver, each measured, and against its bare network evaluations
+posterior  how far the samples of every solver are from exact Gaussian posteriors
+
+Every table compares what was measured in one run (of `cost`, each row says whether it is measured
+or extrapolated). Nothing else should run meanwhile. `benchmark.py SUBJECT --help` has the options.
+"""
 
 import argparse
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import torch
+from davi.commands.options import add_device, command_parser, config_file, positive_int
+from davi.system.choices import PRECISIONS
+from guided_diffusion.presets import PRESETS
 
-from davi.benchmarks.cost import cost_table, restoration_costs
-from davi.benchmarks.ladders import (
-    data_rungs,
-    folder_rungs,
-    operator_rungs,
-    sampling_rungs,
-    training_rungs,
-)
-from davi.benchmarks.measuring import Rung, climb, machine, report_files, to_table, write_report
-from davi.benchmarks.posterior import distance_table, measure_distances
-from davi.benchmarks.solver_timing import solver_table, time_solvers
-from davi.system.runtime import select_device
+SUBJECTS = ("train", "sample", "operators", "folder", "data", "cost", "solvers", "posterior")
 
 
-def measure(arguments: argparse.Namespace) -> None:
-    """Measures what the command line asks for, prints the table and writes the report.
-
-    Raises:
-        InputError, CheckpointError: something the user can mend.
-    """
-    device = select_device(arguments.device)
-    if arguments.output is not None:
-        report_files(arguments.output)  # before the work, not after it
-    title, facts = _title(arguments), machine(device)
-    with tempfile.TemporaryDirectory() as workspace:
-        found, table = _report(arguments, device, Path(workspace), title, facts)
-    print(table, end="")
-    if arguments.output is not None:
-        write_report(arguments.output, title, facts, found, table)
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """Returns what reads the command line; every subject has the options that it uses."""
+    parser = command_parser(__doc__, prog)
+    subjects = parser.add_subparsers(dest="subject", required=True, help="what to measure")
+    for subject in SUBJECTS:
+        add_options(subjects.add_parser(subject), subject)
+    return parser
 
 
-def _title(arguments: argparse.Namespace) -> str:
-    if arguments.subject == "posterior":
-        return "Distance of samples from exact posteriors"
-    title = f"{arguments.subject}, {arguments.preset}"
-    if arguments.subject == "solvers":
-        title += f", {arguments.precision}"
-    if "batch_size" in arguments:
-        title += f", batch {arguments.batch_size}"
-    return title
+def run(arguments: argparse.Namespace) -> None:
+    """Measures."""
+    from davi.benchmarks.subjects import measure
+
+    measure(arguments)
 
 
-def _report(
-    arguments: argparse.Namespace,
-    device: torch.device,
-    workspace: Path,
-    title: str,
-    facts: dict[str, Any],
-) -> tuple[list[Any], str]:
-    """The lines of the table as dataclasses, and the table in Markdown."""
-    match arguments.subject:
-        case "cost":
-            found = restoration_costs(arguments.preset, device, arguments.repeats)
-            return found, cost_table(arguments.preset, title, facts, found)
-        case "posterior":
-            found = measure_distances(arguments.config)
-            return found, distance_table(title, facts, found)
-        case "solvers":
-            found = time_solvers(
-                arguments.config,
-                arguments.preset,
-                arguments.precision,
-                device,
-                arguments.evaluations,
-                workspace,
-            )
-            return found, solver_table(title, facts, found)
-        case _:
-            found = climb(_rungs(arguments, device, workspace), device, arguments.repeats)
-            return found, to_table(title, facts, found)
+def add_options(parser: argparse.ArgumentParser, subject: str) -> None:
+    """Adds the options of a subject."""
+    parser.add_argument(
+        "--output", type=Path, help="JSON to write, with a table in Markdown beside it"
+    )
+    if subject in ("solvers", "posterior"):
+        parser.add_argument(
+            "config",
+            metavar="CONFIG",
+            nargs="?",
+            type=config_file,
+            default=f"configs/benchmarks/{subject}.yaml",
+            help="YAML that lists solvers (default %(default)s)",
+        )
+    if subject == "posterior":
+        parser.set_defaults(device="cpu")  # exact, in float64, without a network
+    else:
+        add_network_options(parser, subject)
 
 
-def _rungs(arguments: argparse.Namespace, device: torch.device, workspace: Path) -> Iterator[Rung]:
-    preset = arguments.preset
-    match arguments.subject:
-        case "train" | "sample":
-            ladder = {"train": training_rungs, "sample": sampling_rungs}[arguments.subject]
-            batch_size, precision = arguments.batch_size, arguments.precision
-            return ladder(preset, batch_size, device, precision, arguments.compile)
-        case "operators":
-            return operator_rungs(preset, arguments.batch_size, device)
-        case "folder":
-            return folder_rungs(preset, arguments.num_images, device, workspace)
-        case "data":
-            return data_rungs(preset, arguments.num_images, arguments.num_workers, workspace)
+def add_network_options(parser: argparse.ArgumentParser, subject: str) -> None:
+    """Adds the options of a subject that evaluates a network or an operator of its size."""
+    count = {"type": positive_int, "help": "default %(default)s"}
+    preset = "photos_64" if subject == "solvers" else "ffhq_256"
+    parser.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default=preset,
+        help="network (default %(default)s); random weights, but for `solvers` with its run's own",
+    )
+    if subject == "solvers":
+        add_solver_options(parser)
+    else:
+        parser.add_argument("--repeats", default=10, **count)
+    if subject in ("train", "sample", "operators"):
+        parser.add_argument("--batch-size", default=1, **count)
+    if subject in ("folder", "data"):
+        parser.add_argument("--num-images", default=64, **count)
+    if subject == "data":
+        parser.add_argument(
+            "--num-workers", type=positive_int, default=2, help="processes that read (default 2)"
+        )
+    if subject in ("train", "sample"):
+        parser.add_argument(
+            "--precision", choices=["bf16", "fp16"], default="bf16", help="of the fast rungs"
+        )
+        parser.add_argument("--compile", action="store_true", help="with rungs for torch.compile")
+    add_device(parser)
+
+
+def add_solver_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what only `solvers` takes."""
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default fp32")
+    parser.add_argument(
+        "--evaluations",
+        type=positive_int,
+        default=100,
+        help="of the network, that each solver makes at least (default %(default)s)",
+    )

@@ -1,30 +1,59 @@
-"""`scripts/eval.py` for folders: scores of restored images against references."""
+"""Score restored images against references of the same names.
 
-import argparse
+--reference DIR --restored DIR                     images that are there
+--checkpoint FILE --measured DIR --output DIR      restores a folder of `davi degrade` first
+
+Prints a table that says how every number is defined, and writes per_image.csv and summary.json.
+`davi table` (`eval.py table`) makes a table of methods.
+"""
+
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from davi.commands.options import add_device, add_generator, add_names, positive_int, read_generator
-from davi.data.images import ROUNDINGS
-from davi.folders.restoring import restore_measured
-from davi.folders.scoring import LPIPS_DEFAULT, METRICS, evaluate_folders, new_evaluation
-from davi.metrics.protocols import LPIPS_VARIANTS
+from davi.commands.options import (
+    add_device,
+    add_generator,
+    add_names,
+    command_parser,
+    positive_int,
+    read_generator,
+)
+from davi.system.choices import LPIPS_DEFAULT, LPIPS_VARIANTS, METRICS, ROUNDINGS
 from davi.system.errors import InputError
-from davi.system.runtime import select_device
 
 _OF_CHECKPOINT = {"measured", "config", "set", "rounding", "seed", "size", "compile"}
 
 
-def evaluate(description: str) -> None:
-    """Does what the command line says: restores if asked to, scores, writes.
+def parser(prog: str | None = None) -> ArgumentParser:
+    """Returns what reads the command line."""
+    parser = command_parser(__doc__, prog)
+    parser.add_argument("--reference", type=Path, metavar="DIR", help="true images")
+    parser.add_argument("--restored", type=Path, metavar="DIR", help="images to judge")
+    add_generator(parser, required=False)
+    parser.add_argument("--measured", type=Path, metavar="DIR", help="folder of `davi degrade`")
+    add_names(parser, "--rounding", ROUNDINGS, None, "of restorations to 8 bits (default nearest)")
+    parser.add_argument("--seed", type=int, help="of the restorations (default 0)")
+    add_names(parser, "--metrics", METRICS, METRICS, "(default: all)")
+    add_names(parser, "--lpips", LPIPS_VARIANTS, LPIPS_DEFAULT, "variants (default release,vgg)")
+    parser.add_argument(
+        "--batch-size", type=positive_int, default=16, help="images at a time (default 16)"
+    )
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: RESTORED-eval")
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation")
+    add_device(parser)
+    return parser
 
-    Args:
-        description: of the script, for --help.
+
+def run(arguments: Namespace) -> None:
+    """Restores if asked to, scores, writes.
 
     Raises:
         InputError: half of a way, or a mixture; or as `evaluate_folders`.
     """
-    arguments = _parse_arguments(description)
+    from davi.folders.scoring import evaluate_folders
+    from davi.system.runtime import select_device
+
     _require_one_way(arguments)
     for reference, restored, output in _folders(arguments):
         result = evaluate_folders(
@@ -40,30 +69,12 @@ def evaluate(description: str) -> None:
         print(f"written to {output}/per_image.csv and {output}/summary.json")
 
 
-def _parse_arguments(description: str) -> argparse.Namespace:
-    """Returns the command line."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--reference", type=Path, metavar="DIR", help="true images")
-    parser.add_argument("--restored", type=Path, metavar="DIR", help="images to judge")
-    add_generator(parser, required=False)
-    parser.add_argument("--measured", type=Path, metavar="DIR", help="folder of degrade.py")
-    add_names(parser, "--rounding", ROUNDINGS, None, "of restorations to 8 bits (default nearest)")
-    parser.add_argument("--seed", type=int, help="of the restorations (default 0)")
-    add_names(parser, "--metrics", METRICS, METRICS, "(default: all)")
-    add_names(parser, "--lpips", LPIPS_VARIANTS, LPIPS_DEFAULT, "variants (default release,vgg)")
-    parser.add_argument(
-        "--batch-size", type=positive_int, default=16, help="images at a time (default 16)"
-    )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="default: RESTORED-eval")
-    parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation")
-    add_device(parser)
-    return parser.parse_args()
-
-
-def _folders(arguments: argparse.Namespace) -> Iterator[tuple[Path, Path, Path]]:
+def _folders(arguments: Namespace) -> Iterator[tuple[Path, Path, Path]]:
     """Yields reference, restored and output folder of each evaluation, restored if need be."""
+    from davi.folders.restoring import restore_measured
+    from davi.folders.scoring import new_evaluation
+    from davi.system.runtime import select_device
+
     if arguments.checkpoint is None:
         restored = arguments.restored.resolve()
         output = arguments.output or restored.with_name(f"{restored.name}-eval")
@@ -89,7 +100,7 @@ def _folders(arguments: argparse.Namespace) -> Iterator[tuple[Path, Path, Path]]
         yield reference, restored, output
 
 
-def _require_one_way(arguments: argparse.Namespace) -> None:
+def _require_one_way(arguments: Namespace) -> None:
     """Refuses a mixture of the two ways, and half of one."""
     given = {name for name, value in vars(arguments).items() if value}
     restores = "checkpoint" in given

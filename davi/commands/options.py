@@ -1,51 +1,51 @@
-"""What the scripts share: common arguments, and errors shown as one line."""
+"""What the commands share: arguments, and how they are read. Imports no PyTorch at the top."""
 
 import argparse
-import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.distributed.elastic.multiprocessing.errors import record
+from davi.system.choices import PRECISIONS
+from davi.system.shipped import CHECKPOINTS, CONFIGS, find
 
-from davi.config.section import Section
-from davi.config.yaml_file import load_config, to_yaml
-from davi.restorer import Restorer
-from davi.system.errors import InputError
-from davi.weights.generator_file import read_generator_file
-from davi.weights.network_file import weights_file
-from guided_diffusion.checkpoint import CheckpointError
+if TYPE_CHECKING:
+    import torch
 
-EXIT_BAD_INPUT = 2  # nothing was done; 1 is for "done, except for some files"
+    from davi.config.section import Section
+    from davi.restorer import Restorer
+
 EXIT_STOPPED = 75  # by a signal, with everything saved: give the command again (EX_TEMPFAIL)
 
 
-def run_main(main: Callable[[], int | None]) -> None:
-    """Runs a script's main and exits; what the user can mend is shown without a traceback."""
-    try:
-        # Under torchrun a failure is written down, so that its report has the traceback.
-        code = (record(main) if "TORCHELASTIC_ERROR_FILE" in os.environ else main)()
-    except (InputError, CheckpointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
-    except OSError as error:
-        if error.filename is None:  # not about a file: a bug, to be seen whole
-            raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
-    except KeyboardInterrupt:
-        sys.exit("interrupted")
-    sys.exit(code or 0)
-
-
-def config_parser(description: str) -> argparse.ArgumentParser:
-    """Returns a parser with what every script that reads a config takes."""
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+def command_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
+    """Returns a parser without arguments that shows the description as it is written."""
+    return argparse.ArgumentParser(
+        prog=prog,
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("config", metavar="CONFIG", type=Path, help="YAML file of the run")
+
+
+def config_file(text: str) -> Path:
+    """Argument type: a YAML file, or the name of one that davi ships."""
+    return find(text, CONFIGS)
+
+
+def network_file(text: str) -> Path:
+    """Argument type: a file or folder with a network, or the name of one that davi ships."""
+    return find(text, CHECKPOINTS)
+
+
+def config_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
+    """Returns a parser with what every command that reads a config takes."""
+    parser = command_parser(description, prog)
+    parser.add_argument(
+        "config",
+        metavar="CONFIG",
+        type=config_file,
+        help="YAML file, or the name of a shipped one, such as photos_inpainting",
+    )
     add_overrides(parser, "override one value", example="train.batch_size=4")
     parser.add_argument(
         "--print-config", action="store_true", help="show the resolved config and stop"
@@ -53,17 +53,27 @@ def config_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def read_config(arguments: argparse.Namespace, model: type[Section]) -> Section:
-    """Returns the config the arguments describe; prints it and exits if that was asked for."""
+def read_config(arguments: argparse.Namespace, model: "type[Section]") -> "Section":
+    """Returns the config that the arguments describe, see `stop_if_printed`."""
+    from davi.config.yaml_file import load_config
+
     config = load_config(arguments.config, model, arguments.set)
-    if arguments.print_config:
-        print(to_yaml(config), end="")
-        sys.exit(0)
+    stop_if_printed(config, arguments)
     return config
 
 
-def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what both trainings take."""
+def stop_if_printed(config: "Section", arguments: argparse.Namespace) -> None:
+    """Prints a config and exits if --print-config asks for it."""
+    from davi.config.yaml_file import to_yaml
+
+    if arguments.print_config:
+        print(to_yaml(config), end="")
+        sys.exit(0)
+
+
+def run_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
+    """Returns a parser with what both trainings take."""
+    parser = config_parser(description, prog)
     parser.add_argument("--run-dir", type=Path, help="default: runs/<name of the config>")
     parser.add_argument(
         "--allow-changes",
@@ -73,6 +83,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
         help="go on although these values, or the content of the data they name, have changed",
     )
     add_device(parser)
+    return parser
 
 
 def add_generator(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -82,11 +93,12 @@ def add_generator(parser: argparse.ArgumentParser, required: bool = True) -> Non
         type=Path,
         required=required,
         metavar="RUN_OR_FILE",
-        help="run folder, training checkpoint, .safetensors, or a generator of the authors",
+        help="run folder, training checkpoint, .safetensors, a generator of the authors, or the "
+        "name of a shipped one, such as photos_denoising",
     )
     parser.add_argument(
         "--config",
-        type=Path,
+        type=config_file,
         help="generator of the authors: YAML file of its run, if its file's name does not tell; "
         "read with recipe=release",
     )
@@ -95,9 +107,7 @@ def add_generator(parser: argparse.ArgumentParser, required: bool = True) -> Non
         "operator: its code, operator.file=PATH"
     )
     add_overrides(parser, purpose, example="bridge.h=0.01")
-    parser.add_argument(
-        "--precision", choices=["fp32", "bf16", "fp16"], default="fp32", help="default fp32"
-    )
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default fp32")
     parser.add_argument(
         "--compile", action="store_true", help="compile the network first; pays on a GPU"
     )
@@ -110,9 +120,13 @@ def add_generator(parser: argparse.ArgumentParser, required: bool = True) -> Non
 
 
 def read_generator(
-    arguments: argparse.Namespace, device: torch.device
-) -> tuple[Restorer, dict[str, Any]]:
+    arguments: argparse.Namespace, device: "torch.device"
+) -> "tuple[Restorer, dict[str, Any]]":
     """Returns the restorer that the arguments describe, and what a record must say of it."""
+    from davi.restorer import Restorer
+    from davi.weights.generator_file import read_generator_file
+    from davi.weights.network_file import weights_file
+
     file = read_generator_file(weights_file(arguments.checkpoint), arguments.config, arguments.set)
     restorer = Restorer(
         file.config,

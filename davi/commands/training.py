@@ -1,11 +1,11 @@
-"""What the two training scripts do; they differ in what they build."""
+"""What the two training commands do; they differ in what they build."""
 
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from davi.commands.options import EXIT_STOPPED, add_run_arguments, config_parser, read_config
+from davi.commands.options import EXIT_STOPPED, read_config
 from davi.config.section import Section
 from davi.config.yaml_file import read_method
 from davi.data.scan import require_readable
@@ -17,25 +17,22 @@ from davi.system.world import World, join_world
 
 
 class Method(NamedTuple):
-    """What a script can train: how it is configured, and what makes the learner of that."""
+    """What a command can train: how it is configured, and what makes the learner of that."""
 
     model: type[Section]
     build: Callable[[Section, World], Learner]
 
 
-def train(description: str, methods: Mapping[str | None, Method]) -> int:
+def train(arguments: argparse.Namespace, methods: Mapping[str | None, Method]) -> int:
     """Trains as the command line says, and returns the exit code.
 
     Args:
-        description: of the script, for --help.
+        arguments: of `run_parser`.
         methods: by the `method` that a configuration names; None where it names none.
 
     Raises:
         InputError, CheckpointError: something the user can mend.
     """
-    parser = config_parser(description)
-    add_run_arguments(parser)
-    arguments = parser.parse_args()
     model, build = _method_of(arguments, methods)
     config = read_config(arguments, model)
     run_dir = arguments.run_dir or Path("runs") / arguments.config.stem
@@ -66,6 +63,6 @@ def _method_of(arguments: argparse.Namespace, methods: Mapping[str | None, Metho
     if name not in list(methods):  # of a list, for what cannot be hashed
         known = ", ".join(method for method in methods if method) or "no such key"
         raise InputError(
-            f"{arguments.config}: method: {name!r} is nothing this script trains; allowed: {known}"
+            f"{arguments.config}: method: {name!r} is nothing this command trains; allowed: {known}"
         )
     return methods[name]

@@ -18,6 +18,7 @@ from pydantic import (
 
 from davi.config.recipes import PAPER, RECIPES
 from davi.config.section import Section
+from davi.system.shipped import CHECKPOINTS, find
 from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
 
 ScheduleName = Literal["linear", "quadratic"]
@@ -220,7 +221,12 @@ NoiseConfig = Annotated[GaussianNoiseConfig | PoissonNoiseConfig, Field(discrimi
 class PriorConfig(Section):
     """The frozen prior s_theta."""
 
-    checkpoint: str  # its weight file
+    checkpoint: str  # a weight file, or the name of a shipped one
+
+    @property
+    def path(self) -> Path:
+        """The weight file: the user's own, or the shipped one of this name."""
+        return find(self.checkpoint, CHECKPOINTS)
 
 
 class BridgeConfig(Section):

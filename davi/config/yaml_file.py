@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from davi.config.recipes import PAPER, RECIPES, recipe_settings
 from davi.config.section import Section
 from davi.system.errors import InputError
+from davi.system.shipped import CONFIGS, shipped_names
 
 Config = TypeVar("Config", bound=Section)
 
@@ -121,6 +122,12 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[dict]:
         raise InputError(f"{path}: extends itself")
     try:
         text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        nearest = difflib.get_close_matches(path.stem, shipped_names(CONFIGS), n=1)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise InputError(
+            f"{path}: no such file, and no shipped config of this name{hint}"
+        ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot read this config ({error})") from error
     values = _parse(text, str(path))

@@ -8,9 +8,14 @@ from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import functional as transforms
 
-from davi.data.images import image_to_tensor, list_names, match_channels, open_image
+from davi.data.images import (
+    centred_square,
+    image_to_tensor,
+    list_names,
+    match_channels,
+    open_image,
+)
 from davi.system.errors import InputError
 
 
@@ -80,8 +85,7 @@ class ImageSet(Dataset):
         """
         source = self.source(index)
         image = open_image(source, BytesIO(self._bytes(index)))
-        image = transforms.center_crop(image, [min(image.size)] * 2)
-        image = transforms.resize(image, [self.image_size] * 2)  # PIL: bilinear, antialiased
+        image = centred_square(image, self.image_size)
         return match_channels(image_to_tensor(image), 3, source)
 
     def name(self, index: int) -> str:

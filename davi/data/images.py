@@ -17,7 +17,6 @@ from davi.system.errors import InputError
 from davi.system.files import atomic_path
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-ROUNDINGS = ("nearest", "truncate")  # how floats become 8 bits
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 
 
@@ -111,6 +110,14 @@ def _sixteen_bit(image: Image.Image, path: Path) -> Image.Image:
     return image
 
 
+def centred_square(image: Image.Image, size: int) -> Image.Image:
+    """Returns the largest square around the centre, resized (bilinear, antialiased) to `size`."""
+    side = min(image.size)
+    left, top = (round((length - side) / 2) for length in image.size)
+    square = image.crop((left, top, left + side, top + side))
+    return square.resize((size, size), Image.Resampling.BILINEAR)
+
+
 def image_to_tensor(image: Image.Image) -> Tensor:
     """Returns (1 or 3, H, W) float32 in [-1, 1] for a picture from `open_image`."""
     full_scale = 65535 if image.mode == "I" else 255
@@ -156,7 +163,7 @@ def to_uint8(x: Tensor, rounding: str = "nearest") -> Tensor:
 
     Args:
         x: floating point, any shape.
-        rounding: one of `ROUNDINGS`; "truncate" is the release's, half a grey level darker on
+        rounding: "nearest", or "truncate" as the release does, half a grey level darker on
             average.
     """
     x = x.clamp(-1, 1)

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torchvision.utils import make_grid
 
 from davi.data.images import from_uint8, to_uint8
 
@@ -22,6 +21,8 @@ def image_grid(rows: list[Tensor]) -> Tensor:
         rows: batches (N, 1 or 3, h, w) in [-1, 1]; all have the same N. A gray batch becomes
             colour, a smaller one is enlarged (nearest) to the size of the largest.
     """
+    from torchvision.utils import make_grid  # here: its import takes a second
+
     size = max((row.shape[-2:] for row in rows), key=lambda shape: shape[0] * shape[1])
     prepared = [
         F.interpolate(row.float().cpu(), size=size, mode="nearest").expand(-1, 3, -1, -1)

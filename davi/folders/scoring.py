@@ -26,12 +26,11 @@ from davi.metrics.protocols import (
     psnr_protocol,
 )
 from davi.metrics.scores import frechet_distance, kid, moments, psnr, ssim
+from davi.system.choices import LPIPS_DEFAULT
 from davi.system.errors import InputError
 from davi.system.files import atomic_path, make_folder, write_text
 from davi.system.ledger import read_settings
 
-METRICS = ("psnr", "ssim", "lpips", "fid", "kid")
-LPIPS_DEFAULT = ("release", "vgg")
 # FID of n images is biased upwards by a term of order 1 / n; below the number of features the
 # covariance does not even have full rank.
 FEW_IMAGES = 2048
@@ -126,7 +125,7 @@ def evaluate_folders(
     Args:
         reference: folder of true images, nested folders included.
         restored: folder of images to judge.
-        metrics: some of `METRICS`.
+        metrics: some of `davi.system.choices.METRICS`.
         device: where everything is computed but the last steps of FID and KID.
         lpips: some of `davi.metrics.protocols.LPIPS_VARIANTS`.
         batch_size: images at a time; without influence on the results but for rounding.

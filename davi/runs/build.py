@@ -70,7 +70,7 @@ def input_record(config: AnyRunConfig) -> dict[str, Any]:
         for split in ("train", "validation")
     }
     if not isinstance(config, PriorRunConfig):
-        record["prior.checkpoint"] = sha256_of(Path(config.prior.checkpoint))
+        record["prior.checkpoint"] = sha256_of(config.prior.path)
         if isinstance(config.operator, InpaintingConfig) and config.operator.path is not None:
             record["operator.path"] = sha256_of(Path(config.operator.path))
         if isinstance(config.operator, CustomOperatorConfig):
@@ -84,7 +84,7 @@ def build_trainer(config: RunConfig, world: World) -> DaviTrainer:
     Raises:
         InputError, CheckpointError: data or prior weights are missing or do not fit.
     """
-    prior = read_prior_file(Path(config.prior.checkpoint), config.network.unet()).network()
+    prior = read_prior_file(config.prior.path, config.network.unet()).network()
     return assemble_trainer(config, prior, build_validation_batch(config), world)
 
 
@@ -182,7 +182,7 @@ def build_i2sb_trainer(config: I2SBRunConfig, world: World) -> I2SBTrainer:
     Raises:
         InputError, CheckpointError: data or prior weights are missing or do not fit.
     """
-    unet, path = config.network.unet(), Path(config.prior.checkpoint)
+    unet, path = config.network.unet(), config.prior.path
     weights = without_variance(read_prior_file(path, unet).weights, unet.out_channels)
     network = unet_from_weights(weights, unet, str(path))
     return assemble_i2sb_trainer(config, network, build_validation_batch(config), world)

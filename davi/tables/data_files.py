@@ -2,26 +2,27 @@
 
 import csv
 import io
-import json
-import math
-from dataclasses import asdict
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from davi.tables.layout import Layout
 from davi.tables.result import Cell, Number, TableResult
 
 FIELDS = ("row", "column", "metric", "ours", "error", "num_images", "paper", "absent")
 BACKWARD = "nfe_backward"  # beside the metric "nfe", which counts forward evaluations
+PICTURES = {"truth": True, "cells": {"__all__": {"pictures"}}}
 
 
 def to_csv(layout: Layout) -> str:
     """Returns one line per row, column and metric, unrounded; what there is not stays empty."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(FIELDS)
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
     for row, column, metric in layout.entries:
-        cell = layout.result.cells.get((row, column), Cell(row, column))
-        writer.writerow(_line(cell, metric, cell.numbers.get(metric)))
+        cell = layout.cell(row, column)
+        reason = layout.reason((row, column, metric))
+        writer.writerow(_line(cell, metric, cell.numbers.get(metric)) | {"absent": reason})
         if metric == "nfe" and metric in cell.numbers:
             writer.writerow(_line(cell, BACKWARD, Number(cell.backward)))
     return text.getvalue()
@@ -29,36 +30,13 @@ def to_csv(layout: Layout) -> str:
 
 def to_json(result: TableResult) -> str:
     """Returns everything but the pictures, as JSON; infinite values and NaN become null."""
-    cells = []
-    for cell in result.cells.values():
-        values = asdict(cell)
-        del values["pictures"]
-        cells.append(values)
-    content = {
-        "title": result.title,
-        "rows": result.rows,
-        "columns": result.columns,
-        "metrics": result.metrics,
-        "cells": cells,
-        "footnotes": result.footnotes,
-        "config": result.config,
-        "facts": result.facts,
-    }
-    return json.dumps(_finite(content), indent=1, ensure_ascii=False, default=str) + "\n"
+    content = vars(result) | {"cells": list(result.cells.values())}
+    text = TypeAdapter(dict[str, Any]).dump_json(content, indent=1, exclude=PICTURES)
+    return text.decode() + "\n"
 
 
-def _line(cell: Cell, metric: str, number: Number | None) -> list[Any]:
-    paper = cell.paper.get(metric, "")
-    if number is None:
-        reason = cell.absent.get(metric) or cell.absent.get("all", "")
-        return [cell.row, cell.column, metric, "", "", "", paper, reason]
-    error = "" if number.error is None else number.error
-    return [cell.row, cell.column, metric, number.value, error, cell.num_images, paper, ""]
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _line(cell: Cell, metric: str, number: Number | None) -> dict[str, Any]:
+    line = {"row": cell.row, "column": cell.column, "metric": metric}
+    if number is not None:
+        line |= {"ours": number.value, "error": number.error, "num_images": cell.num_images}
+    return line | {"paper": cell.paper.get(metric)}

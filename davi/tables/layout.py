@@ -4,11 +4,11 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 
 from davi.tables.result import Cell, TableResult
 
 BEST, SECOND = "best", "second"
-NOTHING = "\N{EN DASH}"  # where there is no number of ours
 HIGHER_IS_BETTER = frozenset({"psnr", "ssim"})
 COSTS = frozenset({"nfe", "seconds", "gmac"})
 TITLES = {
@@ -63,7 +63,7 @@ class Layout:
     def notes(self) -> list[str]:
         """The numbered footnotes, the first one being number 1; each sentence once."""
         about_rows = [text for row in self.result.rows if (text := self._about(row))]
-        reasons = [text for place in self._places if (text := self._reason(place))]
+        reasons = [text for place in self._places if (text := self.reason(place))]
         return list(dict.fromkeys(about_rows + reasons))
 
     @property
@@ -93,47 +93,43 @@ class Layout:
             place: self._entry(place, ours.get(place), papers.get(place)) for place in self._places
         }
 
+    def cell(self, row: str, column: str) -> Cell:
+        """Returns a method on a task; one that holds nothing where the table has none."""
+        return self.result.cells.get((row, column), Cell(row, column))
+
+    def reason(self, place: Place) -> str | None:
+        """Returns why there is no number of ours in a place; None if there is one, or no reason."""
+        row, column, metric = place
+        cell = self.cell(row, column)
+        if metric in cell.numbers:
+            return None
+        return cell.absent.get(metric) or cell.absent.get("all")
+
     def row_note(self, row: str) -> int | None:
         """Returns the number of the footnote on a row's name."""
         return self._number(self._about(row))
 
     def has_paper(self, column: str, metric: str) -> bool:
         """Whether the paper has a number in this place of any row."""
-        return any(metric in self._cell(row, column).paper for row in self.result.rows)
+        return any(metric in self.cell(row, column).paper for row in self.result.rows)
 
     @property
     def _places(self) -> list[Place]:
-        result = self.result
-        return [
-            (row, column, metric)
-            for row in result.rows
-            for column in result.columns
-            for metric in result.metrics
-        ]
-
-    def _cell(self, row: str, column: str) -> Cell:
-        return self.result.cells.get((row, column), Cell(row, column))
+        return list(product(self.result.rows, self.result.columns, self.result.metrics))
 
     def _about(self, row: str) -> str | None:
         return self.result.footnotes.get(row)
-
-    def _reason(self, place: Place) -> str | None:
-        row, column, metric = place
-        cell = self._cell(row, column)
-        if metric in cell.numbers:
-            return None
-        return cell.absent.get(metric) or cell.absent.get("all")
 
     def _number(self, note: str | None) -> int | None:
         return self.notes.index(note) + 1 if note else None
 
     def _entry(self, place: Place, mark: str | None, paper_mark: str | None) -> Entry:
         row, column, metric = place
-        cell = self._cell(row, column)
+        cell = self.cell(row, column)
         number, paper = cell.numbers.get(metric), cell.paper.get(metric)
         quoted = None if paper is None else _quoted(paper, metric)
         if number is None:
-            note = self._number(self._reason(place))
+            note = self._number(self.reason(place))
             return Entry(paper=quoted, paper_mark=paper_mark, note=note)
         digits = decimals(number.value, metric)
         return Entry(
@@ -147,7 +143,7 @@ class Layout:
         )
 
     def _is_partial(self, cell: Cell) -> bool:
-        column = [self._cell(row, cell.column) for row in self.result.rows]
+        column = [self.cell(row, cell.column) for row in self.result.rows]
         return cell.num_images < max(max(other.num_images, other.wanted) for other in column)
 
     def _ours(self, cell: Cell, metric: str) -> float | None:
@@ -168,7 +164,7 @@ class Layout:
                 values = {
                     (row, column, metric): value
                     for row in self.result.rows
-                    if (value := value_of(self._cell(row, column), metric)) is not None
+                    if (value := value_of(self.cell(row, column), metric)) is not None
                     and math.isfinite(value)
                 }
                 ranking = sorted(set(values.values()), reverse=metric in HIGHER_IS_BETTER)

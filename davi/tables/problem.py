@@ -108,7 +108,7 @@ def open_problem(column: ColumnConfig, config: RunConfig, num_images: int, seed:
     names = tuple(images.name(index) for index in indices)
     if len(set(names)) < len(names):
         raise InputError(f"{source}: several images have one name but for the suffix")
-    prior = Path(config.prior.checkpoint)
+    prior = config.prior.path
     forward_model = build_forward_model(config, image_shape(config), CPU)
     sigma = column.assumed_sigma
     return Problem(

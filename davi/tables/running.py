@@ -24,7 +24,7 @@ from davi.system.world import World
 from davi.tables.cache import Cache
 from davi.tables.plan import Job, Place, Plan
 from davi.tables.problem import Problem
-from guided_diffusion.checkpoint import CheckpointError
+from guided_diffusion.errors import CheckpointError
 
 REPORT_EVERY = 1.0  # seconds between two reports of evaluations in the progress bar
 

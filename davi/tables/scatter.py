@@ -1,75 +1,69 @@
-"""A chart with a dot for every image and method, as SVG without a script."""
+"""What a chart shows: a dot for every image and method, and round values on its axes."""
 
 import math
-from collections.abc import Iterator
-from html import escape
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from statistics import fmean
 
-from davi.tables.layout import Layout, heading, rounded
+from davi.tables.layout import Layout
+from davi.tables.result import Cell
 
-WIDTH, HEIGHT = 720, 400
-LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 44  # margins for the axes' labels
 STEPS = (1, 2, 5, 10)
 ABSCISSA, ORDINATES = "psnr", ("lpips", "ssim")  # the first of these that was measured
 
 Dots = dict[str, tuple[float, float]]
 
 
-def scatter(layout: Layout, column: str, number: int) -> str:
-    """Returns a task's chart with its legend, which switches methods on and off; "" without dots.
+@dataclass(frozen=True)
+class Chart:
+    """The dots of a task.
+
+    Attributes:
+        ordinate: the metric beside PSNR.
+        dots: {row: {image: (PSNR, the other metric)}}, of the rows that have dots.
+    """
+
+    ordinate: str
+    dots: dict[str, Dots]
+
+    @property
+    def means(self) -> dict[str, Dots]:
+        """A dot for each row, named after the number of its images."""
+        return {
+            row: {f"mean of {len(of)}": tuple(map(fmean, zip(*of.values(), strict=True)))}
+            for row, of in self.dots.items()
+        }
+
+    @property
+    def values(self) -> tuple[Collection[float], Collection[float]]:
+        """All abscissas, and all ordinates."""
+        return tuple(zip(*(pair for of in self.dots.values() for pair in of.values()), strict=True))
+
+
+def scatter(layout: Layout, column: str) -> Chart | None:
+    """Returns a task's chart, None without dots."""
+    for ordinate in ORDINATES:
+        dots = {row: _dots(layout.cell(row, column), ordinate) for row in layout.result.rows}
+        if any(dots.values()):
+            return Chart(ordinate, {row: of for row, of in dots.items() if of})
+    return None
+
+
+class Axis:
+    """Places of values on the page, and round values to label.
 
     Args:
-        layout: the table.
-        column: id of the task.
-        number: of the task, for ids that are unique in the page.
+        values: all that are shown.
+        start, end: of the axis on the page.
     """
-    for ordinate in ORDINATES:
-        dots = {row: _dots(layout, row, column, ordinate) for row in layout.result.rows}
-        if any(dots.values()):
-            return _chart(layout, {row: of for row, of in dots.items() if of}, ordinate, number)
-    return ""
 
-
-def _dots(layout: Layout, row: str, column: str, ordinate: str) -> Dots:
-    cell = layout.result.cells.get((row, column))
-    pairs = {
-        image: (values.get(ABSCISSA, math.nan), values.get(ordinate, math.nan))
-        for image, values in (cell.per_image if cell else {}).items()
-    }
-    return {image: pair for image, pair in pairs.items() if all(map(math.isfinite, pair))}
-
-
-def _chart(layout: Layout, dots: dict[str, Dots], ordinate: str, number: int) -> str:
-    index = {row: position for position, row in enumerate(layout.result.rows)}
-    names = {row: escape(layout.result.rows[row]) for row in dots}
-    legend = "".join(
-        f'<input type="checkbox" checked class="k{index[row]}" id="k{number}-{index[row]}">'
-        f'<label class="m{index[row]}" for="k{number}-{index[row]}">{name}</label>'
-        for row, name in names.items()
-    )
-    x = _Axis([pair[0] for of in dots.values() for pair in of.values()], LEFT, WIDTH - RIGHT)
-    y = _Axis([pair[1] for of in dots.values() for pair in of.values()], HEIGHT - BOTTOM, TOP)
-    means = {row: {f"mean of {len(of)}": _mean(of)} for row, of in dots.items()}
-    groups = "\n".join(
-        f'<g class="{looks}m{index[row]}">{"".join(_circles(names[row], of, ordinate, x, y))}</g>'
-        for looks, layer in (("", dots), ("mean ", means))  # the means on top of all dots
-        for row, of in layer.items()
-    )
-    title = f"{heading(ABSCISSA)} and {heading(ordinate)} of every image"
-    return (
-        f'<div class="chart">{legend}\n<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
-        f'aria-label="{title}">\n{_axes(x, y, ordinate)}\n{groups}\n</svg></div>'
-    )
-
-
-class _Axis:
-    """Places of values on the page, and round values to label."""
-
-    def __init__(self, values: list[float], start: float, end: float) -> None:
+    def __init__(self, values: Collection[float], start: float, end: float) -> None:
         low, high = min(values), max(values)
         margin = 0.04 * (high - low) or 0.5
         self.low, self.high, self.start, self.end = low - margin, high + margin, start, end
 
     def __call__(self, value: float) -> float:
+        """Returns the place of a value."""
         share = (value - self.low) / (self.high - self.low)
         return round(self.start + share * (self.end - self.start), 1)
 
@@ -82,36 +76,9 @@ class _Axis:
             yield multiple * step, f"{multiple * step:.{max(0, -power)}f}"
 
 
-def _axes(x: _Axis, y: _Axis, ordinate: str) -> str:
-    parts = []
-    for value, label in x.ticks():
-        at = x(value)
-        parts.append(f'<line x1="{at}" x2="{at}" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>')
-        parts.append(
-            f'<text x="{at}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{label}</text>'
-        )
-    for value, label in y.ticks():
-        at = y(value)
-        parts.append(f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{at}" y2="{at}"/>')
-        parts.append(f'<text x="{LEFT - 8}" y="{at + 4}" text-anchor="end">{label}</text>')
-    middle = f"{(LEFT + WIDTH - RIGHT) / 2:g}", f"{(TOP + HEIGHT - BOTTOM) / 2:g}"
-    parts.append(
-        f'<text x="{middle[0]}" y="{HEIGHT - 6}" text-anchor="middle">{heading(ABSCISSA)}</text>'
-        f'<text x="12" y="{middle[1]}" text-anchor="middle" '
-        f'transform="rotate(-90 12 {middle[1]})">{heading(ordinate)}</text>'
-    )
-    return "".join(parts)
-
-
-def _mean(dots: Dots) -> tuple[float, float]:
-    x, y = (sum(values) / len(dots) for values in zip(*dots.values(), strict=True))
-    return x, y
-
-
-def _circles(name: str, dots: Dots, ordinate: str, x: _Axis, y: _Axis) -> Iterator[str]:
-    for image, pair in dots.items():
-        shown = f"{rounded(pair[0], ABSCISSA)} dB, {rounded(pair[1], ordinate)}"
-        yield (
-            f'<circle cx="{x(pair[0])}" cy="{y(pair[1])}">'
-            f"<title>{name}, {escape(image)}: {shown}</title></circle>"
-        )
+def _dots(cell: Cell, ordinate: str) -> Dots:
+    pairs = {
+        image: (values.get(ABSCISSA, math.nan), values.get(ordinate, math.nan))
+        for image, values in cell.per_image.items()
+    }
+    return {image: pair for image, pair in pairs.items() if all(map(math.isfinite, pair))}

@@ -15,6 +15,7 @@ from davi.config.schema import NetworkConfig, RunConfig
 from davi.config.yaml_file import load_config, parse_config
 from davi.system.errors import InputError
 from davi.system.files import sha256_of
+from davi.system.shipped import CONFIGS, shipped_folder
 from davi.weights.layouts import (
     KINDS,
     WeightFile,
@@ -27,7 +28,6 @@ from guided_diffusion.checkpoint import preset_of, require_architecture, unet_fr
 from guided_diffusion.presets import PRESETS
 from guided_diffusion.unet import UNetModel
 
-CONFIGS = Path(__file__).parents[2] / "configs"
 AS_RELEASED = f"recipe={RELEASE}"
 DATA_OF_PRESET = {"ffhq_256": "ffhq", "imagenet_256": "imagenet"}
 OPERATOR_FILE = "operator.file="
@@ -182,11 +182,9 @@ def _config_of_name(path: Path, weights: Weights) -> tuple[Path | str, ...]:
             "--config configs/ffhq_gaussian_blur.yaml, or, to one of FFHQ or ImageNet at 256x256, "
             f"its name in the release ({', '.join(RELEASE_TASKS)}, each with _ema.pt)"
         )
-    if not CONFIGS.is_dir():
-        raise InputError(f"{path}: {CONFIGS} is not there; give the config of its run")
     task = RELEASE_TASKS[name]
     kernel = [f"operator.kernel={task['kernel']}"] if "kernel" in task else []
-    return CONFIGS / f"{data}_{task['name']}.yaml", *kernel
+    return shipped_folder(CONFIGS) / f"{data}_{task['name']}.yaml", *kernel
 
 
 def _require_task_of_name(path: Path, run: RunConfig) -> None:

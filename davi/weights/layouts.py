@@ -27,7 +27,8 @@ from davi.weights.network_file import (
     read_header,
     read_iteration,
 )
-from guided_diffusion.checkpoint import CheckpointError, read_pt, read_weights
+from guided_diffusion.checkpoint import read_pt, read_weights
+from guided_diffusion.errors import CheckpointError
 
 Weights = dict[str, Tensor]
 

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from davi.system.errors import InputError
 from davi.system.files import atomic_path, make_folder
-from guided_diffusion.checkpoint import CheckpointError, read_pt
+from davi.system.shipped import CHECKPOINTS, find, shipped_names
+from guided_diffusion.checkpoint import read_pt
+from guided_diffusion.errors import CheckpointError
 
 GENERATOR, PRIOR, I2SB = "davi generator", "davi prior", "davi i2sb"
 FAKE_SCORE, DISCRIMINATOR = "davi fake score", "davi discriminator"
@@ -148,13 +150,18 @@ def _read_entries(path: Path) -> dict[str, str]:
 
 
 def weights_file(path: Path) -> Path:
-    """Returns the file itself, or the newest training checkpoint of a run folder.
+    """Returns the file itself, the newest training checkpoint of a run folder, or a shipped file.
+
+    Args:
+        path: of one of these; of a shipped file its name, such as "photos_denoising", will do.
 
     Raises:
         InputError: no such file or folder, or the folder holds no checkpoint.
     """
+    path = find(path, CHECKPOINTS)
     if not path.exists():
-        raise InputError(f"{path}: no such file or run folder")
+        shipped = ", ".join(shipped_names(CHECKPOINTS)) or "none"
+        raise InputError(f"{path}: no such file or run folder; networks known by name: {shipped}")
     if path.is_file():
         return path
     files = sorted((path / "checkpoints").glob("iteration_*.pt"))

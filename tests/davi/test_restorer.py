@@ -14,7 +14,7 @@ from davi.operators.measurement import lift
 from davi.sampler import posterior_sample
 from davi.system.errors import InputError
 from davi.system.runtime import keyed_rng, select_device
-from guided_diffusion.checkpoint import CheckpointError
+from guided_diffusion.errors import CheckpointError
 from tests.conftest import REPOSITORY
 from tests.tiny import write_tiny_generator
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from guided_diffusion.checkpoint import CheckpointError, load_adm
+from guided_diffusion.checkpoint import load_adm
+from guided_diffusion.errors import CheckpointError
 from guided_diffusion.presets import PHOTOS_64, create_unet
 
 TINY = replace(PHOTOS_64, channel_mult=(1, 1), attention_resolutions=())

@@ -13,7 +13,8 @@ from davi.folders.generating import generate_images, image_path, load_prior
 from davi.system.errors import InputError
 from davi.system.ledger import FolderReport
 from davi.system.world import ONE_PROCESS, World
-from guided_diffusion.checkpoint import CheckpointError, read_weights
+from guided_diffusion.checkpoint import read_weights
+from guided_diffusion.errors import CheckpointError
 from guided_diffusion.presets import PRESETS, create_unet
 from tests.conftest import contents
 from tests.processes import in_world

@@ -296,6 +296,19 @@ def test_pictures_are_shown_with_their_psnr(page: Page, nasty: TableResult) -> N
     assert page.text.count("no samples") == 1  # no standard deviation was given
 
 
+def test_buttons_choose_between_pictures_only_where_samples_were_drawn(
+    nasty: TableResult, written: dict[str, str], tmp_path: Path
+) -> None:
+    assert written["index.html"].count('type="radio"') == 3
+    first = nasty.cells["a", "blur"]
+    single = dataclasses.replace(first, pictures={"restored": first.pictures["restored"]})
+    write_table(dataclasses.replace(nasty, cells={("a", "blur"): single}), tmp_path)
+    text = (tmp_path / "index.html").read_text()
+    assert text.count("<img") == 3
+    assert 'type="radio"' not in text
+    assert "no samples" not in text
+
+
 def test_an_older_table_is_replaced(nasty: TableResult, tmp_path: Path) -> None:
     write_table(nasty, tmp_path)
     write_table(table(cell("only", 20, 0.3)), tmp_path)

@@ -13,7 +13,7 @@ from davi.system.errors import InputError
 from davi.weights import generator_file
 from davi.weights.generator_file import part_values, read_generator_file, run_of
 from davi.weights.layouts import KINDS, WeightFile, read_weight_file
-from guided_diffusion.checkpoint import CheckpointError
+from guided_diffusion.errors import CheckpointError
 from guided_diffusion.presets import PHOTOS_64, PRESETS, create_unet
 from tests.authors import (
     Weights,

@@ -1,0 +1,95 @@
+"""What `scripts/benchmark.py` does once its command line is read."""
+
+import argparse
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from davi.benchmarks.cost import cost_table, restoration_costs
+from davi.benchmarks.ladders import (
+    data_rungs,
+    folder_rungs,
+    operator_rungs,
+    sampling_rungs,
+    training_rungs,
+)
+from davi.benchmarks.measuring import Rung, climb, machine, report_files, to_table, write_report
+from davi.benchmarks.posterior import distance_table, measure_distances
+from davi.benchmarks.solver_timing import solver_table, time_solvers
+from davi.system.runtime import select_device
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Measures what the command line asks for, prints the table and writes the report.
+
+    Raises:
+        InputError, CheckpointError: something the user can mend.
+    """
+    device = select_device(arguments.device)
+    if arguments.output is not None:
+        report_files(arguments.output)  # before the work, not after it
+    title, facts = _title(arguments), machine(device)
+    with tempfile.TemporaryDirectory() as workspace:
+        found, table = _report(arguments, device, Path(workspace), title, facts)
+    print(table, end="")
+    if arguments.output is not None:
+        write_report(arguments.output, title, facts, found, table)
+
+
+def _title(arguments: argparse.Namespace) -> str:
+    if arguments.subject == "posterior":
+        return "Distance of samples from exact posteriors"
+    title = f"{arguments.subject}, {arguments.preset}"
+    if arguments.subject == "solvers":
+        title += f", {arguments.precision}"
+    if "batch_size" in arguments:
+        title += f", batch {arguments.batch_size}"
+    return title
+
+
+def _report(
+    arguments: argparse.Namespace,
+    device: torch.device,
+    workspace: Path,
+    title: str,
+    facts: dict[str, Any],
+) -> tuple[list[Any], str]:
+    """The lines of the table as dataclasses, and the table in Markdown."""
+    match arguments.subject:
+        case "cost":
+            found = restoration_costs(arguments.preset, device, arguments.repeats)
+            return found, cost_table(arguments.preset, title, facts, found)
+        case "posterior":
+            found = measure_distances(arguments.config)
+            return found, distance_table(title, facts, found)
+        case "solvers":
+            found = time_solvers(
+                arguments.config,
+                arguments.preset,
+                arguments.precision,
+                device,
+                arguments.evaluations,
+                workspace,
+            )
+            return found, solver_table(title, facts, found)
+        case _:
+            found = climb(_rungs(arguments, device, workspace), device, arguments.repeats)
+            return found, to_table(title, facts, found)
+
+
+def _rungs(arguments: argparse.Namespace, device: torch.device, workspace: Path) -> Iterator[Rung]:
+    preset = arguments.preset
+    match arguments.subject:
+        case "train" | "sample":
+            ladder = {"train": training_rungs, "sample": sampling_rungs}[arguments.subject]
+            batch_size, precision = arguments.batch_size, arguments.precision
+            return ladder(preset, batch_size, device, precision, arguments.compile)
+        case "operators":
+            return operator_rungs(preset, arguments.batch_size, device)
+        case "folder":
+            return folder_rungs(preset, arguments.num_images, device, workspace)
+        case "data":
+            return data_rungs(preset, arguments.num_images, arguments.num_workers, workspace)

@@ -1,0 +1,55 @@
+"""Make measurements of clean images: y = A x + n, with operator and noise of a config.
+
+Writes OUTPUT/measurement (exact .npy, and a .png to look at), OUTPUT/reference (the clean images
+after crop and resize) and OUTPUT/manifest.jsonl.
+"""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from davi.commands.options import config_parser, read_config
+
+
+def parser(prog: str | None = None) -> ArgumentParser:
+    """Returns what reads the command line."""
+    parser = config_parser(__doc__, prog)
+    parser.add_argument(
+        "--input",
+        help="clean images: a folder, a .zip file, .tar shards or photos:held_out (default: the "
+        "config's data.validation)",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="a new folder, or to go on in"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
+    parser.add_argument(
+        "--baselines",
+        action="store_true",
+        help="also write two images that need no network: lifted (enlarged) and pseudo_inverse",
+    )
+    return parser
+
+
+def run(arguments: Namespace) -> int:
+    """Builds operator and noise, and measures."""
+    import torch
+
+    from davi.build import build_forward_model, image_shape
+    from davi.config.schema import RunConfig
+    from davi.data.batches import open_images
+    from davi.folders.degrading import degrade_images
+    from davi.runs.build import build_images
+
+    config = read_config(arguments, RunConfig)
+    shape = image_shape(config)
+    source = arguments.input
+    images = open_images(source, shape[1]) if source else build_images(config, "validation")
+    report = degrade_images(
+        images,
+        build_forward_model(config, shape, torch.device("cpu")),
+        config,
+        arguments.output,
+        seed=arguments.seed,
+        baselines=arguments.baselines,
+    )
+    return report.print_summary("measurements written")

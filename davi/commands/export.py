@@ -1,0 +1,42 @@
+"""Write the averaged weights of a run as one small safetensors file that holds its config, too."""
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from davi.commands.options import command_parser
+from davi.system.choices import STORED_DTYPES
+
+
+def parser(prog: str | None = None) -> ArgumentParser:
+    """Returns what reads the command line."""
+    parser = command_parser(__doc__, prog)
+    parser.add_argument("run", metavar="RUN_OR_FILE", type=Path, help="run folder or checkpoint")
+    parser.add_argument("--output", type=Path, required=True, help="FILE.safetensors")
+    parser.add_argument("--dtype", choices=STORED_DTYPES, default="float16", help="default float16")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    return parser
+
+
+def run(arguments: Namespace) -> None:
+    """Reads the run and writes its network."""
+    from davi.weights.network_file import (
+        averaged_weights,
+        kind_of,
+        new_weights_file,
+        read_training_checkpoint,
+        save_weights,
+        weights_file,
+    )
+
+    output = new_weights_file(arguments.output, arguments.overwrite)
+    content = read_training_checkpoint(weights_file(arguments.run), mapped=True)
+    kind = kind_of(content)
+    save_weights(
+        output,
+        averaged_weights(content, kind),
+        kind=kind,
+        config=content["config"],
+        iteration=content["iteration"],
+        dtype=arguments.dtype,
+    )
+    print(f"{output}: {kind} after {content['iteration']} iterations")

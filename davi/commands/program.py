@@ -1,0 +1,110 @@
+"""The command `davi`: one word, then what that command takes."""
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from importlib import import_module
+from typing import Protocol
+
+import davi
+from davi.system.errors import InputError
+from guided_diffusion.errors import CheckpointError
+
+EXIT_BAD_INPUT = 2  # nothing was done; 1 is for "done, except for some files"
+# Every command, and its file in davi/commands/. Imported without PyTorch, since each must answer
+# --help at once; what a command needs it imports once its arguments are read.
+COMMANDS = {
+    "demo": "demo",
+    "train": "train",
+    "train-prior": "train_prior",
+    "sample": "sample",
+    "degrade": "degrade",
+    "evaluate": "evaluate",
+    "table": "table",
+    "export": "export",
+    "import": "import_checkpoint",
+    "download": "download",
+    "prepare": "prepare",
+    "generate": "generate",
+    "benchmark": "benchmark",
+    "compare": "compare",
+    "info": "info",
+}
+
+
+class Command(Protocol):
+    """What a file of a command defines; its docstring is the command's help."""
+
+    __doc__: str
+
+    def parser(self, prog: str | None) -> ArgumentParser:
+        """Returns what reads its arguments; `prog` is how messages call the command."""
+
+    def run(self, arguments: Namespace) -> int | None:
+        """Does it, and returns the exit code."""
+
+
+def main() -> None:
+    """Runs the command that the first word names."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help"):
+        print(overview(), end="")
+        sys.exit(0)
+    if words[0] == "--version":
+        print(f"davi {davi.__version__}")
+        sys.exit(0)
+    if words[0] not in COMMANDS:
+        print(f"davi: no command {words[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    run_command(words[0], words[1:], prog=f"davi {words[0]}")
+
+
+def overview() -> str:
+    """Returns the help of `davi`: a line for every command."""
+    lines = [
+        f"  {name:<12} {(load_command(name).__doc__ or '').splitlines()[0]}\n" for name in COMMANDS
+    ]
+    return (
+        "usage: davi COMMAND ...\n\n"
+        "Restore degraded images by DAVI: one evaluation of a trained network for each.\n\n"
+        f"{''.join(lines)}\n"
+        "`davi COMMAND --help` says more; `davi --version` says which davi this is.\n"
+    )
+
+
+def load_command(name: str) -> Command:
+    """Returns the file of a command, a key of `COMMANDS`."""
+    return import_module(f"davi.commands.{COMMANDS[name]}")
+
+
+def run_command(name: str, words: list[str] | None = None, prog: str | None = None) -> None:
+    """Runs a command and exits; what the user can mend is shown in one line, without a traceback.
+
+    Args:
+        name: a key of `COMMANDS`.
+        words: what follows it; by default the words behind the name of the script.
+        prog: how messages call it; by default the name of the script.
+    """
+    command = load_command(name)
+    arguments = command.parser(prog).parse_args(words)
+
+    def work() -> int | None:
+        return command.run(arguments)
+
+    if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun's report has the traceback
+        from torch.distributed.elastic.multiprocessing.errors import record
+
+        work = record(work)
+    try:
+        code = work()
+    except (InputError, CheckpointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except OSError as error:
+        if error.filename is None:  # not about a file: a bug, to be seen whole
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        sys.exit(EXIT_BAD_INPUT)
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
+    sys.exit(code or 0)

@@ -1,0 +1,84 @@
+"""Restore a folder of degraded images by Algorithm 2: one network evaluation per sample.
+
+Reads .npy (float, [-1, 1] scale), png, jpg, webp, tiff and bmp, nested folders included, or the
+output folder of degrade.py, and writes PNG files of the same names. A result depends on the file's
+content, its name and the seed: bit for bit on a CPU, where images are evaluated one by one, and up
+to the rounding of its kernels on a GPU. Running the command again does what is missing. Exit code
+1: some files could not be used. Several processes, on several GPUs, share the folder when started
+by `torchrun --nproc_per_node=N scripts/sample.py ...`.
+"""
+
+import time
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from davi.commands.options import (
+    add_device,
+    add_generator,
+    command_parser,
+    positive_int,
+    read_generator,
+)
+from davi.system.choices import ROUNDINGS
+
+
+def parser(prog: str | None = None) -> ArgumentParser:
+    """Returns what reads the command line."""
+    parser = command_parser(__doc__, prog)
+    add_generator(parser)
+    parser.add_argument(
+        "--input", type=Path, required=True, metavar="DIR_OR_FILE", help="measurements"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="a new folder, or to go on in"
+    )
+    parser.add_argument(
+        "--num-samples",
+        type=positive_int,
+        default=1,
+        help="per measurement; several come with mean and standard deviation (default 1)",
+    )
+    parser.add_argument("--batch-size", type=positive_int, default=8, help="on a GPU (default 8)")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples (default 0)")
+    parser.add_argument(
+        "--mask",
+        type=Path,
+        metavar="DIR_OR_FILE",
+        help="inpainting: white where a pixel is known; one mask, or NAME.png for every image",
+    )
+    parser.add_argument(
+        "--rounding",
+        choices=ROUNDINGS,
+        default="nearest",
+        help="of the pictures to 8 bits (default nearest); the authors' code truncates",
+    )
+    add_device(parser)
+    return parser
+
+
+def run(arguments: Namespace) -> int:
+    """Loads the generator and restores."""
+    from davi.folders.restoring import restore_folder
+    from davi.system.world import FOLDER_PATIENCE, join_world
+
+    with join_world(arguments.device, FOLDER_PATIENCE) as world:
+        restorer, origin = read_generator(arguments, world.device)
+        start = time.perf_counter()
+        report = restore_folder(
+            restorer,
+            arguments.input,
+            arguments.output,
+            num_samples=arguments.num_samples,
+            batch_size=arguments.batch_size,
+            seed=arguments.seed,
+            masks=arguments.mask,
+            rounding=arguments.rounding,
+            origin=origin,
+            world=world,
+        )
+        seconds = time.perf_counter() - start
+    if world.is_first:
+        report.print_summary("restored")
+        if report.done:
+            print(f"{report.done * arguments.num_samples / seconds:.1f} images per second")
+    return report.exit_code

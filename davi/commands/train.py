@@ -1,0 +1,28 @@
+"""Train a DAVI generator by Algorithm 1, or an I2SB network if the config says `method: i2sb`.
+
+The same command goes on where an interrupted run stopped. SIGTERM and SIGINT (Ctrl-C) end the step,
+save and exit with code 75; a second one exits at once. Several processes: torchrun, see
+docs/training.md.
+"""
+
+from argparse import ArgumentParser, Namespace
+
+from davi.commands.options import run_parser
+
+
+def parser(prog: str | None = None) -> ArgumentParser:
+    """Returns what reads the command line."""
+    return run_parser(__doc__, prog)
+
+
+def run(arguments: Namespace) -> int:
+    """Trains."""
+    from davi.commands.training import Method, train
+    from davi.config.schema import I2SBRunConfig, RunConfig
+    from davi.runs.build import build_i2sb_trainer, build_trainer
+
+    methods = {
+        None: Method(RunConfig, build_trainer),
+        "i2sb": Method(I2SBRunConfig, build_i2sb_trainer),
+    }
+    return train(arguments, methods)

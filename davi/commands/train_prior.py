@@ -1,0 +1,24 @@
+"""Train an ADM diffusion prior on a folder of images, or on the embedded photographs.
+
+The same command goes on where an interrupted run stopped. SIGTERM and SIGINT (Ctrl-C) end the step,
+save and exit with code 75; a second one exits at once. Several processes: torchrun, see
+docs/training.md.
+"""
+
+from argparse import ArgumentParser, Namespace
+
+from davi.commands.options import run_parser
+
+
+def parser(prog: str | None = None) -> ArgumentParser:
+    """Returns what reads the command line."""
+    return run_parser(__doc__, prog)
+
+
+def run(arguments: Namespace) -> int:
+    """Trains."""
+    from davi.commands.training import Method, train
+    from davi.config.schema import PriorRunConfig
+    from davi.runs.build import build_prior_trainer
+
+    return train(arguments, {None: Method(PriorRunConfig, build_prior_trainer)})

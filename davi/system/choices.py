@@ -1,0 +1,9 @@
+"""Names that command lines choose from. Here, since --help must not wait for PyTorch."""
+
+PRECISIONS = ("fp32", "bf16", "fp16")  # what a network computes in
+STORED_DTYPES = ("float16", "bfloat16", "float32")  # of weights in a file
+ROUNDINGS = ("nearest", "truncate")  # how floats become 8 bits
+METRICS = ("psnr", "ssim", "lpips", "fid", "kid")
+LPIPS_VARIANTS = ("release", "vgg", "alex")
+LPIPS_DEFAULT = ("release", "vgg")
+NETWORK_PARTS = ("generator", "raw_generator", "score", "discriminator", "prior", "i2sb")

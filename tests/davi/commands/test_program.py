@@ -1,0 +1,132 @@
+"""The command `davi`: light, complete, and the same as the scripts."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import davi
+from davi.commands.program import COMMANDS, load_command, main
+from davi.metrics import protocols
+from davi.system import choices
+from davi.system.runtime import AUTOCAST_DTYPES
+from davi.weights.layouts import KINDS
+from davi.weights.network_file import DTYPES
+from tests.conftest import REPOSITORY
+
+HEAVY = {"torch", "torchvision", "pydantic", "numpy", "scipy", "PIL", "yaml"}
+HELP = f"""
+import sys
+sys.argv = ["davi", *sys.argv[1:]]
+from davi.commands.program import main
+try:
+    main()
+except SystemExit as done:
+    assert not done.code, done.code
+print("heavy:", sorted({HEAVY!r} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    words = [*command.split(), "--help"]
+    result = subprocess.run(
+        [sys.executable, "-c", HELP, *words], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.startswith("usage: davi")
+    assert len(result.stdout.splitlines()) > 5
+    assert result.stdout.splitlines()[-1] == "heavy: []"
+
+
+def test_davi_imports_nothing_heavy() -> None:
+    program = f"import sys, davi; assert not {HEAVY!r} & set(sys.modules); davi.load; import torch"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_unknown_attributes_of_davi_are_said() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'restore'"):
+        davi.restore  # noqa: B018
+
+
+def test_every_file_of_a_command_is_a_command() -> None:
+    files = {path.stem for path in (REPOSITORY / "davi/commands").glob("*.py")}
+    assert files - {"__init__", "options", "program", "training"} == set(COMMANDS.values())
+    for name in COMMANDS:
+        assert load_command(name).__doc__
+
+
+def test_every_script_names_a_command() -> None:
+    """Each script is `run_command` of a command, and of each command but three there is one."""
+    named = set()
+    for path in (REPOSITORY / "scripts").glob("*.py"):
+        calls = [
+            node.args[0].value
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "run_command"
+        ]
+        assert calls, path
+        named |= set(calls)
+    assert set(COMMANDS) - named == {"info"}
+
+
+def test_an_unknown_command_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["davi", "restor"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.startswith("davi: no command 'restor'; there are demo, train,")
+
+
+def test_choices_are_those_of_the_code() -> None:
+    """The command line knows names without importing the code behind them."""
+    assert tuple(AUTOCAST_DTYPES) == choices.PRECISIONS
+    assert tuple(DTYPES) == choices.STORED_DTYPES
+    assert tuple(KINDS) == choices.NETWORK_PARTS
+    assert tuple(protocols.LPIPS_VARIANTS) == choices.LPIPS_VARIANTS
+    assert set(choices.ROUNDINGS) <= set(protocols.SAVED_AS)
+
+
+def test_info_says_versions_devices_and_weights(command: object, tmp_path: Path) -> None:
+    code, output = command("info")
+    assert code == 0
+    lines = dict(line.split(maxsplit=1) for line in output.splitlines())
+    assert lines["davi"].startswith(f"{davi.__version__}, in {REPOSITORY / 'davi'}")
+    assert lines["ffhq_prior"].split() == ["absent", "checkpoints/ffhq_10m.pt"]
+    assert "photos_denoising" in output
+    assert "fp32" in output
+
+
+def test_shipped_configs_and_networks_are_found_by_name(
+    command: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, output = command("train", "photos_inpainting", "--print-config")
+    assert code == 0
+    assert "checkpoint: checkpoints/photos_prior.safetensors" in output
+    assert davi.load("photos_denoising").task == "denoising"
+    assert davi.load("checkpoints/photos_denoising.safetensors").task == "denoising"
+
+
+def test_a_file_of_the_user_comes_before_the_shipped_one(
+    command: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = REPOSITORY / "configs/photos_inpainting.yaml"
+    Path("photos_inpainting").write_text(f"extends: {shipped}\nseed: 123\n")
+    code, output = command("train", "photos_inpainting", "--print-config")
+    assert code == 0
+    assert "seed: 123" in output
+
+
+def test_a_config_that_is_not_there_is_said_with_the_nearest_name(
+    command: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, output = command("train", "photos_inpaintin")
+    assert code == 2
+    assert "photos_inpaintin: no such file" in output
+    assert "did you mean photos_inpainting?" in output
