@@ -18,6 +18,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 MADE_BY_USERS = {"checkpoints/downloads.json", "checkpoints/manifest.json"}
 # Files that a reader brings or makes, as reproducing.md says.
 BROUGHT = re.compile(r"checkpoints/(ffhq|imagenet)\w*(/\w+)?\.(pt|safetensors)")
+PLACEHOLDERS = {"FILE"}
 NUM_README_LINES = 150
 # What stands for files, names and numbers in a message that the FAQ quotes.
 FILLED_IN = re.compile(r"\b[A-Z]+\b|\bHxW\b|manifest\.jsonl|\btrain\b|'[^']*'")
@@ -120,10 +121,12 @@ def test_named_commands_exist(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES, ids=NAMES)
-def test_named_configurations_are_shipped(path: Path) -> None:
+def test_named_configurations_and_networks_are_shipped(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     found = re.findall(r"^davi (?:train|train-prior|degrade|table) ([\w/.]+)", text, re.MULTILINE)
     files = [name if name.endswith(".yaml") else f"configs/{name}.yaml" for name in found]
+    networks = re.findall(r"--checkpoint (\w+)(?: |$)", text, re.MULTILINE)
+    files += [f"checkpoints/{name}.safetensors" for name in networks if name not in PLACEHOLDERS]
     assert [name for name in files if not (REPOSITORY / name).exists()] == []
 
 
