@@ -83,8 +83,9 @@ From the weakest to the strongest:
 one. A value of a wrong type or out of its range is an error, too. `1e-4` is a number.
 
 Paths in a configuration are relative to the folder in which the command is started. A shipped
-network is also found by its name, such as `photos_prior`. A source of images is a folder, a `.zip` file, `.tar` shards, or `photos:train` and `photos:held_out`, the
-embedded photographs ([training](training.md#images)).
+network is also found by its name, such as `photos_prior`. A source of images is a folder, a `.zip`
+file, `.tar` shards, or `photos:train` and `photos:held_out`, the embedded photographs
+([training](training.md#images)).
 
 "needed" in the column "default" means that the key must be given.
 """
