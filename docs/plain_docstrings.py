@@ -9,6 +9,7 @@ from typing import Any
 import griffe
 
 _CODE = re.compile(r"(`[^`]*`)")
+_FIELDS = re.compile(r"^Fields:(.*)$", re.MULTILINE)
 _MARKS = str.maketrans({"*": "\\*", "<": "&lt;"})
 
 
@@ -22,8 +23,15 @@ class PlainDocstrings(griffe.Extension):
 
 
 def plain(text: str) -> str:
-    """Returns text whose marks Markdown shows as they are."""
+    """Returns text whose marks Markdown shows as they are, and whose fields are a list."""
+    text = _FIELDS.sub(_as_section, text)
     return "\n\n".join(_plain_paragraph(paragraph) for paragraph in text.split("\n\n"))
+
+
+def _as_section(match: re.Match) -> str:
+    """A heading that griffe knows; what stands beside "Fields:" becomes a paragraph before it."""
+    beside = match.group(1)
+    return f"Fields:{beside}\n\nAttributes:" if beside else "Attributes:"
 
 
 def _plain_paragraph(text: str) -> str:
