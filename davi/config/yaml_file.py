@@ -124,10 +124,8 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[dict]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         nearest = difflib.get_close_matches(path.stem, shipped_names(CONFIGS), n=1)
-        hint = f"; did you mean {nearest[0]}?" if nearest else ""
-        raise InputError(
-            f"{path}: no such file, and no shipped config of this name{hint}"
-        ) from error
+        hint = f"; did you mean {nearest[0]}, which davi ships?" if nearest else ""
+        raise InputError(f"{path}: cannot read this config (no such file{hint})") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot read this config ({error})") from error
     values = _parse(text, str(path))

@@ -128,5 +128,5 @@ def test_a_config_that_is_not_there_is_said_with_the_nearest_name(
     monkeypatch.chdir(tmp_path)
     code, output = command("train", "photos_inpaintin")
     assert code == 2
-    assert "photos_inpaintin: no such file" in output
-    assert "did you mean photos_inpainting?" in output
+    assert "photos_inpaintin: cannot read this config (no such file; did you mean" in output
+    assert "photos_inpainting, which davi ships?" in output

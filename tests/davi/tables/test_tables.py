@@ -16,7 +16,6 @@ from torch import Tensor
 import davi.metrics.features
 import davi.tables.assembling
 import davi.tables.scoring
-from davi.commands.table import make_table
 from davi.config.yaml_file import load_config
 from davi.score import ScoreModel
 from davi.system.errors import InputError
@@ -25,6 +24,7 @@ from davi.tables import cache as cache_module
 from davi.tables.assembling import NOT_RUN, absences
 from davi.tables.code_hash import code_hash
 from davi.tables.config import TableConfig
+from davi.tables.making import make_table
 from davi.tables.plan import NOT_APPLICABLE, read_plan
 from davi.tables.problem import spread_order
 from davi.tables.result import TableResult

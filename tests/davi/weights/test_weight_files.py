@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from davi.config.schema import RunConfig
 from davi.config.yaml_file import load_config
 from davi.system.errors import InputError
-from davi.weights import generator_file
 from davi.weights.generator_file import part_values, read_generator_file, run_of
 from davi.weights.layouts import KINDS, WeightFile, read_weight_file
 from guided_diffusion.errors import CheckpointError
@@ -200,14 +199,6 @@ def test_the_run_of_a_name_is_the_release_to_the_last_setting() -> None:
     assert colorization.operator.weights == (0.3333, 0.3334, 0.3333)
     assert colorization.bridge.h_sampling == 0.01
     assert run("imagenet", "gaussian").bridge.h == 0.1
-
-
-def test_an_installation_without_the_configs_asks_for_one(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(generator_file, "CONFIGS", tmp_path / "absent")
-    with pytest.raises(InputError, match="absent is not there; give the config of its run"):
-        run_of(WeightFile(Path("deno_ema.pt"), "", {}), shapes_of("ffhq_256"))
 
 
 def test_every_setting_of_the_recipe_can_be_overridden(tmp_path: Path) -> None:
