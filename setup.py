@@ -57,6 +57,7 @@ setup(
             "webdataset",
             "braceexpand",
         ],
+        "docs": ["mkdocs>=1.6", "mkdocs-material", "mkdocstrings[python]", "ruff"],  # make docs
         "shards": ["webdataset", "braceexpand"],  # data.train=shards/{000..009}.tar
         "tracking": ["wandb"],
     },

@@ -28,15 +28,17 @@ MAX_SIGMA = 2.0  # the whole range of an image; larger numbers are on another sc
 class NetworkConfig(Section):
     """The ADM architecture: a preset, of which any size may be changed."""
 
-    preset: Literal[tuple(PRESETS)] = "ffhq_256"
-    image_size: PositiveInt | None = None
-    model_channels: PositiveInt | None = None
-    num_res_blocks: PositiveInt | None = None
-    attention_resolutions: tuple[PositiveInt, ...] | None = None  # downsampling factors
+    preset: Literal[tuple(PRESETS)] = "ffhq_256"  # gives the value of every key that is null
+    image_size: PositiveInt | None = None  # side of the images in pixels
+    model_channels: PositiveInt | None = None  # channels of the first level
+    num_res_blocks: PositiveInt | None = None  # residual blocks of each level
+    # levels with attention, as downsampling factors: 16 is the one whose side is image_size / 16
+    attention_resolutions: tuple[PositiveInt, ...] | None = None
+    # channels of each level, as multiples of model_channels
     channel_mult: tuple[PositiveInt, ...] | None = Field(None, min_length=1)
-    out_channels: PositiveInt | None = None
-    num_head_channels: PositiveInt | None = None
-    use_checkpoint: bool | None = None
+    out_channels: PositiveInt | None = None  # 3, or 6 with a learned variance
+    num_head_channels: PositiveInt | None = None  # channels of one attention head
+    use_checkpoint: bool | None = None  # compute activations twice: less memory, more time
 
     def unet(self) -> UNetConfig:
         """Returns the preset with the changes applied."""
@@ -60,33 +62,33 @@ class NetworkConfig(Section):
 class DataConfig(Section):
     """Where clean images come from: a folder, .zip, .tar shards, photos:NAME."""
 
-    train: str | None = None
-    validation: str | None = None
-    flip: bool = False  # the release uses none
-    num_workers: int = Field(2, ge=0)
+    train: str | None = None  # images to train on
+    validation: str | None = None  # images that training only scores and shows
+    flip: bool = False  # mirror half of the images; the release mirrors none
+    num_workers: int = Field(2, ge=0)  # processes that read images in the background
     on_error: Literal["fail", "skip"] = "fail"  # skip: another image stands in for a broken one
 
 
 class LoopConfig(Section):
     """What the training of a prior and of a generator have in common."""
 
-    num_iterations: int = Field(gt=0)  # K
+    num_iterations: int = Field(gt=0)  # K, the number of steps
     batch_size: int = Field(gt=0)  # of all processes together
-    learning_rate: float = Field(1e-4, gt=0)  # supplement C.1
-    warmup_iterations: int = Field(0, ge=0)  # the learning rate rises linearly; paper: none
-    cooldown_iterations: int = Field(0, ge=0)  # and falls to 0 at the end; paper: none
-    weight_decay: float = Field(0.01, ge=0)  # torch's AdamW default, as in the release
-    ema_decay: float = Field(0.9999, ge=0, lt=1)  # release
-    ema_policy: Literal["warmup", "release"] = "warmup"  # how it gets there: training/ema.py
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    learning_rate: float = Field(1e-4, gt=0)  # of AdamW, supplement C.1
+    warmup_iterations: int = Field(0, ge=0)  # the learning rate rises first; paper: none
+    cooldown_iterations: int = Field(0, ge=0)  # it falls to 0 at the end; paper: none
+    weight_decay: float = Field(0.01, ge=0)  # of AdamW, its default, as in the release
+    ema_decay: float = Field(0.9999, ge=0, lt=1)  # of the average of the weights; release
+    ema_policy: Literal["warmup", "release"] = "warmup"  # how it gets there: davi/training/ema.py
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the networks' passes
     compile: bool = False  # torch.compile; pays after some minutes
     parallel: Literal["ddp", "fsdp"] = "ddp"  # under torchrun, see davi/system/parallel.py
     num_micro_batches: int = Field(1, gt=0)  # pieces of a process's share of the batch, for memory
-    on_not_finite: Literal["stop", "skip"] = "stop"  # NaN or infinity in a loss or gradient
-    num_validation_images: int = Field(8, gt=0)
-    log_every: int = Field(10, gt=0)
-    validate_every: int = Field(1000, gt=0)
-    save_every: int = Field(1000, gt=0)
+    on_not_finite: Literal["stop", "skip"] = "stop"  # at NaN or infinity; skip: leave the step out
+    num_validation_images: int = Field(8, gt=0)  # spread evenly over them
+    log_every: int = Field(10, gt=0)  # iterations between two lines of stats.jsonl
+    validate_every: int = Field(1000, gt=0)  # iterations between two panels with scores
+    save_every: int = Field(1000, gt=0)  # iterations between two checkpoints
     keep_checkpoints: int = Field(2, ge=2)  # the newest ones; the best is kept besides
     save_in_background: bool = False  # train on while a copy in host memory is written
     wandb_project: str | None = None  # mirror curves and panels to Weights & Biases
@@ -95,9 +97,9 @@ class LoopConfig(Section):
 class PriorRunConfig(Section):
     """A run of scripts/train_prior.py."""
 
-    seed: int = 0
+    seed: int = 0  # of every random number of the run
     network: NetworkConfig
-    schedule: ScheduleName = "linear"
+    schedule: ScheduleName = "linear"  # the betas of the diffusion
     data: DataConfig
     train: LoopConfig
 
@@ -112,6 +114,7 @@ class InpaintingConfig(Section):
     """A keeps the pixels outside a hole."""
 
     name: Literal["inpainting"]
+    # where the hole is; random_box and random_pixels draw another one for every image
     mask: Literal["centred_box", "random_box", "random_pixels", "file"] = "centred_box"
     box_size: int = Field(128, gt=0)  # side of the hole in pixels
     hole_rate: float = Field(0.5, gt=0, lt=1)  # share of missing pixels of `random_pixels`
@@ -129,8 +132,8 @@ class SuperResolutionConfig(Section):
     """A averages blocks, or is a bicubic reduction."""
 
     name: Literal["super_resolution"]
-    factor: int = Field(4, gt=1)
-    kernel: Literal["average", "bicubic"] = "average"
+    factor: int = Field(4, gt=1)  # of the sides, which must be multiples of it
+    kernel: Literal["average", "bicubic"] = "average"  # how a block becomes a pixel
 
 
 class GaussianBlurConfig(Section):
@@ -139,14 +142,14 @@ class GaussianBlurConfig(Section):
     name: Literal["gaussian_blur"]
     kernel_size: int = Field(61, gt=0)  # taps, Sec. 5.1
     sigma: float = Field(3.0, gt=0)  # pixels, Sec. 5.1
-    variant: Literal["exact", "release"] = "exact"
+    variant: Literal["exact", "release"] = "exact"  # release: another blur, docs/fidelity.md
 
 
 class ColorizationConfig(Section):
     """A mixes the channels into one."""
 
     name: Literal["colorization"]
-    weights: tuple[float, ...] | None = None  # None: the plain mean
+    weights: tuple[float, ...] | None = None  # null: the plain mean
 
 
 class CustomOperatorConfig(Section):
@@ -183,8 +186,8 @@ class GaussianNoiseConfig(Section):
     """Additive white noise."""
 
     name: Literal["gaussian"]
-    # Standard deviation on the [-1, 1] scale (Sec. 5.1); [low, high] is drawn from per image
-    # (Table 3).
+    # standard deviation on the [-1, 1] scale (Sec. 5.1); with [low, high] each image draws its own
+    # between them (Table 3)
     sigma: float | tuple[float, float] = 0.05
 
     @field_validator("sigma", mode="before")
@@ -229,12 +232,13 @@ class PriorConfig(Section):
 class BridgeConfig(Section):
     """The Perturbed Posterior Bridge, Eq. 13."""
 
-    h: float = Field(0.1, ge=0)
-    h_sampling: float | None = Field(None, ge=0)  # at a = 1 outside training; None: h
+    h: float = Field(0.1, ge=0)  # deviation of the noise that is added to y
+    h_sampling: float | None = Field(None, ge=0)  # at a = 1 outside training; null: h
     mixing: Literal["linear", "quadratic", "symmetric"] = "linear"  # which betas give sigma_a
+    # how the noise grows along the bridge; constant: rows C to E of Table 5
     perturbation: Literal["monotone", "constant"] = "monotone"
-    time: Literal["beta", "uniform", "end"] = "beta"  # p(a); end: a = 1 always, no bridge
-    beta_shape: tuple[PositiveFloat, PositiveFloat] = (3.0, 1.0)  # supplement C.1
+    time: Literal["beta", "uniform", "end"] = "beta"  # p(a); end: always a = 1, no bridge
+    beta_shape: tuple[PositiveFloat, PositiveFloat] = (3.0, 1.0)  # of p(a), supplement C.1
     index: Literal["truncated", "nearest"] = "truncated"  # how a becomes an index 0 .. 999
     extra_noise: bool = False  # sigma_a (1 - sigma_a) z of Eq. 14
     resize: Literal["bilinear", "nearest"] = "bilinear"  # of a small y to the size of the image
@@ -243,18 +247,20 @@ class BridgeConfig(Section):
 class GeneratorConfig(Section):
     """The implicit generator I_phi,a."""
 
-    parametrisation: Literal["paper", "release"] = "paper"
+    parametrisation: Literal["paper", "release"] = "paper"  # see docs/fidelity.md
 
 
 class LossConfig(Section):
     """The terms of Algorithm 1: their weights and forms."""
 
-    gamma: float = Field(ge=0)  # data consistency, Table 12
-    reg: float = Field(ge=0)  # l2 regulariser, Table 12
+    gamma: float = Field(ge=0)  # weight of data consistency, Table 12
+    reg: float = Field(ge=0)  # weight of the l2 regulariser, Table 12
     t_ikl: int = Field(1000, gt=0, le=1000)  # T: times are 0 .. T-1, Table 12
-    ikl: float = Field(1.0, ge=0)  # 0 switches the prior off, Table 5 A
+    ikl: float = Field(1.0, ge=0)  # weight of the prior; 0: row A of Table 5
+    # w(t) of Eq. 9
     ikl_weight: Literal["sigma_over_alpha", "constant", "variance"] = "sigma_over_alpha"
     reduction: Literal["mean", "sum"] = "mean"  # over the entries of an image
+    # where the l2 term counts; kept_pixels: the release's, for inpainting
     regulariser: Literal["everywhere", "kept_pixels"] = "everywhere"
     variational_bound: bool = False  # trains the learned variance of the fake score
 
@@ -262,11 +268,11 @@ class LossConfig(Section):
 class AdversarialConfig(Section):
     """The release's patch discriminator; the paper has none."""
 
-    enabled: bool = False
+    enabled: bool = False  # train with it
     learning_rate: float = Field(1e-4, gt=0)  # release: FFHQ; on ImageNet 1e-3
-    feature_matching: bool = True
-    min_weight: float = Field(0.01, ge=0)  # the adaptive weight is clipped to this range
-    max_weight: float = Field(10.0, ge=0)
+    feature_matching: bool = True  # the generator also matches the discriminator's features
+    min_weight: float = Field(0.01, ge=0)  # the adaptive weight is not below this
+    max_weight: float = Field(10.0, ge=0)  # and not above this
 
     @model_validator(mode="after")
     def _is_a_range(self) -> "AdversarialConfig":
@@ -278,7 +284,7 @@ class AdversarialConfig(Section):
 class TrainConfig(LoopConfig):
     """Training of DAVI, Algorithm 1."""
 
-    fake_score_learning_rate: float = Field(1e-4, gt=0)  # supplement C.1
+    fake_score_learning_rate: float = Field(1e-4, gt=0)  # of s_psi, supplement C.1
     shard_prior: bool = False  # with fsdp: the frozen prior, too
     shared_sample: bool = True  # one forward of the generator serves both turns (Algorithm 1)
     # per_process: every process draws the same numbers, as in the release, which seeds them alike
@@ -295,12 +301,12 @@ class RunConfig(Section):
     """A run of scripts/train.py."""
 
     recipe: Literal[RECIPES] = PAPER  # see davi/config/recipes.py
-    seed: int = 0
+    seed: int = 0  # of every random number of the run
     network: NetworkConfig
-    schedule: ScheduleName = "linear"
+    schedule: ScheduleName = "linear"  # the betas of the diffusion
     prior: PriorConfig
-    operator: OperatorConfig
-    noise: NoiseConfig
+    operator: OperatorConfig  # A, what happens to the image
+    noise: NoiseConfig  # n, what is added then
     bridge: BridgeConfig = BridgeConfig()
     generator: GeneratorConfig = GeneratorConfig()
     loss: LossConfig
@@ -344,11 +350,11 @@ class I2SBRunConfig(Section):
     """A run of scripts/train.py that trains an I2SB network."""
 
     method: Literal["i2sb"]
-    seed: int = 0
+    seed: int = 0  # of every random number of the run
     network: NetworkConfig
     prior: PriorConfig  # what training starts from
-    operator: OperatorConfig
-    noise: NoiseConfig
+    operator: OperatorConfig  # A, what happens to the image
+    noise: NoiseConfig  # n, what is added then
     bridge: I2SBBridgeConfig = I2SBBridgeConfig()
     data: DataConfig
     train: LoopConfig
