@@ -20,6 +20,7 @@ setup(
         "scipy",
         "pyyaml",
         "tqdm",
+        "filelock",
         "pillow>=10.1",
         "lpips",
         "pytorch-fid",

@@ -12,7 +12,6 @@ not_finite.json       what to repeat, if a loss or gradient was not finite
 """
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import json
@@ -22,6 +21,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -144,14 +144,14 @@ class RunFolder:
         Raises:
             InputError: another one does.
         """
-        with open(self.path / LOCK, "w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(
-                    f"{self.path}: another process is training there; wait for it, or choose "
-                    "another --run-dir"
-                ) from error
+        try:
+            held = FileLock(self.path / LOCK, blocking=False).acquire()
+        except Timeout as error:
+            raise InputError(
+                f"{self.path}: another process is training there; wait for it, or choose another "
+                "--run-dir"
+            ) from error
+        with held:
             yield
 
     def find_newest(self) -> Path | None:
