@@ -21,6 +21,7 @@ setup(
         "pyyaml",
         "tqdm",
         "filelock",
+        "gdown>=6.4",  # finds files in Google Drive folders by their names
         "pillow>=10.1",
         "lpips",
         "pytorch-fid",
