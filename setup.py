@@ -36,6 +36,8 @@ setup(
         "scipy",
         "pyyaml",
         "tqdm",
+        "filelock",
+        "gdown>=6.4",  # finds files in Google Drive folders by their names
         "pillow>=10.1",
         "lpips",
         "pytorch-fid",

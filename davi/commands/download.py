@@ -65,6 +65,6 @@ def table(folder: Path) -> str:
     for name, public in PUBLIC_FILES.items():
         path = folder / public.file
         state = "there" if path.exists() else "absent"
-        origin = public.url or f"by hand, from {public.home}"
+        origin = public.url or f"by name, in {public.home}"
         rows.append(f"{name:<28}{state:<8}{path!s:<50}{origin}")
     return "\n".join(rows)

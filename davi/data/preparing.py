@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import BatchSampler, Dataset
 from tqdm import tqdm
 
 from davi.data.images import save_image
@@ -158,7 +158,7 @@ def _take_down(outcome: _Outcome, ledger: Ledger, report: FolderReport) -> None:
 
 def _run(jobs: list[_Job], preparation: _Preparation, num_workers: int) -> Iterator[_Outcome]:
     """Yields the outcomes of all jobs, in their order."""
-    chunks = (jobs[start : start + CHUNK] for start in range(0, len(jobs), CHUNK))
+    chunks = BatchSampler(jobs, CHUNK, drop_last=False)
     with tqdm(total=len(jobs), desc="preparing", unit="image") as bar:
         for chunk in load_batches(preparation, chunks, num_workers=num_workers, collate=list):
             for outcome in chunk:

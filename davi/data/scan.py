@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import PIL
-from torch.utils.data import Dataset
+from torch.utils.data import BatchSampler, Dataset
 from tqdm import tqdm
 
 from davi.data.image_sets import ImageSet, content_digest
@@ -81,7 +81,7 @@ def require_readable(images: ImageSet, num_workers: int, world: World = ONE_PROC
 def _decode(
     images: ImageSet, indices: range, num_workers: int, show: bool
 ) -> Iterator[tuple[str, str]]:
-    chunks = (list(indices[start : start + CHUNK]) for start in range(0, len(indices), CHUNK))
+    chunks = BatchSampler(indices, CHUNK, drop_last=False)
     with tqdm(
         total=len(indices), desc=f"checking {images.origin}", unit="image", disable=not show
     ) as bar:

@@ -1,11 +1,11 @@
 """Fills a folder with images drawn from a diffusion prior: training data without photographs."""
 
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
 from davi.build import ImageShape
@@ -85,9 +85,8 @@ def generate_images(
         print(f"note: {folder} holds more than {num_images} images, and training takes them all")
     report = FolderReport(skipped=len(mine) - len(missing))
     batch_size = 1 if world.device.type == "cpu" else batch_size
-    numbers = iter(missing)
     with tqdm(total=len(missing), desc="drawing", unit="image", disable=not world.is_first) as bar:
-        while batch := list(islice(numbers, batch_size)):
+        for batch in BatchSampler(missing, batch_size, drop_last=False):
             rngs = [keyed_rng("cpu", seed, "generate", number) for number in batch]
             images = _draw(model, image_shape, sampler, num_steps, rngs, world.device)
             for image, number in zip(images, batch, strict=True):

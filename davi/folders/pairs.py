@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
 from davi.data.images import list_files, load_image, open_image
@@ -90,8 +91,7 @@ def _equal_sized(pairs: list[Pair], batch_size: int) -> Iterator[list[int]]:
     for index, pair in enumerate(pairs):
         groups.setdefault(pair.size, []).append(index)
     for group in groups.values():
-        for start in range(0, len(group), batch_size):
-            yield group[start : start + batch_size]
+        yield from BatchSampler(group, batch_size, drop_last=False)
 
 
 def _check(paths: tuple[str, Path, Path]) -> Pair | str:

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
 from davi.data.images import save_array, save_image
@@ -186,7 +187,8 @@ class _FolderJob:
         window = 2 * batch_size
         with file_threads() as executor:
             outcomes = map_ahead(executor, self.read, names, window)
-            batches = _batches(_to_be_done(outcomes, report, bar), batch_size)
+            to_be_done = _to_be_done(outcomes, report, bar)
+            batches = BatchSampler(to_be_done, batch_size, drop_last=False)
             restored = (item for batch in batches for item in self.restore(batch))
             for item in map_ahead(executor, self.write, restored, window):
                 self.ledger.record(item.name, self.found.path(item.name), item.sha256)
@@ -235,17 +237,6 @@ def _to_be_done(
         else:
             report.failed.append((outcome.path, outcome.reason))
         bar.update()
-
-
-def _batches(items: Iterator[_Item], batch_size: int) -> Iterator[list[_Item]]:
-    batch: list[_Item] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _results(output: Path, name: str, num_samples: int) -> list[Path]:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from davi.training.adversary import Adversary
 from davi.build import build_bridge, build_forward_model, image_shape
 from davi.config.schema import (
     CustomOperatorConfig,
@@ -19,23 +18,24 @@ from davi.config.schema import (
     RunConfig,
 )
 from davi.data.batches import open_images, validation_batch
-from davi.release.discriminator import PatchDiscriminator
-from davi.training.ema import Ema
-from davi.system.errors import InputError
-from davi.system.files import sha256_of
 from davi.generator import ImplicitGenerator
+from davi.priors.trainer import PriorTrainer
+from davi.priors.weight_file import read_prior_file
+from davi.release.discriminator import PatchDiscriminator
+from davi.schedule import Schedule
+from davi.score import FrozenPrior, ScoreModel
 from davi.solvers.i2sb_bridge import I2SBModel
 from davi.solvers.i2sb_file import build_i2sb_bridge
 from davi.solvers.i2sb_trainer import I2SBTrainer
+from davi.system.errors import InputError
+from davi.system.files import sha256_of
+from davi.system.parallel import replicated, sharded
+from davi.system.world import World
+from davi.trainer import DaviTrainer, LossWeights
+from davi.training.adversary import Adversary
+from davi.training.ema import Ema
 from davi.training.learning_rate import RateShape
 from davi.training.network_optimizer import NetworkOptimizer
-from davi.system.parallel import replicated, sharded
-from davi.priors.weight_file import read_prior_file
-from davi.priors.trainer import PriorTrainer
-from davi.schedule import Schedule
-from davi.score import FrozenPrior, ScoreModel
-from davi.trainer import DaviTrainer, LossWeights
-from davi.system.world import World
 from guided_diffusion.checkpoint import unet_from_weights, without_variance
 from guided_diffusion.presets import create_unet
 from guided_diffusion.unet import UNetModel

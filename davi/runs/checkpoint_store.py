@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from davi.system.errors import InputError
 from davi.system.files import atomic_path, remove_leftovers, sha256_of, write_text
@@ -168,13 +169,7 @@ class _HashingStream:
 
 def num_bytes(state: Any) -> int:
     """Returns how much the tensors in nested containers hold."""
-    if isinstance(state, Tensor):
-        return state.numel() * state.element_size()
-    if isinstance(state, Mapping):
-        return sum(map(num_bytes, state.values()))
-    if isinstance(state, (list, tuple)):
-        return sum(map(num_bytes, state))
-    return 0
+    return sum(leaf.nbytes for leaf in tree_leaves(state) if isinstance(leaf, Tensor))
 
 
 def _cannot_write(path: Path, state: dict[str, Any], error: Exception) -> InputError:

@@ -15,16 +15,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from davi.system.background import LatestJob
 from davi.config.schema import DataConfig, LoopConfig
 from davi.data.batches import Batch, KeyedOrder, training_batches
-from davi.system.errors import InputError
-from davi.system.files import disk_full_as_input_error
 from davi.runs.finite import FiniteWatch
 from davi.runs.run_folder import RunFolder
+from davi.system.background import LatestJob
+from davi.system.errors import InputError
+from davi.system.files import disk_full_as_input_error
 from davi.system.signals import StopRequest
-from davi.weights.network_file import read_training_checkpoint
 from davi.system.world import World
+from davi.weights.network_file import read_training_checkpoint
 
 
 class Learner(Protocol):

@@ -12,7 +12,6 @@ not_finite.json       what to repeat, if a loss or gradient was not finite
 """
 
 import contextlib
-import fcntl
 import hashlib
 import importlib.util
 import json
@@ -22,15 +21,16 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from davi.runs.checkpoint_store import CheckpointStore
+from davi.config.section import Section
 from davi.config.yaml_file import flatten, load_config, to_yaml
+from davi.data.images import save_image, to_uint8
+from davi.runs.checkpoint_store import CheckpointStore
 from davi.system.errors import InputError
 from davi.system.files import disk_full_as_input_error, flush_to_disk, make_folder, write_text
-from davi.data.images import save_image, to_uint8
-from davi.config.section import Section
 
 INPUTS, LOCK = "inputs.json", ".lock"
 # What may differ between the parts of one run without making it another run. (Under a cool-down
@@ -144,14 +144,14 @@ class RunFolder:
         Raises:
             InputError: another one does.
         """
-        with open(self.path / LOCK, "w") as stream:
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise InputError(
-                    f"{self.path}: another process is training there; wait for it, or choose "
-                    "another --run-dir"
-                ) from error
+        try:
+            held = FileLock(self.path / LOCK, blocking=False).acquire()
+        except Timeout as error:
+            raise InputError(
+                f"{self.path}: another process is training there; wait for it, or choose another "
+                "--run-dir"
+            ) from error
+        with held:
             yield
 
     def find_newest(self) -> Path | None:

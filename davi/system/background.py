@@ -1,7 +1,8 @@
 """Work done beside the loop, in one thread, of which only the latest order counts."""
 
-import threading
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 
 class LatestJob:
@@ -11,12 +12,9 @@ class LatestJob:
     """
 
     def __init__(self) -> None:
-        self._waiting: Callable[[], None] | None = None
-        self._error: Exception | None = None
-        self._closing = False
-        self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, daemon=True)
-        self._thread.start()
+        self._thread = ThreadPoolExecutor(max_workers=1)
+        self._waiting: deque[Callable[[], None]] = deque(maxlen=1)
+        self._turns: list[Future] = []
 
     def submit(self, job: Callable[[], None]) -> None:
         """Hands over a job.
@@ -25,14 +23,14 @@ class LatestJob:
             Exception: what an earlier job failed with.
         """
         self.raise_error()
-        with self._changed:
-            self._waiting = job
-            self._changed.notify()
+        self._waiting.append(job)
+        self._turns.append(self._thread.submit(self._take_turn))
 
     def raise_error(self) -> None:
         """Raises what a job failed with, if one did."""
-        if self._error is not None:
-            raise self._error
+        for turn in self._turns:
+            if turn.done():
+                turn.result()
 
     def close(self) -> None:
         """Returns when everything is done.
@@ -40,21 +38,10 @@ class LatestJob:
         Raises:
             Exception: what a job failed with.
         """
-        with self._changed:
-            self._closing = True
-            self._changed.notify()
-        self._thread.join()
+        self._thread.shutdown()
         self.raise_error()
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting is not None or self._closing)
-                job, self._waiting = self._waiting, None
-            if job is None:
-                return
-            try:
-                job()
-            except Exception as error:  # shown by the thread that handed the job over
-                self._error = error
-                return
+    def _take_turn(self) -> None:
+        """Does the job that waits. There is none if a turn before this one took the latest."""
+        if self._waiting:
+            self._waiting.popleft()()

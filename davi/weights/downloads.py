@@ -2,6 +2,9 @@
 
 A file arrives as NAME.part and gets its name once size and hash are right. Hashes that nobody
 published are written down at the first download and hold from then on.
+
+gdown finds files in Google Drive folders by their names. What brings them is the code below, as
+for all others: gdown would go on with a part of a version of the file that is no longer there.
 """
 
 import http.client
@@ -11,13 +14,14 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from davi.system.errors import InputError
+from davi.system.errors import InputError, shown
 from davi.system.files import (
     DISK_FULL,
     disk_full_as_input_error,
@@ -42,7 +46,7 @@ class PublicFile:
     Attributes:
         file: where it belongs, relative to the folder of all.
         home: where a browser finds it.
-        url: of the file itself; None if only the page around it is known.
+        url: of the file itself; None if it is to be found in `home`, a folder of Google Drive.
         size: in bytes, if published.
         sha256: if published.
     """
@@ -62,8 +66,10 @@ class PublicFile:
         )
 
 
-_DRIVE = "https://drive.google.com/drive/folders/"
-_RELEASE_HOME = _DRIVE + "1h8vKYwTYSshljBuW9NdBRJQSp_HBPZdA"
+DRIVE_FOLDER = "https://drive.google.com/drive/folders/{}"
+# confirm=t answers the question whether to take a file too large for the virus scanner.
+DRIVE_FILE = "https://drive.usercontent.google.com/download?id={}&export=download&confirm=t"
+_RELEASE_HOME = DRIVE_FOLDER.format("1h8vKYwTYSshljBuW9NdBRJQSp_HBPZdA")
 _OPENAI = (
     "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt"
 )
@@ -72,10 +78,8 @@ _RELEASE_NAMES = ("gaussian", "sr_averagepooling", "inpainting", "deno", "colori
 PUBLIC_FILES = {
     "ffhq_prior": PublicFile(
         "ffhq_10m.pt",
-        home=_DRIVE + "1jElnRoFv7b31fG0v6pTSQkelbSX3xGZh",
-        # confirm=t answers the question whether to take a file too large for the virus scanner.
-        url="https://drive.usercontent.google.com/download"
-        "?id=1BGwhRWUoguF-D8wlZ65tf227gp3cDUDh&export=download&confirm=t",
+        home=DRIVE_FOLDER.format("1jElnRoFv7b31fG0v6pTSQkelbSX3xGZh"),
+        url=DRIVE_FILE.format("1BGwhRWUoguF-D8wlZ65tf227gp3cDUDh"),
     ),
     "imagenet_prior": PublicFile(
         "256x256_diffusion_uncond.pt",
@@ -84,7 +88,7 @@ PUBLIC_FILES = {
         size=2_211_383_297,
         sha256="a37c32fffd316cd494cf3f35b339936debdc1576dad13fe57c42399a5dbc78b1",
     ),
-    # The authors offer a folder, whose files have no public addresses of their own.
+    # The authors publish the address of the folder, and none of the files.
     **{
         f"{data}_{name}": PublicFile(f"{data}/{name}_ema.pt", home=_RELEASE_HOME)
         for data in ("ffhq", "imagenet")
@@ -113,7 +117,7 @@ def obtain(name: str, public: PublicFile, folder: Path, source: Path | None = No
     if source is not None:
         source = _found(public, source)
     elif public.url is None:
-        raise InputError(f"{target}: has no address of its own; {public.by_hand(folder)}")
+        public = replace(public, url=_drive_url(public, folder))
     make_folder(target.parent)
     part = target.with_name(f"{target.name}.part")
     with disk_full_as_input_error(target.parent):
@@ -188,6 +192,48 @@ def _found(public: PublicFile, source: Path) -> Path:
     if not is_its_own and not (source / path.parent).is_dir():
         reason = f"; DIR must contain the sub-folder {path.parent}"
     raise InputError(f"{source}: holds no {public.file}{reason}")
+
+
+def _drive_url(public: PublicFile, folder: Path) -> str:
+    """The address of a file that is known by its name in a Google Drive folder.
+
+    Raises:
+        InputError: the folder cannot be read, or the name is not in it exactly once.
+    """
+    import gdown
+
+    try:
+        listing = _drive_listing(public.home)
+    except (gdown.DownloadError, OSError) as error:
+        raise InputError(
+            f"{public.home}: cannot be listed ({_first_cause(error)}); {public.by_hand(folder)}"
+        ) from error
+    wanted = Path(public.file).parts
+    found = [key for key, path in listing.items() if path.parts[-len(wanted) :] == wanted]
+    if len(found) != 1:
+        raise InputError(
+            f"{public.home}: holds {len(found) or 'no'} {public.file} among "
+            f"{shown(listing.values()) or 'no files'}; {public.by_hand(folder)}"
+        )
+    return DRIVE_FILE.format(*found)
+
+
+def _first_cause(error: BaseException) -> str:
+    """What all else followed from, in one line: a refused connection, a name that is unknown."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return " ".join(str(error).split())
+
+
+@cache
+def _drive_listing(home: str) -> dict[str, Path]:
+    """{id: path in the folder} of all files in a Google Drive folder and the folders in it."""
+    import gdown
+
+    files = gdown.download_folder(
+        home, skip_download=True, quiet=True, use_cookies=False, timeout=TIMEOUT
+    )
+    return {file.id: Path(file.path) for file in files}
 
 
 def _download(public: PublicFile, part: Path, folder: Path) -> None:

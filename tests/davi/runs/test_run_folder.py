@@ -3,17 +3,21 @@
 import errno
 import importlib.util
 import json
+import os
+import signal
 import sys
+import time
 import types
 from pathlib import Path
 
+import filelock
 import pytest
 import torch
 
-from davi.system.errors import InputError
-from davi.system.files import disk_full_as_input_error
 from davi.data.images import load_image
 from davi.runs.run_folder import RunFolder
+from davi.system.errors import InputError
+from davi.system.files import disk_full_as_input_error
 from davi.weights.network_file import read_training_checkpoint
 from tests.tiny import tiny_config
 
@@ -166,3 +170,32 @@ def test_curves_of_dropped_iterations_are_purged(tmp_path: Path, tiny_prior: Pat
     curves = EventAccumulator(str(tmp_path / "tensorboard"))
     curves.Reload()
     assert [event.step for event in curves.Scalars("loss")] == [1, 2, 3, 4, 5]
+
+
+def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, tiny_prior: Path) -> None:
+    run, other = (open_run(tmp_path, tiny_prior) for _ in range(2))
+    holder = os.fork()
+    if holder == 0:
+        with run.lock():
+            (tmp_path / "held").touch()
+            signal.pause()
+    while not (tmp_path / "held").exists():
+        time.sleep(0.01)
+    with pytest.raises(InputError) as caught, other.lock():
+        pass
+    message = f"{tmp_path}: another process is training there; wait for it, or choose another"
+    assert str(caught.value) == f"{message} --run-dir"
+    os.kill(holder, signal.SIGKILL)
+    os.waitpid(holder, 0)
+    with other.lock():
+        pass
+
+
+def test_a_wait_that_ran_out_in_training_is_not_taken_for_a_second_process(
+    tmp_path: Path, tiny_prior: Path
+) -> None:
+    run = open_run(tmp_path, tiny_prior)
+    with pytest.raises(filelock.Timeout), run.lock():
+        raise filelock.Timeout("a compiled kernel")
+    with run.lock():
+        pass

@@ -3,6 +3,8 @@
 import os
 import signal
 import threading
+import weakref
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,13 +19,17 @@ from tests.tiny import tiny_trainer
 
 
 def test_handing_over_a_job_never_waits_and_the_latest_is_done() -> None:
-    writer, gate, done = LatestJob(), threading.Event(), []
-    writer.submit(lambda: (gate.wait(), done.append(0)))
-    while writer._waiting is not None:  # until it is at work
-        pass
+    writer, at_work, gate, done = LatestJob(), threading.Event(), threading.Event(), []
+    writer.submit(lambda: (at_work.set(), gate.wait(timeout=10), done.append(0)))
+    at_work.wait()
+    replaced = []
     for number in (1, 2, 3):
-        writer.submit(lambda number=number: done.append(number))
+        job = partial(done.append, number)
+        replaced.append(weakref.ref(job))
+        writer.submit(job)
+    del job
     assert done == []
+    assert [job() is None for job in replaced] == [True, True, False]  # their states are large
     gate.set()
     writer.close()
     assert done == [0, 3]

@@ -5,10 +5,13 @@ import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import gdown
 import pytest
+import requests
 
 from davi.config.schema import RunConfig
 from davi.config.yaml_file import load_config
@@ -35,6 +38,8 @@ class Server:
         kind: content type.
         tag: ETag of the content.
         asked: the Range headers so far.
+        paths: what was asked for so far.
+        pages: of Google Drive folders, by their ids.
     """
 
     url: str = ""
@@ -45,8 +50,24 @@ class Server:
     kind: str = "application/octet-stream"
     tag: str | None = None
     asked: list[str | None] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    pages: dict[str, str] = field(default_factory=dict)
+
+    def show_folder(self, request: BaseHTTPRequestHandler) -> None:
+        page = self.pages.get(request.path.partition("?id=")[2])
+        if page is None:
+            request.send_error(404)
+            return
+        request.send_response(200)
+        request.send_header("Content-Type", "text/html; charset=utf-8")
+        request.end_headers()
+        request.wfile.write(page.encode())
 
     def answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.paths.append(request.path)
+        if request.path.startswith("/embeddedfolderview"):
+            self.show_folder(request)
+            return
         header = request.headers["Range"]
         self.asked.append(header)
         if self.status != 200:
@@ -94,6 +115,36 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     yield state
     listener.shutdown()
     listener.server_close()
+
+
+def folder_page(name: str, files: dict[str, str], folders: dict[str, str]) -> str:
+    """What Google Drive shows of a folder: {name: id} of what lies in it."""
+    links = [(f"file/d/{id}/view?usp=drive_web", file) for file, id in files.items()]
+    links += [(f"drive/folders/{id}", folder) for folder, id in folders.items()]
+    entries = "".join(f'<a href="https://drive.google.com/{to}">{text}</a>' for to, text in links)
+    return f"<html><head><title>{name}</title></head><body>{entries}</body></html>"
+
+
+@pytest.fixture
+def drive(server: Server, monkeypatch: pytest.MonkeyPatch) -> Server:
+    """The server in place of Google Drive, with a folder of generators."""
+    base, get = server.url.rsplit("/", 1)[0], requests.Session.get
+
+    def get_here(session: requests.Session, url: str, **options: object) -> requests.Response:
+        return get(session, url.replace("https://drive.google.com", base), **options)
+
+    monkeypatch.setattr(requests.Session, "get", get_here)
+    monkeypatch.setattr(downloads, "DRIVE_FILE", f"{base}/download?id={{}}")
+    downloads._drive_listing.cache_clear()
+    ids = {name: f"{name:-<30}" for name in ("top", "ffhq", "imagenet", "ours", "other", "deno")}
+    files = {"ffhq": {"weights.pt": ids["ours"]}}
+    files["imagenet"] = {"weights.pt": ids["other"], "deno.pt": ids["deno"]}
+    server.pages = {ids[name]: folder_page(name, files[name], {}) for name in files}
+    server.pages[ids["top"]] = folder_page("top", {}, {name: ids[name] for name in files})
+    return server
+
+
+IN_DRIVE = PublicFile("ffhq/weights.pt", downloads.DRIVE_FOLDER.format(f"{'top':-<30}"))
 
 
 def get(server: Server, folder: Path, **changes: object) -> str:
@@ -228,6 +279,56 @@ def test_a_web_page_does_not_end_what_has_arrived(server: Server, tmp_path: Path
     assert part.read_bytes() == CONTENT[:1000]
 
 
+def test_a_file_in_google_drive_is_found_by_its_name(drive: Server, tmp_path: Path) -> None:
+    drive.cuts = [1000]
+    message = obtain("weights", IN_DRIVE, tmp_path)
+    assert (tmp_path / "ffhq/weights.pt").read_bytes() == CONTENT
+    assert SHA256 in message
+    assert drive.asked == [None, "bytes=1000-"]
+    assert drive.paths[-2:] == [f"/download?id={'ours':-<30}"] * 2
+    views = len(drive.paths)
+    obtain("other", replace(IN_DRIVE, file="imagenet/weights.pt"), tmp_path)
+    assert drive.paths[views:] == [f"/download?id={'other':-<30}"]  # the folder is listed once
+
+
+@pytest.mark.parametrize(("file", "number"), [("deno.pt.old", "no"), ("weights.pt", "2")])
+def test_a_name_that_is_not_in_the_folder_once_is_refused(
+    drive: Server, tmp_path: Path, file: str, number: str
+) -> None:
+    among = "ffhq/weights.pt, imagenet/weights.pt, imagenet/deno.pt"
+    with pytest.raises(InputError, match=f"holds {number} {file} among {among}; by hand: get"):
+        obtain("weights", replace(IN_DRIVE, file=file), tmp_path)
+    assert files(tmp_path) == set()
+
+
+def test_a_folder_that_cannot_be_listed_is_said_in_one_line(
+    drive: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    obtain_it = partial(obtain, "weights", IN_DRIVE, tmp_path)
+    drive.pages.clear()
+    with pytest.raises(InputError, match=r"cannot be listed \(.*status code 404") as closed:
+        obtain_it()
+    monkeypatch.setattr(requests.Session, "get", without_network)
+    with pytest.raises(InputError, match=r"listed \(\[Errno \d+\] Connection refused\)") as offline:
+        obtain_it()
+    monkeypatch.setattr(gdown, "download_folder", of_many_lines)
+    with pytest.raises(InputError, match=r"cannot be listed \(The folder is closed\)") as long:
+        obtain_it()
+    for message in (str(caught.value) for caught in (closed, offline, long)):
+        assert message.startswith(IN_DRIVE.home)
+        assert message.endswith("DIR as ffhq/weights.pt and add --from DIR")
+        assert len(message.splitlines()) == 1
+    assert files(tmp_path) == set()
+
+
+def without_network(*_: object, **__: object) -> requests.Response:
+    return requests.get("http://127.0.0.1:9", timeout=1)
+
+
+def of_many_lines(*_: object, **__: object) -> None:
+    raise gdown.DownloadError("The folder\n\n\tis closed\n")
+
+
 @pytest.mark.parametrize(("status", "requests"), [(404, 1), (403, 1), (503, 4)])
 def test_refusals_are_said_in_one_line(
     server: Server, tmp_path: Path, status: int, requests: int
@@ -299,7 +400,15 @@ def test_the_published_files_are_those_the_configs_name() -> None:
     assert len({public.file for public in PUBLIC_FILES.values()}) == len(PUBLIC_FILES) == 12
 
 
-def test_the_script_goes_on_after_a_failure(script: object, tmp_path: Path) -> None:
+def test_every_file_has_an_address_or_lies_in_google_drive() -> None:
+    for public in PUBLIC_FILES.values():
+        assert public.url is not None or public.home.startswith(downloads.DRIVE_FOLDER[:-2])
+
+
+def test_the_script_goes_on_after_a_failure(
+    script: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests.Session, "get", without_network)
     folder = tmp_path / "from"
     folder.mkdir()
     (folder / "ffhq_10m.pt").write_bytes(b"weights")
