@@ -780,3 +780,22 @@ def test_every_benchmark_runs_and_writes(
     code, output = script(*arguments)
     assert code == 2
     assert "report.json: exists" in output
+
+
+def test_degrading_some_images_spreads_them_and_goes_on_to_more(
+    script: object, clean: Path, tmp_path: Path
+) -> None:
+    words = ("degrade", TINY, "--input", clean, "--output", tmp_path / "out", "--num-images")
+    code, output = script(*words, 2)
+    assert (code, "2 measurements written" in output) == (0, True)
+    # Of a, b, c, nested/d in the order of van der Corput: the first and the third.
+    names = {
+        path.relative_to(tmp_path / "out/measurement")
+        for path in (tmp_path / "out/measurement").rglob("*.npy")
+    }
+    assert names == {Path("a.npy"), Path("c.npy")}
+    code, output = script(*words, 4)
+    assert (code, "2 measurements written" in output) == (0, True)
+    code, output = script(*words, 5)
+    assert code == 2
+    assert "5 images wanted, there are 4" in output

@@ -7,7 +7,7 @@ after crop and resize) and OUTPUT/manifest.jsonl.
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import config_parser, read_config
+from davi.commands.options import config_parser, positive_int, read_config
 
 
 def parser(prog: str | None = None) -> ArgumentParser:
@@ -20,6 +20,11 @@ def parser(prog: str | None = None) -> ArgumentParser:
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="a new folder, or to go on in"
+    )
+    parser.add_argument(
+        "--num-images",
+        type=positive_int,
+        help="so many, spread evenly over the input (default: all)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
     parser.add_argument(
@@ -51,5 +56,6 @@ def run(arguments: Namespace) -> int:
         arguments.output,
         seed=arguments.seed,
         baselines=arguments.baselines,
+        num_images=arguments.num_images,
     )
     return report.print_summary("measurements written")

@@ -15,13 +15,14 @@ from davi.commands.options import command_parser, positive_int
 from davi.commands.program import load_command
 
 CONFIG = "photos_super_resolution"
-SHOWN = (  # held-out crops in the picture: whole objects, parts, textures
-    "chelsea_r4_y008_x016",
-    "chelsea_r2_y048_x096",
+NUM_CROPS = 128  # of 561; the same ones as in the tables of the photographs
+SHOWN = (  # crops in the picture: whole objects, parts, textures
+    "chelsea_r4_y000_x048",
+    "chelsea_r2_y032_x096",
     "chelsea_r1_y064_x192",
-    "coffee_r4_y032_x056",
+    "coffee_r4_y032_x048",
     "coffee_r2_y080_x160",
-    "coffee_r1_y160_x384",
+    "coffee_r1_y160_x352",
 )
 
 
@@ -46,7 +47,10 @@ def run(arguments: Namespace) -> int:
         "DAVI, shipped": "restored_shipped",
     }
     try:
-        _do(f"degrade {CONFIG} --input photos:held_out --output {folder}/measured --baselines")
+        _do(
+            f"degrade {CONFIG} --input photos:held_out --num-images {NUM_CROPS}"
+            f" --output {folder}/measured --baselines"
+        )
         _restore(folder, CONFIG, "restored_shipped")
         for images in methods.values():
             _score(folder, images)

@@ -55,6 +55,15 @@ def content_digest(rows: Iterable[tuple]) -> str:
     return digest.hexdigest()
 
 
+def spread_order(count: int) -> list[int]:
+    """Returns 0 .. count - 1 in an order of which every beginning is spread evenly.
+
+    Source: van der Corput's sequence, the numbers sorted by their binary digits read backwards.
+    """
+    digits = max(count - 1, 1).bit_length()
+    return sorted(range(count), key=lambda place: f"{place:0{digits}b}"[::-1])
+
+
 class ImageSet(Dataset):
     """Image files in a fixed order; a subclass says where their bytes are.
 

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from davi.config.schema import CustomOperatorConfig, OperatorConfig, RunConfig
+from davi.data.image_sets import spread_order
 from davi.data.images import save_array, save_image
 from davi.data.measurement_files import MEASUREMENT_FOLDER
 from davi.operators.inpainting import RandomInpainting
@@ -43,6 +44,7 @@ def degrade_images(
     *,
     seed: int,
     baselines: bool,
+    num_images: int | None = None,
 ) -> FolderReport:
     """Writes a measurement of every image and returns what became of each.
 
@@ -62,16 +64,23 @@ def degrade_images(
         output: a new folder, or one this command has begun.
         seed: of the noise.
         baselines: also write the two restorations that need no network.
+        num_images: so many, spread evenly over the set; by default all. A later command may have
+            more.
 
     Raises:
-        InputError: the folder cannot be used, or the operator has no pseudo-inverse for
-            `baselines`.
+        InputError: the folder cannot be used, there are fewer images, or the operator has no
+            pseudo-inverse for `baselines`.
     """
     if baselines and not isinstance(forward_model.operator, SVDOperator | RandomInpainting):
         raise InputError(
             f"baselines: {type(forward_model.operator).__name__} has no pseudo-inverse, since it "
             "is no SVDOperator; leave --baselines out"
         )
+    indices = range(len(images))
+    if num_images is not None:
+        if num_images > len(images):
+            raise InputError(f"{num_images} images wanted, there are {len(images)}")
+        indices = sorted(spread_order(len(images))[:num_images])
     settings = {
         "task": config.task,
         "operator": recorded_operator(config.operator),
@@ -82,7 +91,7 @@ def degrade_images(
     }
     ledger, report = Ledger(output, settings, images.folder), FolderReport()
     uses = Counter(images.name(index) for index in range(len(images)))
-    for index in tqdm(range(len(images)), desc="degrading", unit="image"):
+    for index in tqdm(indices, desc="degrading", unit="image"):
         name, source = images.name(index), images.source(index)
         try:
             if uses[name] > 1:

@@ -14,6 +14,7 @@ from davi.build import build_forward_model, image_shape
 from davi.config.schema import CustomOperatorConfig, InpaintingConfig, RunConfig
 from davi.config.yaml_file import load_config
 from davi.data.batches import open_images
+from davi.data.image_sets import spread_order
 from davi.operators.linear import LinearOperator
 from davi.operators.measurement import ForwardModel
 from davi.operators.noise import GaussianNoise, PoissonNoise
@@ -130,15 +131,6 @@ def open_problem(column: ColumnConfig, config: RunConfig, num_images: int, seed:
             **_rare_facts(column, config),
         },
     )
-
-
-def spread_order(count: int) -> list[int]:
-    """Returns 0 .. count - 1 in an order of which every beginning is spread evenly.
-
-    Source: van der Corput's sequence, the numbers sorted by their binary digits read backwards.
-    """
-    digits = max(count - 1, 1).bit_length()
-    return sorted(range(count), key=lambda place: f"{place:0{digits}b}"[::-1])
 
 
 def _mask_sha256(config: RunConfig) -> str | None:
