@@ -1,6 +1,7 @@
 """Makes measurements of a data set of clean images and writes them to a folder."""
 
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,7 @@ def degrade_images(
             f"baselines: {type(forward_model.operator).__name__} has no pseudo-inverse, since it "
             "is no SVDOperator; leave --baselines out"
         )
-    indices = range(len(images))
-    if num_images is not None:
-        if num_images > len(images):
-            raise InputError(f"{num_images} images wanted, there are {len(images)}")
-        indices = sorted(spread_order(len(images))[:num_images])
+    indices = _chosen(len(images), num_images)
     settings = {
         "task": config.task,
         "operator": recorded_operator(config.operator),
@@ -110,6 +107,15 @@ def degrade_images(
         ledger.record(name, source, sha256)
         report.done += 1
     return report
+
+
+def _chosen(count: int, wanted: int | None) -> Sequence[int]:
+    """All indices below `count`, or as many as wanted, spread evenly."""
+    if wanted is None:
+        return range(count)
+    if wanted > count:
+        raise InputError(f"{wanted} images wanted, there are {count}")
+    return sorted(spread_order(count)[:wanted])
 
 
 def _degrade(

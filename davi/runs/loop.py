@@ -246,7 +246,7 @@ class _Log:
     def begin(self, done: int) -> None:
         """Takes up the statistics after `done` iterations."""
         if self.writes:
-            self.run.forget_after(done)
+            self.run.statistics.forget_after(done)
             if done >= self.settings.num_iterations:
                 print(f"{self.run.path}: already at iteration {done}, nothing to do")
                 return
@@ -269,16 +269,16 @@ class _Log:
         (before, then), now = self._last, time.perf_counter()
         speed = (done - before) * self.settings.batch_size / (now - then)
         self._last = done, now
-        self.run.log(done, values)
-        self.run.log_speed(done, {"images_per_second": speed})
+        self.run.statistics.log(done, values)
+        self.run.statistics.log_speed(done, {"images_per_second": speed})
         self.bar.set_postfix({name: f"{value:.3g}" for name, value in values.items()})
 
     def validation(self, done: int, scores: dict[str, float], panel: Tensor) -> None:
         """Writes scores and picture."""
         if not self.writes:
             return
-        self.run.log(done, scores)
-        self.run.save_panel(done, panel)
+        self.run.statistics.log(done, scores)
+        self.run.statistics.save_panel(done, panel)
         text = "  ".join(f"{name} {value:.4g}" for name, value in scores.items())
         self.bar.write(f"iteration {done}: {text}")
 
@@ -286,4 +286,4 @@ class _Log:
         """Ends bar and curves."""
         if self.bar is not None:
             self.bar.close()
-        self.run.close()
+        self.run.statistics.close()

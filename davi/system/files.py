@@ -3,10 +3,12 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from davi.system.errors import InputError
 
@@ -71,6 +73,12 @@ def write_text(path: Path, text: str, durable: bool = False) -> None:
     """Writes a text file, whole or not at all; `durable` as for `atomic_path`."""
     with atomic_path(path, durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def append_json(path: Path, entry: dict[str, Any]) -> None:
+    """Appends a line to a file of JSON lines."""
+    with open(path, "a", encoding="utf-8") as stream:
+        stream.write(json.dumps(entry) + "\n")
 
 
 def make_folder(path: Path) -> Path:

@@ -47,9 +47,9 @@ def test_a_longer_run_is_the_same_run(tmp_path: Path, tiny_prior: Path) -> None:
 
 def test_panels_are_written_as_pictures(tmp_path: Path, tiny_prior: Path) -> None:
     run = open_run(tmp_path, tiny_prior)
-    run.save_panel(7, torch.full((3, 8, 9), 1.0))
+    run.statistics.save_panel(7, torch.full((3, 8, 9), 1.0))
     assert load_image(tmp_path / "panels/iteration_0000007.png").shape == (3, 8, 9)
-    run.close()
+    run.statistics.close()
 
 
 def test_weights_and_biases_mirrors_the_curves(
@@ -62,8 +62,8 @@ def test_weights_and_biases_mirrors_the_curves(
     monkeypatch.setitem(sys.modules, "wandb", fake)
     for _ in range(2):
         run = open_run(tmp_path / "run", tiny_prior, "train.wandb_project=restoration")
-        run.log(1, {"loss": 0.5})
-        run.close()
+        run.statistics.log(1, {"loss": 0.5})
+        run.statistics.close()
     first, second = calls
     assert first["project"] == "restoration"
     assert first["sync_tensorboard"]
@@ -116,7 +116,7 @@ def test_a_full_disk_is_named_with_the_folder(
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("davi.runs.run_folder.write_text", full)
+    monkeypatch.setattr("davi.runs.record.write_text", full)
     with pytest.raises(InputError, match=r"No space left on device\); \d+ bytes are free there"):
         open_run(tmp_path / "run", tiny_prior)
     with pytest.raises(PermissionError), disk_full_as_input_error(tmp_path):
@@ -147,14 +147,14 @@ def test_a_line_of_statistics_cut_off_by_a_crash_is_dropped(
 ) -> None:
     run = open_run(tmp_path, tiny_prior)
     for iteration in (1, 2, 3):
-        run.log(iteration, {"loss": 0.5})
-    run.close()
+        run.statistics.log(iteration, {"loss": 0.5})
+    run.statistics.close()
     stats = tmp_path / "stats.jsonl"
     whole = stats.read_text()
     stats.write_text(whole[:-10])
-    run.forget_after(3)
+    run.statistics.forget_after(3)
     assert stats.read_text() == "".join(whole.splitlines(keepends=True)[:2])
-    run.forget_after(1)
+    run.statistics.forget_after(1)
     assert stats.read_text() == whole.splitlines(keepends=True)[0]
 
 
@@ -163,10 +163,10 @@ def test_curves_of_dropped_iterations_are_purged(tmp_path: Path, tiny_prior: Pat
 
     for last in (4, 5):
         run = open_run(tmp_path, tiny_prior)
-        run.forget_after(2 if last == 5 else 0)
+        run.statistics.forget_after(2 if last == 5 else 0)
         for iteration in range(3 if last == 5 else 1, last + 1):
-            run.log(iteration, {"loss": 0.5})
-        run.close()
+            run.statistics.log(iteration, {"loss": 0.5})
+        run.statistics.close()
     curves = EventAccumulator(str(tmp_path / "tensorboard"))
     curves.Reload()
     assert [event.step for event in curves.Scalars("loss")] == [1, 2, 3, 4, 5]
