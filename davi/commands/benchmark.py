@@ -16,16 +16,15 @@ or extrapolated). Nothing else should run meanwhile. `benchmark.py SUBJECT --hel
 import argparse
 from pathlib import Path
 
-from davi.commands.options import add_device, command_parser, config_file, positive_int
+from davi.commands.options import add_device, config_file, positive_int
 from davi.system.choices import PRECISIONS
 from guided_diffusion.presets import PRESETS
 
 SUBJECTS = ("train", "sample", "operators", "folder", "data", "cost", "solvers", "posterior")
 
 
-def parser(prog: str | None = None) -> argparse.ArgumentParser:
-    """Returns what reads the command line; every subject has the options that it uses."""
-    parser = command_parser(__doc__, prog)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds a sub-command for every subject, which has the options that it uses."""
     subjects = parser.add_subparsers(dest="subject", required=True, help="what to measure")
     for subject in SUBJECTS:
         add_options(subjects.add_parser(subject), subject)

@@ -13,15 +13,13 @@ from pathlib import Path
 from davi.commands.options import (
     add_device,
     add_overrides,
-    command_parser,
     config_file,
     positive_int,
 )
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
-    """Returns what reads the command line."""
-    parser = command_parser(__doc__, prog)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds what the command line takes."""
     parser.add_argument("configs", metavar="CONFIG", nargs="+", type=config_file, help="YAML files")
     parser.add_argument("--num-seeds", type=positive_int, default=2, help="trainings of each (2)")
     add_overrides(parser, "override in every config", example="train.num_iterations=100")
@@ -29,7 +27,6 @@ def parser(prog: str | None = None) -> ArgumentParser:
         "--output", type=Path, default=Path("runs/compare"), help="default: runs/compare"
     )
     add_device(parser)
-    return parser
 
 
 def run(arguments: Namespace) -> int:

@@ -15,7 +15,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import command_parser, positive_int
+from davi.commands.options import positive_int
 
 DATASETS = {
     "ffhq": {"validation": "00000-00999", "train": "01000-49999"},
@@ -23,9 +23,8 @@ DATASETS = {
 }
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
-    """Returns what reads the command line."""
-    parser = command_parser(__doc__, prog)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds what the command line takes."""
     parser.add_argument("--input", type=Path, required=True, metavar="DIR", help="images")
     parser.add_argument(
         "--validation-input",
@@ -52,7 +51,6 @@ def parser(prog: str | None = None) -> ArgumentParser:
         default=os.cpu_count() or 1,
         help="processes that decode (default: one a core)",
     )
-    return parser
 
 
 def _shown(rules: dict[str, str]) -> str:

@@ -130,15 +130,6 @@ def read_plan(config: TableConfig, folder: Path, device: torch.device) -> Plan:
     )
 
 
-def read_table(path: Path, overrides: list[str]) -> TableConfig:
-    """Returns the table that a YAML file describes.
-
-    Raises:
-        InputError: see `load_config`.
-    """
-    return load_config(path, TableConfig, overrides)
-
-
 class _AbsentError(Exception):
     """Why a cell has no numbers."""
 
