@@ -211,11 +211,7 @@ def report_head(title: str, facts: dict[str, Any]) -> list[str]:
 
 def to_table(title: str, facts: dict[str, Any], found: list[Measurement]) -> str:
     """Returns a Markdown table."""
-    lines = [
-        *report_head(title, facts),
-        f"| {' | '.join(COLUMNS)} |",
-        f"|{'---|' * len(COLUMNS)}",
-    ]
+    lines = [*report_head(title, facts), f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
     for each in found:
         cells = [
             each.name,

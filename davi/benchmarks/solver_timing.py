@@ -250,12 +250,7 @@ def _save_generator(network: nn.Module, run: RunConfig, path: Path) -> None:
 
 
 def time_solvers(
-    path: Path,
-    preset: str,
-    precision: str,
-    device: torch.device,
-    evaluations: int,
-    workspace: Path,
+    path: Path, preset: str, precision: str, device: torch.device, evaluations: int, workspace: Path
 ) -> list[SolverTime]:
     """Measures one solver after the other.
 

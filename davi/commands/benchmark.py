@@ -69,7 +69,13 @@ def add_network_options(parser: argparse.ArgumentParser, subject: str) -> None:
         help="network (default %(default)s); random weights, but for `solvers` with its run's own",
     )
     if subject == "solvers":
-        add_solver_options(parser)
+        parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default fp32")
+        parser.add_argument(
+            "--evaluations",
+            type=positive_int,
+            default=100,
+            help="of the network, that each solver makes at least (default %(default)s)",
+        )
     else:
         parser.add_argument("--repeats", default=10, **count)
     if subject in ("train", "sample", "operators"):
@@ -86,14 +92,3 @@ def add_network_options(parser: argparse.ArgumentParser, subject: str) -> None:
         )
         parser.add_argument("--compile", action="store_true", help="with rungs for torch.compile")
     add_device(parser)
-
-
-def add_solver_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what only `solvers` takes."""
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default fp32")
-    parser.add_argument(
-        "--evaluations",
-        type=positive_int,
-        default=100,
-        help="of the network, that each solver makes at least (default %(default)s)",
-    )

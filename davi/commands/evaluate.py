@@ -11,13 +11,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from davi.commands.options import (
-    add_device,
-    add_generator,
-    add_names,
-    positive_int,
-    read_generator,
-)
+from davi.commands.options import add_device, add_generator, add_names, positive_int, read_generator
 from davi.system.choices import LPIPS_DEFAULT, LPIPS_VARIANTS, METRICS, ROUNDINGS
 from davi.system.errors import InputError
 

@@ -59,10 +59,7 @@ def run(arguments: Namespace) -> int:
             num_steps=num_steps,
             seed=arguments.seed,
             batch_size=arguments.batch_size,
-            origin={
-                "prior_sha256": sha256_of(arguments.prior),
-                "precision": arguments.precision,
-            },
+            origin={"prior_sha256": sha256_of(arguments.prior), "precision": arguments.precision},
             world=world,
         )
     if world.is_first:

@@ -110,12 +110,7 @@ def read_generator(
 
     file = read_generator_file(weights_file(arguments.checkpoint), arguments.config, arguments.set)
     restorer = Restorer(
-        file.config,
-        file.network(),
-        device,
-        arguments.precision,
-        arguments.size,
-        arguments.compile,
+        file.config, file.network(), device, arguments.precision, arguments.size, arguments.compile
     )
     compiled = {"compile": True} if arguments.compile else {}  # it rounds differently
     return restorer, file.record() | compiled

@@ -108,12 +108,12 @@ def run_command(name: str, words: list[str] | None = None, prog: str | None = No
         code = work()
     except (InputError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
+        code = EXIT_BAD_INPUT
     except OSError as error:
         if error.filename is None:  # not about a file: a bug, to be seen whole
             raise
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
+        code = EXIT_BAD_INPUT
     except KeyboardInterrupt:
         sys.exit("interrupted")
     sys.exit(code or 0)

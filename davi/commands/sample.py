@@ -12,12 +12,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import (
-    add_device,
-    add_generator,
-    positive_int,
-    read_generator,
-)
+from davi.commands.options import add_device, add_generator, positive_int, read_generator
 from davi.system.choices import ROUNDINGS
 
 

@@ -17,12 +17,9 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Trains."""
-    from davi.commands.training import Method, train
+    from davi.commands.training import train
     from davi.config.schema import I2SBRunConfig, RunConfig
     from davi.runs.build import build_i2sb_trainer, build_trainer
 
-    methods = {
-        None: Method(RunConfig, build_trainer),
-        "i2sb": Method(I2SBRunConfig, build_i2sb_trainer),
-    }
+    methods = {None: (RunConfig, build_trainer), "i2sb": (I2SBRunConfig, build_i2sb_trainer)}
     return train(arguments, methods)

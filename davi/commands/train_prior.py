@@ -17,8 +17,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Trains."""
-    from davi.commands.training import Method, train
+    from davi.commands.training import train
     from davi.config.schema import PriorRunConfig
     from davi.runs.build import build_prior_trainer
 
-    return train(arguments, {None: Method(PriorRunConfig, build_prior_trainer)})
+    return train(arguments, {None: (PriorRunConfig, build_prior_trainer)})

@@ -103,12 +103,7 @@ class _CellMaker:
     """Makes the cells of a table."""
 
     def __init__(
-        self,
-        plan: Plan,
-        cache: Cache,
-        folder: Path,
-        absent_metrics: dict[str, str],
-        world: World,
+        self, plan: Plan, cache: Cache, folder: Path, absent_metrics: dict[str, str], world: World
     ) -> None:
         self.plan = plan
         self.cache = cache
