@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from davi.benchmarks.measuring import markdown_table
 from davi.build import build_forward_model
 from davi.metrics.protocols import SSIM
 from davi.metrics.scores import detail, psnr, ssim
@@ -95,16 +96,14 @@ def comparison_table(scores: Mapping[str, Sequence[dict[str, Tensor]]]) -> str:
         scores: {name of a configuration: scores of each of its seeds, see `score_run`}; all have
             the same seeds and images.
     """
-    header = ["configuration", *SCORES, "PSNR against the first"]
-    lines = [header, ["---"] * len(header)]
-    first = None
+    rows, first = [], None
     for name, runs in scores.items():
         stacked = {score: torch.stack([run[score] for run in runs]) for score in SCORES}
         row = [Mean.of(values).text(DIGITS[score]) for score, values in stacked.items()]
         quality = stacked["PSNR [dB]"]
         first = quality if first is None else first
         same = quality is first
-        lines.append([name, *row, "" if same else Mean.of(quality - first).text(2)])
-    table = ["| " + " | ".join(line) + " |" for line in lines]
+        rows.append([name, *row, "" if same else Mean.of(quality - first).text(2)])
+    table = markdown_table(["configuration", *SCORES, "PSNR against the first"], rows)
     seeds, images = first.shape
-    return "\n".join([*table, "", PROTOCOL.format(images=images, seeds=seeds)])
+    return f"{table}\n{PROTOCOL.format(images=images, seeds=seeds)}"

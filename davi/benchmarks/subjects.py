@@ -33,10 +33,12 @@ def measure(arguments: argparse.Namespace) -> None:
         report_files(arguments.output)  # before the work, not after it
     title, facts = _title(arguments), machine(device)
     with tempfile.TemporaryDirectory() as workspace:
-        found, table = _report(arguments, device, Path(workspace), title, facts)
-    print(table, end="")
+        found, table = _measured(arguments, device, Path(workspace))
+    shown = ", ".join(f"{key} {value}" for key, value in facts.items())
+    report = f"# {title}\n\n{shown}\n\n{table}"
+    print(report, end="")
     if arguments.output is not None:
-        write_report(arguments.output, title, facts, found, table)
+        write_report(arguments.output, title, facts, found, report)
 
 
 def _title(arguments: argparse.Namespace) -> str:
@@ -50,21 +52,17 @@ def _title(arguments: argparse.Namespace) -> str:
     return title
 
 
-def _report(
-    arguments: argparse.Namespace,
-    device: torch.device,
-    workspace: Path,
-    title: str,
-    facts: dict[str, Any],
+def _measured(
+    arguments: argparse.Namespace, device: torch.device, workspace: Path
 ) -> tuple[list[Any], str]:
     """The lines of the table as dataclasses, and the table in Markdown."""
     match arguments.subject:
         case "cost":
             found = restoration_costs(arguments.preset, device, arguments.repeats)
-            return found, cost_table(arguments.preset, title, facts, found)
+            return found, cost_table(arguments.preset, found)
         case "posterior":
             found = measure_distances(arguments.config)
-            return found, distance_table(title, facts, found)
+            return found, distance_table(found)
         case "solvers":
             found = time_solvers(
                 arguments.config,
@@ -74,10 +72,10 @@ def _report(
                 arguments.evaluations,
                 workspace,
             )
-            return found, solver_table(title, facts, found)
+            return found, solver_table(found)
         case _:
             found = climb(_rungs(arguments, device, workspace), device, arguments.repeats)
-            return found, to_table(title, facts, found)
+            return found, to_table(found)
 
 
 def _rungs(arguments: argparse.Namespace, device: torch.device, workspace: Path) -> Iterator[Rung]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from davi.benchmarks.measuring import machine, synchronise
+from davi.benchmarks.measuring import machine, now
 from davi.priors.weight_file import read_prior_file
 from davi.schedule import Schedule
 from davi.score import ScoreModel
@@ -196,11 +196,9 @@ class Runner:
         operator = copy.deepcopy(problem.operator_for(positions)).to(device)
         prior = CountedPrior(self._prior(problem), evaluations)
         rngs = [self._rng(problem.names[position], sample) for position, sample in unit.items]
-        synchronise(device)
-        start = time.perf_counter()
+        start = now(device)
         images = job.solver(y, operator, problem.told_noise, prior, rngs)
-        synchronise(device)
-        return images, time.perf_counter() - start
+        return images, now(device) - start
 
     def _rng(self, name: str, sample: int) -> torch.Generator:
         key = (self.plan.config.seed, "solve", name, *([sample] if sample else []))
