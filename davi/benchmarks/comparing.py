@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import BatchSampler, Dataset
 from tqdm import tqdm
 
 from davi.benchmarks.measuring import markdown_table
@@ -18,8 +18,7 @@ from davi.restorer import load
 from davi.system.runtime import keyed_rng
 
 BATCH = 32
-
-
+SEED = 0  # of noise and samples
 SCORES = {"PSNR [dB]": psnr, "SSIM": ssim, "detail [dB]": detail}
 DIGITS = {"PSNR [dB]": 2, "SSIM": 3, "detail [dB]": 1}
 
@@ -57,17 +56,16 @@ def _standard_error(values: Tensor) -> float:
     return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
-def score_run(run: Path, images: Dataset, device: str, seed: int = 0) -> dict[str, Tensor]:
+def score_run(run: Path, images: Dataset, device: str) -> dict[str, Tensor]:
     """Returns every score of a training, (images,) float64 each.
 
-    One restoration of one measurement of each image; noise and sample depend on the seed and the
-    image's name only, so that all trainings for one operator restore the same measurements.
+    One restoration of one measurement of each image; noise and sample depend on the image's name
+    only, so that all trainings for one operator restore the same measurements.
 
     Args:
         run: a run folder.
         images: of `open_images`.
         device: where to restore.
-        seed: of noise and samples.
 
     Raises:
         InputError, CheckpointError: the run cannot be used.
@@ -75,13 +73,13 @@ def score_run(run: Path, images: Dataset, device: str, seed: int = 0) -> dict[st
     restorer = load(run, device)
     forward_model = build_forward_model(restorer.config, restorer.image_shape, torch.device("cpu"))
     found: dict[str, list[Tensor]] = {name: [] for name in SCORES}
-    for start in tqdm(range(0, len(images), BATCH), desc=run.name, unit="batch"):
-        indices = range(start, min(start + BATCH, len(images)))
+    batches = BatchSampler(range(len(images)), BATCH, drop_last=False)
+    for indices in tqdm(batches, desc=run.name, unit="batch"):
         names = [images.name(index) for index in indices]
         x0 = torch.stack([images[index] for index in indices])
-        rngs = [keyed_rng("cpu", seed, "degrade", name) for name in names]
+        rngs = [keyed_rng("cpu", SEED, "degrade", name) for name in names]
         y, _ = forward_model.measure(x0, rngs)
-        restored = restorer.restore(y, seed=seed, names=names)[0]
+        restored = restorer.restore(y, seed=SEED, names=names)[0]
         for name, score in SCORES.items():
             found[name].append(score(restored, x0))
     return {name: torch.cat(parts) for name, parts in found.items()}

@@ -2,7 +2,6 @@
 
 import argparse
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from davi.benchmarks.ladders import (
     sampling_rungs,
     training_rungs,
 )
-from davi.benchmarks.measuring import Rung, climb, machine, report_files, to_table, write_report
+from davi.benchmarks.measuring import climb, machine, report_files, to_table, write_report
 from davi.benchmarks.posterior import distance_table, measure_distances
 from davi.benchmarks.solver_timing import solver_table, time_solvers
 from davi.system.runtime import select_device
@@ -73,21 +72,16 @@ def _measured(
                 workspace,
             )
             return found, solver_table(found)
-        case _:
-            found = climb(_rungs(arguments, device, workspace), device, arguments.repeats)
-            return found, to_table(found)
-
-
-def _rungs(arguments: argparse.Namespace, device: torch.device, workspace: Path) -> Iterator[Rung]:
-    preset = arguments.preset
-    match arguments.subject:
         case "train" | "sample":
             ladder = {"train": training_rungs, "sample": sampling_rungs}[arguments.subject]
             batch_size, precision = arguments.batch_size, arguments.precision
-            return ladder(preset, batch_size, device, precision, arguments.compile)
+            rungs = ladder(arguments.preset, batch_size, device, precision, arguments.compile)
         case "operators":
-            return operator_rungs(preset, arguments.batch_size, device)
+            rungs = operator_rungs(arguments.preset, arguments.batch_size, device)
         case "folder":
-            return folder_rungs(preset, arguments.num_images, device, workspace)
+            rungs = folder_rungs(arguments.preset, arguments.num_images, device, workspace)
         case "data":
-            return data_rungs(preset, arguments.num_images, arguments.num_workers, workspace)
+            num_images, num_workers = arguments.num_images, arguments.num_workers
+            rungs = data_rungs(arguments.preset, num_images, num_workers, workspace)
+    found = climb(rungs, device, arguments.repeats)
+    return found, to_table(found)

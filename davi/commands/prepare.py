@@ -25,6 +25,10 @@ DATASETS = {
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds what the command line takes."""
+    shown = "; ".join(
+        f"{name} --validation {rules['validation']} --train {rules['train']}"
+        for name, rules in DATASETS.items()
+    )
     parser.add_argument("--input", type=Path, required=True, metavar="DIR", help="images")
     parser.add_argument(
         "--validation-input",
@@ -38,9 +42,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--dataset",
         choices=DATASETS,
-        help="the splits of the paper: "
-        + "; ".join(f"{name} {_shown(rules)}" for name, rules in DATASETS.items())
-        + " (of ImageNet 100)",
+        help=f"the splits of the paper: {shown} (of ImageNet 100)",
     )
     parser.add_argument("--train", metavar="IMAGES", help="those of the training split")
     parser.add_argument("--validation", metavar="IMAGES", help="those of the validation split")
@@ -51,10 +53,6 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=os.cpu_count() or 1,
         help="processes that decode (default: one a core)",
     )
-
-
-def _shown(rules: dict[str, str]) -> str:
-    return " ".join(f"--{split} {rule}" for split, rule in rules.items())
 
 
 def split_rules(arguments: Namespace) -> dict[str, str]:

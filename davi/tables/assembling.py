@@ -146,27 +146,20 @@ class _CellMaker:
         numbers, absent = {}, {}
         for metric in self.plan.config.metrics:
             try:
-                if metric == "fid":
-                    numbers[metric] = Number(self._fid(place, len(per_image)))
-                elif metric == "seconds":
-                    numbers[metric] = Number(self._seconds(place))
-                else:
-                    numbers[metric] = self._mean(metric, per_image)
+                numbers[metric] = self._number(metric, place, per_image)
             except InputError as error:
                 absent[metric] = str(error)
         return numbers, absent
 
-    def _fid(self, place: Place, count: int) -> float:
-        if count < self.plan.jobs[place].num_images:
-            raise InputError("not all images are restored yet")
-        return self.fid(place)
-
-    def _seconds(self, place: Place) -> float:
-        if place not in self.seconds:
-            raise InputError("not timed yet")
-        return self.seconds[place]
-
-    def _mean(self, metric: str, per_image: dict[str, dict[str, float]]) -> Number:
+    def _number(self, metric: str, place: Place, per_image: dict[str, dict[str, float]]) -> Number:
+        if metric == "fid":
+            if len(per_image) < self.plan.jobs[place].num_images:
+                raise InputError("not all images are restored yet")
+            return Number(self.fid(place))
+        if metric == "seconds":
+            if place not in self.seconds:
+                raise InputError("not timed yet")
+            return Number(self.seconds[place])
         values = [values[metric] for values in per_image.values() if metric in values]
         if len(values) < len(per_image):
             raise InputError(self.absent_metrics.get(metric, "not computed yet"))

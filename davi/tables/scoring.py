@@ -10,7 +10,6 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -186,7 +185,6 @@ def _digest(image: Tensor) -> str:
 
 def _kept_value(path: Path) -> float | None:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-        return float(content["value"])
+        return float(json.loads(path.read_text(encoding="utf-8"))["value"])
     except (OSError, ValueError, TypeError, KeyError):
         return None
