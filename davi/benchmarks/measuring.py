@@ -161,18 +161,15 @@ def matmul_peak(device: torch.device, precision: str) -> float:
 
 def machine(device: torch.device) -> dict[str, str | int]:
     """Returns what a reader needs to know of the machine."""
-    facts = {
+    return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
     }
-    if device.type == "cuda":
-        facts["device"] = torch.cuda.get_device_name(device)
-    return facts
 
 
 def report_files(path: Path) -> tuple[Path, Path]:

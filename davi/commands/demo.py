@@ -83,12 +83,22 @@ def _score(folder: str, images: str) -> None:
 
 def _show(output: Path, methods: dict[str, str]) -> None:
     """Prints the table of the methods and writes the picture."""
+    import torch
+
+    from davi.data.images import load_image, save_image
+    from davi.data.panel import titled_grid
+
     summaries = {
         method: json.loads((output / f"{images}-eval/summary.json").read_text())
         for method, images in methods.items()
     }
     print(_table(summaries))
-    _draw(output, methods)
+    rows = {"measurement": "measured/measurement", **methods, "truth": "measured/reference"}
+    pictures = {
+        title: torch.stack([load_image(output / images / f"{name}.png") for name in SHOWN])
+        for title, images in rows.items()
+    }
+    save_image(titled_grid(pictures, scale=2), output / "demo.png")
     print(f"\nMeasurements, restorations and truth side by side: {output / 'demo.png'}")
 
 
@@ -107,17 +117,3 @@ def _table(summaries: dict[str, dict]) -> str:
         ]
         lines.append(f"{method:<24}{cells[0]:>18}{cells[1]:>20}")
     return "\n".join(lines)
-
-
-def _draw(output: Path, methods: dict[str, str]) -> None:
-    import torch
-
-    from davi.data.images import load_image, save_image
-    from davi.data.panel import titled_grid
-
-    rows = {"measurement": "measured/measurement", **methods, "truth": "measured/reference"}
-    pictures = {
-        title: torch.stack([load_image(output / images / f"{name}.png") for name in SHOWN])
-        for title, images in rows.items()
-    }
-    save_image(titled_grid(pictures, scale=2), output / "demo.png")

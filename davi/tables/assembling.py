@@ -135,7 +135,7 @@ class _CellMaker:
         }
         values["nfe"] = restored.forward
         if "gmac" in self.plan.config.metrics:
-            _, macs = network_size(job.problem.unet)
+            _, macs = network_size(job.problem.config.network.unet())
             values["gmac"] = (restored.forward + restored.backward) * macs / 1e9
         return {metric: values[metric] for metric in self.plan.config.metrics if metric in values}
 

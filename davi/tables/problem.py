@@ -21,7 +21,6 @@ from davi.system.errors import InputError
 from davi.system.files import sha256_of
 from davi.system.runtime import keyed_rng
 from davi.tables.config import ColumnConfig
-from guided_diffusion.presets import UNetConfig
 
 CPU = torch.device("cpu")
 
@@ -53,11 +52,6 @@ class Problem:
     told_noise: GaussianNoise | PoissonNoise
     seed: int
     facts: dict[str, Any]
-
-    @property
-    def unet(self) -> UNetConfig:
-        """The architecture of the prior."""
-        return self.config.network.unet()
 
     def operator_for(self, positions: Sequence[int]) -> LinearOperator:
         """Returns the operator of some images, with their own masks where masks are random."""

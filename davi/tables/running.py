@@ -182,7 +182,7 @@ class Runner:
         operator = copy.deepcopy(problem.operator_for(positions)).to(device)
         run, sha256 = problem.config, problem.facts["prior_sha256"]
         model = _read_prior(
-            run.prior.path, sha256, problem.unet, run.schedule, config.precision, device
+            run.prior.path, sha256, run.network.unet(), run.schedule, config.precision, device
         )
         prior = CountedPrior(model, evaluations)
         rngs = [self._rng(problem.names[position], sample) for position, sample in unit.items]

@@ -170,17 +170,14 @@ class SetDistance:
 
     def _compute(self, place: Place) -> float:
         job, batch_size = self.work.plan.jobs[place], self.work.plan.config.batch_size
-        digests = [_digest(truth_of(job, position)) for position in range(job.num_images)]
+        pixels = (to_uint8(truth_of(job, position)) for position in range(job.num_images))
+        digests = [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in pixels]
         paired = PairedFeatures(digests, self.work.world.device)
         for positions in BatchSampler(range(job.num_images), batch_size, drop_last=False):
             restored, truth = _images(self.work, place, positions)
             paired.add(positions, truth, restored)
         truth, restored = paired.sets()
         return frechet_distance(*moments(truth), *moments(restored))
-
-
-def _digest(image: Tensor) -> str:
-    return hashlib.sha256(to_uint8(image).numpy().tobytes()).hexdigest()
 
 
 def _kept_value(path: Path) -> float | None:
