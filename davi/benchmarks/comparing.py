@@ -7,9 +7,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import BatchSampler, Dataset
 from tqdm import tqdm
 
+from davi.benchmarks.measuring import markdown_table
 from davi.build import build_forward_model
 from davi.metrics.protocols import SSIM
 from davi.metrics.scores import detail, psnr, ssim
@@ -17,8 +18,7 @@ from davi.restorer import load
 from davi.system.runtime import keyed_rng
 
 BATCH = 32
-
-
+SEED = 0  # of noise and samples
 SCORES = {"PSNR [dB]": psnr, "SSIM": ssim, "detail [dB]": detail}
 DIGITS = {"PSNR [dB]": 2, "SSIM": 3, "detail [dB]": 1}
 
@@ -56,17 +56,16 @@ def _standard_error(values: Tensor) -> float:
     return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.nan
 
 
-def score_run(run: Path, images: Dataset, device: str, seed: int = 0) -> dict[str, Tensor]:
+def score_run(run: Path, images: Dataset, device: str) -> dict[str, Tensor]:
     """Returns every score of a training, (images,) float64 each.
 
-    One restoration of one measurement of each image; noise and sample depend on the seed and the
-    image's name only, so that all trainings for one operator restore the same measurements.
+    One restoration of one measurement of each image; noise and sample depend on the image's name
+    only, so that all trainings for one operator restore the same measurements.
 
     Args:
         run: a run folder.
         images: of `open_images`.
         device: where to restore.
-        seed: of noise and samples.
 
     Raises:
         InputError, CheckpointError: the run cannot be used.
@@ -74,13 +73,13 @@ def score_run(run: Path, images: Dataset, device: str, seed: int = 0) -> dict[st
     restorer = load(run, device)
     forward_model = build_forward_model(restorer.config, restorer.image_shape, torch.device("cpu"))
     found: dict[str, list[Tensor]] = {name: [] for name in SCORES}
-    for start in tqdm(range(0, len(images), BATCH), desc=run.name, unit="batch"):
-        indices = range(start, min(start + BATCH, len(images)))
+    batches = BatchSampler(range(len(images)), BATCH, drop_last=False)
+    for indices in tqdm(batches, desc=run.name, unit="batch"):
         names = [images.name(index) for index in indices]
         x0 = torch.stack([images[index] for index in indices])
-        rngs = [keyed_rng("cpu", seed, "degrade", name) for name in names]
+        rngs = [keyed_rng("cpu", SEED, "degrade", name) for name in names]
         y, _ = forward_model.measure(x0, rngs)
-        restored = restorer.restore(y, seed=seed, names=names)[0]
+        restored = restorer.restore(y, seed=SEED, names=names)[0]
         for name, score in SCORES.items():
             found[name].append(score(restored, x0))
     return {name: torch.cat(parts) for name, parts in found.items()}
@@ -95,16 +94,14 @@ def comparison_table(scores: Mapping[str, Sequence[dict[str, Tensor]]]) -> str:
         scores: {name of a configuration: scores of each of its seeds, see `score_run`}; all have
             the same seeds and images.
     """
-    header = ["configuration", *SCORES, "PSNR against the first"]
-    lines = [header, ["---"] * len(header)]
-    first = None
+    rows, first = [], None
     for name, runs in scores.items():
         stacked = {score: torch.stack([run[score] for run in runs]) for score in SCORES}
         row = [Mean.of(values).text(DIGITS[score]) for score, values in stacked.items()]
         quality = stacked["PSNR [dB]"]
         first = quality if first is None else first
         same = quality is first
-        lines.append([name, *row, "" if same else Mean.of(quality - first).text(2)])
-    table = ["| " + " | ".join(line) + " |" for line in lines]
+        rows.append([name, *row, "" if same else Mean.of(quality - first).text(2)])
+    table = markdown_table(["configuration", *SCORES, "PSNR against the first"], rows)
     seeds, images = first.shape
-    return "\n".join([*table, "", PROTOCOL.format(images=images, seeds=seeds)])
+    return f"{table}\n{PROTOCOL.format(images=images, seeds=seeds)}"

@@ -2,14 +2,12 @@
 
 import statistics
 from dataclasses import dataclass
-from functools import cache
-from typing import Any
+from functools import cache, partial
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from davi.benchmarks.ladders import sampling_rungs
-from davi.benchmarks.measuring import report_head, time_calls
+from davi.benchmarks.measuring import count_flops, markdown_table, time_calls
 from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
 
 DAVI = "DAVI"
@@ -24,6 +22,7 @@ EVALUATIONS = {
     "RED-diff": 1000,
     "FPS": 1000,
 }
+COLUMNS = ("method", "evaluations", "GMAC", "GFLOP", "seconds per image", "")
 NOTES = """\
 MAC: multiply-accumulate operations of convolutions and matrix products, each 2 FLOP. What the paper
 calls FLOPs (Table 13: 194.7 G on FFHQ) are MACs.
@@ -60,10 +59,8 @@ def network_size(config: UNetConfig) -> tuple[int, int]:
         network = create_unet(config)
         image = torch.empty(1, config.in_channels, config.image_size, config.image_size)
         time = torch.zeros(1, dtype=torch.int64)
-        with FlopCounterMode(display=False) as counter:
-            network(image, time)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    return parameters, counter.get_total_flops() // 2
+        flops = count_flops(partial(network, image, time))
+    return sum(parameter.numel() for parameter in network.parameters()), flops // 2
 
 
 def restoration_costs(preset: str, device: torch.device, repeats: int) -> list[Cost]:
@@ -78,22 +75,21 @@ def restoration_costs(preset: str, device: torch.device, repeats: int) -> list[C
     ]
 
 
-def cost_table(preset: str, title: str, facts: dict[str, Any], found: list[Cost]) -> str:
-    """Returns a Markdown table."""
+def cost_table(preset: str, found: list[Cost]) -> str:
+    """Returns a Markdown table, with what is to be said of the network and of the numbers."""
     parameters, macs = network_size(PRESETS[preset])
-    lines = [
-        *report_head(title, facts),
-        f"Network {preset}: {parameters / 1e6:.2f} M parameters, {macs / 1e9:.2f} GMAC "
-        f"({2 * macs / 1e9:.2f} GFLOP) per evaluation.",
-        "",
-        "| method | evaluations | GMAC | GFLOP | seconds per image | |",
-        "|---|---|---|---|---|---|",
+    rows = [
+        [
+            cost.method,
+            str(cost.evaluations),
+            f"{cost.macs / 1e9:.1f}",
+            f"{2 * cost.macs / 1e9:.1f}",
+            f"{cost.seconds:.{3 if cost.seconds < 1 else 1}f}",
+            "measured" if cost.measured else "extrapolated",
+        ]
+        for cost in found
     ]
-    for cost in found:
-        origin = "measured" if cost.measured else "extrapolated"
-        digits = 3 if cost.seconds < 1 else 1
-        lines.append(
-            f"| {cost.method} | {cost.evaluations} | {cost.macs / 1e9:.1f} | "
-            f"{2 * cost.macs / 1e9:.1f} | {cost.seconds:.{digits}f} | {origin} |"
-        )
-    return "\n".join([*lines, "", NOTES])
+    return (
+        f"Network {preset}: {parameters / 1e6:.2f} M parameters, {macs / 1e9:.2f} GMAC "
+        f"({2 * macs / 1e9:.2f} GFLOP) per evaluation.\n\n{markdown_table(COLUMNS, rows)}\n{NOTES}"
+    )

@@ -35,12 +35,14 @@ OPERATORS = {
 }
 
 
-def benchmark_config(preset: str, batch_size: int, **train: object) -> RunConfig:
-    """Returns a run of 4x super-resolution with a network of the given preset."""
+def benchmark_config(
+    preset: str, batch_size: int, task: str = "super-resolution 4x", **train: object
+) -> RunConfig:
+    """Returns a run of one of the `OPERATORS` with a network of the given preset."""
     values = {
         "network": {"preset": preset},
         "prior": {"checkpoint": "random"},
-        "operator": OPERATORS["super-resolution 4x"],
+        "operator": OPERATORS[task],
         "noise": {"name": "gaussian", "sigma": 0.05},
         "loss": {"gamma": 1.0, "reg": 1.0},
         "data": {},
@@ -196,20 +198,13 @@ def _captured(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
 
 def operator_rungs(preset: str, batch_size: int, device: torch.device) -> Iterator[Rung]:
     """Yields A, its adjoint and its pseudo-inverse for every task."""
-    shape = image_shape(benchmark_config(preset, batch_size))
-    for task, values in OPERATORS.items():
-        config = parse_config(
-            {**benchmark_config(preset, batch_size).model_dump(), "operator": values},
-            RunConfig,
-            "benchmark",
-        )
+    for task in OPERATORS:
+        config = benchmark_config(preset, batch_size, task)
+        shape = image_shape(config)
         operator = build_operator(config.operator, shape).to(device)
         x = torch.rand(batch_size, *shape, device=device)
-        for method, argument in (
-            ("A", x),
-            ("A_adjoint", operator.A(x)),
-            ("A_dagger", operator.A(x)),
-        ):
+        y = operator.A(x)
+        for method, argument in {"A": x, "A_adjoint": y, "A_dagger": y}.items():
             work = partial(getattr(operator, method), argument)
             yield _without_outcome(f"{task}, {method}", work, batch_size)
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -99,18 +100,17 @@ def climb(rungs: Iterable[Rung], device: torch.device, repeats: int) -> list[Mea
         result = outcome()
         result = None if result is None else result.detach().float().cpu()
         reference = result if reference is None else reference
-        flops = _count_flops(work) if rung.precision else 0
+        flops = count_flops(work) if rung.precision else 0
         seconds = time_calls(work, device, repeats)
         median = statistics.median(seconds)
+        first = found[0].median_s if found else median
         found.append(
             Measurement(
                 name=rung.name,
                 median_s=median,
-                p95_s=_percentile(seconds, 0.95),
+                p95_s=float(np.quantile(seconds, 0.95)),
                 images_per_second=rung.num_images / median,
-                speedup=(found[0].median_s if found else median) / median
-                if rung.comparable
-                else None,
+                speedup=first / median if rung.comparable else None,
                 peak_memory_mb=_peak_memory(device),
                 matmul_share=flops / median / peaks[rung.precision] if flops else None,
                 drift_db=_drift(result, reference),
@@ -127,18 +127,24 @@ def time_calls(work: Callable[[], Any], device: torch.device, repeats: int) -> l
         work()
     seconds = []
     for _ in range(repeats):
-        synchronise(device)
-        start = time.perf_counter()
+        start = now(device)
         work()
-        synchronise(device)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(now(device) - start)
     return seconds
 
 
-def synchronise(device: torch.device) -> None:
-    """Waits until a GPU has done what it was given."""
+def now(device: torch.device) -> float:
+    """Returns the time in seconds, once a GPU has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+def count_flops(work: Callable[[], Any]) -> int:
+    """Returns the floating-point operations of the convolutions and matrix products of a call."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
 
 
 def matmul_peak(device: torch.device, precision: str) -> float:
@@ -155,18 +161,15 @@ def matmul_peak(device: torch.device, precision: str) -> float:
 
 def machine(device: torch.device) -> dict[str, str | int]:
     """Returns what a reader needs to know of the machine."""
-    facts = {
+    return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "device": "cpu",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
     }
-    if device.type == "cuda":
-        facts["device"] = torch.cuda.get_device_name(device)
-    return facts
 
 
 def report_files(path: Path) -> tuple[Path, Path]:
@@ -204,51 +207,37 @@ def write_report(
     write_text(beside, table)
 
 
-def report_head(title: str, facts: dict[str, Any]) -> list[str]:
-    """Returns the lines above a table in Markdown: the title, and facts of the machine."""
-    return [f"# {title}", "", ", ".join(f"{key} {value}" for key, value in facts.items()), ""]
+def markdown_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a table in Markdown."""
+    lines = [f"| {' | '.join(row)} |\n" for row in (columns, *rows)]
+    return "".join([lines[0], f"|{'---|' * len(columns)}\n", *lines[1:]])
 
 
-def to_table(title: str, facts: dict[str, Any], found: list[Measurement]) -> str:
-    """Returns a Markdown table."""
-    lines = [
-        *report_head(title, facts),
-        f"| {' | '.join(COLUMNS)} |",
-        f"|{'---|' * len(COLUMNS)}",
-    ]
-    for each in found:
-        cells = [
+def to_table(found: list[Measurement]) -> str:
+    """Returns the Markdown table of a ladder."""
+    rows = [
+        [
             each.name,
-            f"{1000 * each.median_s:.4g}",
-            f"{1000 * each.p95_s:.4g}",
-            f"{each.images_per_second:.4g}",
-            _or_dash(each.speedup, "{:.2f}"),
-            _or_dash(each.peak_memory_mb, "{:.0f}"),
-            _or_dash(each.matmul_share, "{:.0%}"),
-            _or_dash(each.drift_db, "{:.1f}"),
+            *cells("{:.4g}", 1000 * each.median_s, 1000 * each.p95_s, each.images_per_second),
+            *cells("{:.2f}", each.speedup),
+            *cells("{:.0f}", each.peak_memory_mb),
+            *cells("{:.0%}", each.matmul_share),
+            *cells("{:.1f}", each.drift_db),
         ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        for each in found
+    ]
+    return markdown_table(COLUMNS, rows)
 
 
-def _or_dash(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)
-
-
-def _percentile(values: list[float], share: float) -> float:
-    return torch.tensor(values, dtype=torch.float64).quantile(share).item()
+def cells(form: str, *values: float | None) -> list[str]:
+    """Returns the values as a table shows them."""
+    return ["-" if value is None else form.format(value) for value in values]
 
 
 def _drift(result: Tensor | None, reference: Tensor | None) -> float | None:
     if result is None or reference is None or torch.equal(result, reference):
         return None
     return float(10 * torch.log10(4 / (result - reference).square().mean()))
-
-
-def _count_flops(work: Callable[[], Any]) -> int:
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return counter.get_total_flops()
 
 
 def _reset_memory(device: torch.device) -> None:

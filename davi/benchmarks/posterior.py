@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import Field
@@ -16,7 +15,7 @@ from davi.benchmarks.gaussian_posterior import (
     posterior_distance,
     smooth_covariance,
 )
-from davi.benchmarks.measuring import report_head
+from davi.benchmarks.measuring import markdown_table
 from davi.config.section import Section
 from davi.config.yaml_file import load_config
 from davi.operators.colorization import Colorization
@@ -152,8 +151,8 @@ def _measure_row(
     )
 
 
-def distance_table(title: str, facts: dict[str, Any], found: list[SolverDistance]) -> str:
-    """Returns a Markdown table."""
+def distance_table(found: list[SolverDistance]) -> str:
+    """Returns a Markdown table, below what it means."""
     count = found[0].num_samples
     notes = NOTES.format(
         shape="x".join(map(str, IMAGE_SHAPE)),
@@ -162,13 +161,11 @@ def distance_table(title: str, facts: dict[str, Any], found: list[SolverDistance
         count=count,
         floor=count**-0.5,
     )
-    columns = ["method", "settings", *OPERATORS, "note"]
-    lines = [*report_head(title, facts), notes, f"| {' | '.join(columns)} |"]
-    lines.append(f"|{'---|' * len(columns)}")
+    rows = []
     for each in found:
-        cells = [_cell(each.distances.get(task)) for task in OPERATORS]
-        lines.append(f"| {' | '.join([each.method, each.settings, *cells, each.note])} |")
-    return "\n".join(lines) + "\n"
+        distances = [_cell(each.distances.get(task)) for task in OPERATORS]
+        rows.append([each.method, each.settings, *distances, each.note])
+    return f"{notes}\n{markdown_table(['method', 'settings', *OPERATORS, 'note'], rows)}"
 
 
 def _cell(distance: PosteriorDistance | None) -> str:

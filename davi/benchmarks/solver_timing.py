@@ -1,12 +1,11 @@
 """What solvers take for one image, and how much of it is more than the network evaluations."""
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from davi.benchmarks.ladders import benchmark_config, random_network
-from davi.benchmarks.measuring import report_head, synchronise
+from davi.benchmarks.measuring import cells, markdown_table, now
 from davi.build import build_forward_model, image_shape
 from davi.config.schema import RunConfig
 from davi.config.section import Section
@@ -118,9 +117,9 @@ class Stopwatch(Evaluations):
         super().count(output)
         self._calls, self._batch_size = self._calls + 1, len(output)
         if self._calls % BLOCK == 0:
-            self.seconds += self._time_since(self._start)
+            self.seconds += now(self.device) - self._start
             self._time_block(with_gradient=self.backward > 0)
-            self._start = self._now()
+            self._start = now(self.device)
 
     @contextmanager
     def watching(self, network: nn.Module) -> Iterator[None]:
@@ -132,33 +131,29 @@ class Stopwatch(Evaluations):
     @contextmanager
     def running(self) -> Iterator[None]:
         """Lets the solver's clock run."""
-        self._start = self._now()
+        self._start = now(self.device)
         yield
-        self.seconds += self._time_since(self._start)
+        self.seconds += now(self.device) - self._start
 
     def bare_seconds(self) -> float:
         """Returns how long the network alone takes for all that was counted."""
-        counts = {False: self.forward - self.backward, True: self.backward}
+        counts, total = {False: self.forward - self.backward, True: self.backward}, 0.0
         for with_gradient, count in counts.items():
             if count and not self._blocks[with_gradient]:
                 self._time_block(with_gradient)
-        return sum(
-            count * sum(self._blocks[kind]) / len(self._blocks[kind])
-            for kind, count in counts.items()
-            if count
-        )
-
-    def warm_up(self, with_gradient: bool) -> None:
-        """Evaluates the network once: the first time, libraries set themselves up."""
-        self._evaluate(with_gradient, count=1)
+            if count:
+                total += count * fmean(self._blocks[with_gradient])
+        return total
 
     def _time_block(self, with_gradient: bool) -> None:
         """Notes the seconds that an image takes."""
-        start = self._now()
-        self._evaluate(with_gradient, BLOCK)
-        self._blocks[with_gradient].append(self._time_since(start) / BLOCK / self._batch_size)
+        start = now(self.device)
+        self.evaluate_bare(with_gradient, BLOCK)
+        seconds = now(self.device) - start
+        self._blocks[with_gradient].append(seconds / BLOCK / self._batch_size)
 
-    def _evaluate(self, with_gradient: bool, count: int) -> None:
+    def evaluate_bare(self, with_gradient: bool, count: int) -> None:
+        """Evaluates the network alone, so many times."""
         x = torch.randn(self._batch_size, *self.image_shape, device=self.device)
         t = torch.full((self._batch_size,), NUM_STEPS // 2, device=self.device)
         with torch.set_grad_enabled(with_gradient):
@@ -167,13 +162,6 @@ class Stopwatch(Evaluations):
                 output = self.bare(x, t)
                 if with_gradient:
                     torch.autograd.grad(output.sum(), x)
-
-    def _now(self) -> float:
-        synchronise(self.device)
-        return time.perf_counter()
-
-    def _time_since(self, start: float) -> float:
-        return self._now() - start
 
 
 @dataclass(frozen=True)
@@ -199,7 +187,7 @@ class TimedProblem:
         device, model = self.y.device, self.forward_model
         watch = Stopwatch(self.evaluate, model.operator.image_shape, device)
         prior = CountedPrior(self.prior, watch)
-        watch.warm_up(with_gradient=GRADIENT in solver.needs)
+        watch.evaluate_bare(GRADIENT in solver.needs, 1)  # libraries set themselves up first
         for _ in range(calls):
             with watch.running():
                 rngs = [keyed_rng(device, 0, "solver")]
@@ -227,7 +215,14 @@ def timed_problem(
         run = benchmark_config(preset, 1)
         network = random_network(run)
         generator = workspace / "generator.safetensors"
-        _save_generator(network, run, generator)
+        save_weights(
+            generator,
+            network.state_dict(),
+            kind=GENERATOR,
+            config=run.model_dump(mode="json"),
+            iteration=None,
+            dtype="float32",
+        )
     shape = image_shape(run)
     photograph = open_images("photos:held_out", 64)[0][None]
     x0 = F.interpolate(photograph, size=shape[1:], mode="bilinear").to(device)
@@ -238,24 +233,8 @@ def timed_problem(
     return TimedProblem(prior, ForwardModel(operator, forward_model.noise), run.task, y, generator)
 
 
-def _save_generator(network: nn.Module, run: RunConfig, path: Path) -> None:
-    save_weights(
-        path,
-        network.state_dict(),
-        kind=GENERATOR,
-        config=run.model_dump(mode="json"),
-        iteration=None,
-        dtype="float32",
-    )
-
-
 def time_solvers(
-    path: Path,
-    preset: str,
-    precision: str,
-    device: torch.device,
-    evaluations: int,
-    workspace: Path,
+    path: Path, preset: str, precision: str, device: torch.device, evaluations: int, workspace: Path
 ) -> list[SolverTime]:
     """Measures one solver after the other.
 
@@ -318,19 +297,16 @@ def _watched(solver: Solver, problem: TimedProblem, evaluations: int) -> tuple[S
     return problem.time(solver, calls), calls
 
 
-def solver_table(title: str, facts: dict[str, Any], found: list[SolverTime]) -> str:
-    """Returns a Markdown table."""
-    lines = [*report_head(title, facts), f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-    for each in found:
-        numbers = {
-            "{:.4g}": (each.forward, each.backward, each.seconds, each.bare_seconds),
-            "{:.1%}": (each.overhead,),
-            "{:.1f}": (each.ratio,),
-        }
-        cells = [
-            "-" if value is None else form.format(value)
-            for form, values in numbers.items()
-            for value in values
+def solver_table(found: list[SolverTime]) -> str:
+    """Returns a Markdown table, above what it means."""
+    rows = [
+        [
+            each.method,
+            *cells("{:.4g}", each.forward, each.backward, each.seconds, each.bare_seconds),
+            *cells("{:.1%}", each.overhead),
+            *cells("{:.1f}", each.ratio),
+            each.note,
         ]
-        lines.append(f"| {' | '.join([each.method, *cells, each.note])} |")
-    return "\n".join([*lines, "", NOTES])
+        for each in found
+    ]
+    return f"{markdown_table(COLUMNS, rows)}\n{NOTES}"

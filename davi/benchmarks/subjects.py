@@ -2,7 +2,6 @@
 
 import argparse
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from davi.benchmarks.ladders import (
     sampling_rungs,
     training_rungs,
 )
-from davi.benchmarks.measuring import Rung, climb, machine, report_files, to_table, write_report
+from davi.benchmarks.measuring import climb, machine, report_files, to_table, write_report
 from davi.benchmarks.posterior import distance_table, measure_distances
 from davi.benchmarks.solver_timing import solver_table, time_solvers
 from davi.system.runtime import select_device
@@ -33,10 +32,12 @@ def measure(arguments: argparse.Namespace) -> None:
         report_files(arguments.output)  # before the work, not after it
     title, facts = _title(arguments), machine(device)
     with tempfile.TemporaryDirectory() as workspace:
-        found, table = _report(arguments, device, Path(workspace), title, facts)
-    print(table, end="")
+        found, table = _measured(arguments, device, Path(workspace))
+    shown = ", ".join(f"{key} {value}" for key, value in facts.items())
+    report = f"# {title}\n\n{shown}\n\n{table}"
+    print(report, end="")
     if arguments.output is not None:
-        write_report(arguments.output, title, facts, found, table)
+        write_report(arguments.output, title, facts, found, report)
 
 
 def _title(arguments: argparse.Namespace) -> str:
@@ -50,21 +51,17 @@ def _title(arguments: argparse.Namespace) -> str:
     return title
 
 
-def _report(
-    arguments: argparse.Namespace,
-    device: torch.device,
-    workspace: Path,
-    title: str,
-    facts: dict[str, Any],
+def _measured(
+    arguments: argparse.Namespace, device: torch.device, workspace: Path
 ) -> tuple[list[Any], str]:
     """The lines of the table as dataclasses, and the table in Markdown."""
     match arguments.subject:
         case "cost":
             found = restoration_costs(arguments.preset, device, arguments.repeats)
-            return found, cost_table(arguments.preset, title, facts, found)
+            return found, cost_table(arguments.preset, found)
         case "posterior":
             found = measure_distances(arguments.config)
-            return found, distance_table(title, facts, found)
+            return found, distance_table(found)
         case "solvers":
             found = time_solvers(
                 arguments.config,
@@ -74,22 +71,17 @@ def _report(
                 arguments.evaluations,
                 workspace,
             )
-            return found, solver_table(title, facts, found)
-        case _:
-            found = climb(_rungs(arguments, device, workspace), device, arguments.repeats)
-            return found, to_table(title, facts, found)
-
-
-def _rungs(arguments: argparse.Namespace, device: torch.device, workspace: Path) -> Iterator[Rung]:
-    preset = arguments.preset
-    match arguments.subject:
+            return found, solver_table(found)
         case "train" | "sample":
             ladder = {"train": training_rungs, "sample": sampling_rungs}[arguments.subject]
             batch_size, precision = arguments.batch_size, arguments.precision
-            return ladder(preset, batch_size, device, precision, arguments.compile)
+            rungs = ladder(arguments.preset, batch_size, device, precision, arguments.compile)
         case "operators":
-            return operator_rungs(preset, arguments.batch_size, device)
+            rungs = operator_rungs(arguments.preset, arguments.batch_size, device)
         case "folder":
-            return folder_rungs(preset, arguments.num_images, device, workspace)
+            rungs = folder_rungs(arguments.preset, arguments.num_images, device, workspace)
         case "data":
-            return data_rungs(preset, arguments.num_images, arguments.num_workers, workspace)
+            num_images, num_workers = arguments.num_images, arguments.num_workers
+            rungs = data_rungs(arguments.preset, num_images, num_workers, workspace)
+    found = climb(rungs, device, arguments.repeats)
+    return found, to_table(found)

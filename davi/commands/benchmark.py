@@ -16,16 +16,15 @@ or extrapolated). Nothing else should run meanwhile. `benchmark.py SUBJECT --hel
 import argparse
 from pathlib import Path
 
-from davi.commands.options import add_device, command_parser, config_file, positive_int
+from davi.commands.options import add_device, config_file, positive_int
 from davi.system.choices import PRECISIONS
 from guided_diffusion.presets import PRESETS
 
 SUBJECTS = ("train", "sample", "operators", "folder", "data", "cost", "solvers", "posterior")
 
 
-def parser(prog: str | None = None) -> argparse.ArgumentParser:
-    """Returns what reads the command line; every subject has the options that it uses."""
-    parser = command_parser(__doc__, prog)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds a sub-command for every subject, which has the options that it uses."""
     subjects = parser.add_subparsers(dest="subject", required=True, help="what to measure")
     for subject in SUBJECTS:
         add_options(subjects.add_parser(subject), subject)
@@ -70,7 +69,13 @@ def add_network_options(parser: argparse.ArgumentParser, subject: str) -> None:
         help="network (default %(default)s); random weights, but for `solvers` with its run's own",
     )
     if subject == "solvers":
-        add_solver_options(parser)
+        parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default fp32")
+        parser.add_argument(
+            "--evaluations",
+            type=positive_int,
+            default=100,
+            help="of the network, that each solver makes at least (default %(default)s)",
+        )
     else:
         parser.add_argument("--repeats", default=10, **count)
     if subject in ("train", "sample", "operators"):
@@ -87,14 +92,3 @@ def add_network_options(parser: argparse.ArgumentParser, subject: str) -> None:
         )
         parser.add_argument("--compile", action="store_true", help="with rungs for torch.compile")
     add_device(parser)
-
-
-def add_solver_options(parser: argparse.ArgumentParser) -> None:
-    """Adds what only `solvers` takes."""
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default fp32")
-    parser.add_argument(
-        "--evaluations",
-        type=positive_int,
-        default=100,
-        help="of the network, that each solver makes at least (default %(default)s)",
-    )

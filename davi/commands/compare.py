@@ -8,20 +8,14 @@ over images and over seeds, and the difference of the PSNR from that of the firs
 import subprocess
 import sys
 from argparse import ArgumentParser, Namespace
+from itertools import product
 from pathlib import Path
 
-from davi.commands.options import (
-    add_device,
-    add_overrides,
-    command_parser,
-    config_file,
-    positive_int,
-)
+from davi.commands.options import add_device, add_overrides, config_file, positive_int
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
-    """Returns what reads the command line."""
-    parser = command_parser(__doc__, prog)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds what the command line takes."""
     parser.add_argument("configs", metavar="CONFIG", nargs="+", type=config_file, help="YAML files")
     parser.add_argument("--num-seeds", type=positive_int, default=2, help="trainings of each (2)")
     add_overrides(parser, "override in every config", example="train.num_iterations=100")
@@ -29,7 +23,6 @@ def parser(prog: str | None = None) -> ArgumentParser:
         "--output", type=Path, default=Path("runs/compare"), help="default: runs/compare"
     )
     add_device(parser)
-    return parser
 
 
 def run(arguments: Namespace) -> int:
@@ -39,30 +32,20 @@ def run(arguments: Namespace) -> int:
     from davi.config.yaml_file import load_config
     from davi.runs.build import build_images
 
-    settings = [f"--set={override}" for override in arguments.set]
     for path in arguments.configs:  # all are read before the first is trained
         load_config(path, RunConfig, arguments.set)
     runs = {
         path: [arguments.output / f"{path.stem}_seed{seed}" for seed in range(arguments.num_seeds)]
         for path in arguments.configs
     }
-    number, total = 0, arguments.num_seeds * len(runs)
-    for seed in range(arguments.num_seeds):
-        for path, folders in runs.items():
-            number += 1
-            print(f"training {number} of {total}: {path.stem}, seed {seed}", flush=True)
-            command = [
-                sys.executable,
-                "-m",
-                "davi",
-                "train",
-                str(path),
-                "--run-dir",
-                str(folders[seed]),
-            ]
-            command += [*settings, f"--set=seed={seed}", "--device", arguments.device]
-            if code := subprocess.run(command).returncode:
-                return code
+    trainings = list(product(range(arguments.num_seeds), runs))
+    for number, (seed, path) in enumerate(trainings, start=1):
+        print(f"training {number} of {len(trainings)}: {path.stem}, seed {seed}", flush=True)
+        settings = [f"--set={override}" for override in (*arguments.set, f"seed={seed}")]
+        command = [sys.executable, "-m", "davi", "train", path, "--run-dir", runs[path][seed]]
+        command += [*settings, "--device", arguments.device]
+        if code := subprocess.run(command).returncode:
+            return code
     scores = {}
     for path, folders in runs.items():
         images = build_images(load_config(path, RunConfig, arguments.set), "validation")

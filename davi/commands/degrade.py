@@ -7,12 +7,12 @@ after crop and resize) and OUTPUT/manifest.jsonl.
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import config_parser, positive_int, read_config
+from davi.commands.options import add_config, positive_int, read_config
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
-    """Returns what reads the command line."""
-    parser = config_parser(__doc__, prog)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds what the command line takes."""
+    add_config(parser)
     parser.add_argument(
         "--input",
         help="clean images: a folder, a .zip file, .tar shards or photos:held_out (default: the "
@@ -32,7 +32,6 @@ def parser(prog: str | None = None) -> ArgumentParser:
         action="store_true",
         help="also write two images that need no network: lifted (enlarged) and pseudo_inverse",
     )
-    return parser
 
 
 def run(arguments: Namespace) -> int:

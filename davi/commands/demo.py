@@ -8,11 +8,12 @@ before it runs.
 
 import json
 import shlex
+import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import command_parser, positive_int
-from davi.commands.program import load_command
+from davi.commands.options import positive_int
+from davi.commands.program import read_command_line
 
 CONFIG = "photos_super_resolution"
 NUM_CROPS = 128  # of 561; the same ones as in the tables of the photographs
@@ -26,19 +27,13 @@ SHOWN = (  # crops in the picture: whole objects, parts, textures
 )
 
 
-class _CommandFailedError(Exception):
-    """A step ended with this exit code."""
-
-
-def parser(prog: str | None = None) -> ArgumentParser:
-    """Returns what reads the command line."""
-    parser = command_parser(__doc__, prog)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds what the command line takes."""
     parser.add_argument("--output", type=Path, default=Path("demo"), help="default: demo")
     parser.add_argument("--iterations", type=positive_int, default=250, help="default: 250")
-    return parser
 
 
-def run(arguments: Namespace) -> int:
+def run(arguments: Namespace) -> None:
     """Restores, shows, trains, restores, shows."""
     output, folder = arguments.output, shlex.quote(str(arguments.output))
     methods = {
@@ -46,38 +41,33 @@ def run(arguments: Namespace) -> int:
         "pseudo-inverse": "measured/pseudo_inverse",
         "DAVI, shipped": "restored_shipped",
     }
-    try:
-        _do(
-            f"degrade {CONFIG} --input photos:held_out --num-images {NUM_CROPS}"
-            f" --output {folder}/measured --baselines"
-        )
-        _restore(folder, CONFIG, "restored_shipped")
-        for images in methods.values():
-            _score(folder, images)
-        _show(output, methods)
+    _do(
+        f"degrade {CONFIG} --input photos:held_out --num-images {NUM_CROPS}"
+        f" --output {folder}/measured --baselines"
+    )
+    _restore(folder, CONFIG, "restored_shipped")
+    for images in methods.values():
+        _score(folder, images)
+    _show(output, methods)
 
-        fresh = f"fresh_{arguments.iterations}"  # so that a demo of another length starts anew
-        print("\nNow the same with a generator that is trained here, for some minutes:")
-        _do(  # in fp32, as bf16 is slow on many CPUs
-            f"train {CONFIG} --run-dir {folder}/{fresh}"
-            f" --set train.num_iterations={arguments.iterations} --set train.cooldown_iterations=0"
-            " --set train.validate_every=50 --set train.save_every=50 --set train.precision=fp32"
-        )
-        _restore(folder, f"{folder}/{fresh}", f"restored_{fresh}")
-        _score(folder, f"restored_{fresh}")
-        _show(output, {**methods, "DAVI, trained just now": f"restored_{fresh}"})
-    except _CommandFailedError as failure:
-        return failure.args[0]
-    return 0
+    fresh = f"fresh_{arguments.iterations}"  # so that a demo of another length starts anew
+    print("\nNow the same with a generator that is trained here, for some minutes:")
+    _do(  # in fp32, as bf16 is slow on many CPUs
+        f"train {CONFIG} --run-dir {folder}/{fresh}"
+        f" --set train.num_iterations={arguments.iterations} --set train.cooldown_iterations=0"
+        " --set train.validate_every=50 --set train.save_every=50 --set train.precision=fp32"
+    )
+    _restore(folder, f"{folder}/{fresh}", f"restored_{fresh}")
+    _score(folder, f"restored_{fresh}")
+    _show(output, {**methods, "DAVI, trained just now": f"restored_{fresh}"})
 
 
 def _do(line: str) -> None:
-    """Prints a command and does it."""
+    """Prints a command and does it; its failure is that of the demo."""
     print(f"\n$ davi {line}", flush=True)
     name, *words = shlex.split(line)
-    command = load_command(name)
-    if code := command.run(command.parser(f"davi {name}").parse_args(words)):
-        raise _CommandFailedError(code)
+    if code := read_command_line(name, words, f"davi {name}")():
+        sys.exit(code)
 
 
 def _restore(folder: str, checkpoint: str, name: str) -> None:
@@ -93,12 +83,22 @@ def _score(folder: str, images: str) -> None:
 
 def _show(output: Path, methods: dict[str, str]) -> None:
     """Prints the table of the methods and writes the picture."""
+    import torch
+
+    from davi.data.images import load_image, save_image
+    from davi.data.panel import titled_grid
+
     summaries = {
         method: json.loads((output / f"{images}-eval/summary.json").read_text())
         for method, images in methods.items()
     }
     print(_table(summaries))
-    _draw(output, methods)
+    rows = {"measurement": "measured/measurement", **methods, "truth": "measured/reference"}
+    pictures = {
+        title: torch.stack([load_image(output / images / f"{name}.png") for name in SHOWN])
+        for title, images in rows.items()
+    }
+    save_image(titled_grid(pictures, scale=2), output / "demo.png")
     print(f"\nMeasurements, restorations and truth side by side: {output / 'demo.png'}")
 
 
@@ -117,17 +117,3 @@ def _table(summaries: dict[str, dict]) -> str:
         ]
         lines.append(f"{method:<24}{cells[0]:>18}{cells[1]:>20}")
     return "\n".join(lines)
-
-
-def _draw(output: Path, methods: dict[str, str]) -> None:
-    import torch
-
-    from davi.data.images import load_image, save_image
-    from davi.data.panel import titled_grid
-
-    rows = {"measurement": "measured/measurement", **methods, "truth": "measured/reference"}
-    pictures = {
-        title: torch.stack([load_image(output / images / f"{name}.png") for name in SHOWN])
-        for title, images in rows.items()
-    }
-    save_image(titled_grid(pictures, scale=2), output / "demo.png")

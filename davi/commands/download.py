@@ -10,14 +10,12 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import command_parser
 from davi.commands.program import EXIT_BAD_INPUT
 from davi.system.errors import InputError
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
-    """Returns what reads the command line."""
-    parser = command_parser(__doc__, prog)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds what the command line takes."""
     parser.add_argument("names", nargs="*", metavar="NAME", help="see --list")
     parser.add_argument("--list", action="store_true", help="show the names and where files are")
     parser.add_argument(
@@ -31,7 +29,6 @@ def parser(prog: str | None = None) -> ArgumentParser:
     parser.add_argument(
         "--output", type=Path, default=Path("checkpoints"), help="folder (default checkpoints)"
     )
-    return parser
 
 
 def run(arguments: Namespace) -> int:

@@ -11,23 +11,15 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from davi.commands.options import (
-    add_device,
-    add_generator,
-    add_names,
-    command_parser,
-    positive_int,
-    read_generator,
-)
+from davi.commands.options import add_device, add_generator, add_names, positive_int, read_generator
 from davi.system.choices import LPIPS_DEFAULT, LPIPS_VARIANTS, METRICS, ROUNDINGS
 from davi.system.errors import InputError
 
 _OF_CHECKPOINT = {"measured", "config", "set", "rounding", "seed", "size", "compile"}
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
-    """Returns what reads the command line."""
-    parser = command_parser(__doc__, prog)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds what the command line takes."""
     parser.add_argument("--reference", type=Path, metavar="DIR", help="true images")
     parser.add_argument("--restored", type=Path, metavar="DIR", help="images to judge")
     add_generator(parser, required=False)
@@ -42,7 +34,6 @@ def parser(prog: str | None = None) -> ArgumentParser:
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: RESTORED-eval")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation")
     add_device(parser)
-    return parser
 
 
 def run(arguments: Namespace) -> None:

@@ -3,18 +3,15 @@
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import command_parser
 from davi.system.choices import STORED_DTYPES
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
-    """Returns what reads the command line."""
-    parser = command_parser(__doc__, prog)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds what the command line takes."""
     parser.add_argument("run", metavar="RUN_OR_FILE", type=Path, help="run folder or checkpoint")
     parser.add_argument("--output", type=Path, required=True, help="FILE.safetensors")
     parser.add_argument("--dtype", choices=STORED_DTYPES, default="float16", help="default float16")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    return parser
 
 
 def run(arguments: Namespace) -> None:

@@ -14,13 +14,12 @@ ddim  without noise between start and end; good with far fewer steps
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import add_device, command_parser, network_file, positive_int
+from davi.commands.options import add_device, network_file, positive_int
 from davi.system.choices import PRECISIONS
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
-    """Returns what reads the command line."""
-    parser = command_parser(__doc__, prog)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds what the command line takes."""
     parser.add_argument("prior", type=network_file, help="file of `davi export`, or ADM weights")
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="a new folder, or to go on in"
@@ -36,7 +35,6 @@ def parser(prog: str | None = None) -> ArgumentParser:
     parser.add_argument("--batch-size", type=positive_int, default=8, help="on a GPU (default 8)")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default fp32")
     add_device(parser)
-    return parser
 
 
 def run(arguments: Namespace) -> int:
@@ -61,10 +59,7 @@ def run(arguments: Namespace) -> int:
             num_steps=num_steps,
             seed=arguments.seed,
             batch_size=arguments.batch_size,
-            origin={
-                "prior_sha256": sha256_of(arguments.prior),
-                "precision": arguments.precision,
-            },
+            origin={"prior_sha256": sha256_of(arguments.prior), "precision": arguments.precision},
             world=world,
         )
     if world.is_first:

@@ -8,13 +8,12 @@ release does (gaussian_ema.pt, deno_ema.pt, ...), or --config. Nothing in the fi
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import add_overrides, command_parser, config_file
+from davi.commands.options import add_overrides, config_file
 from davi.system.choices import NETWORK_PARTS, STORED_DTYPES
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
-    """Returns what reads the command line."""
-    parser = command_parser(__doc__, prog)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds what the command line takes."""
     parser.add_argument("file", metavar="FILE", type=Path, help="weight file, or run folder")
     parser.add_argument("--output", type=Path, required=True, help="FILE.safetensors")
     parser.add_argument(
@@ -31,7 +30,6 @@ def parser(prog: str | None = None) -> ArgumentParser:
     add_overrides(parser, "override one value of the config", example="bridge.h=0.01")
     parser.add_argument("--dtype", choices=STORED_DTYPES, default="float32", help="default float32")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    return parser
 
 
 def run(arguments: Namespace) -> None:

@@ -11,15 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import davi
-from davi.commands.options import command_parser
 from davi.system.shipped import CHECKPOINTS, CONFIGS, shipped_folder, shipped_names
 
 PACKAGES = ("torch", "torchvision", "numpy", "scipy", "pydantic", "safetensors", "lpips")
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
-    """Returns what reads the command line."""
-    return command_parser(__doc__, prog)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds nothing: the command line takes nothing."""
 
 
 def run(arguments: Namespace) -> None:

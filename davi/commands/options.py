@@ -18,15 +18,6 @@ if TYPE_CHECKING:
 EXIT_STOPPED = 75  # by a signal, with everything saved: give the command again (EX_TEMPFAIL)
 
 
-def command_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
-    """Returns a parser without arguments that shows the description as it is written."""
-    return argparse.ArgumentParser(
-        prog=prog,
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-
-
 def config_file(text: str) -> Path:
     """Argument type: a YAML file, or the name of one that davi ships."""
     return find(text, CONFIGS)
@@ -37,9 +28,8 @@ def network_file(text: str) -> Path:
     return find(text, CHECKPOINTS)
 
 
-def config_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
-    """Returns a parser with what every command that reads a config takes."""
-    parser = command_parser(description, prog)
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Adds what every command that reads a config takes."""
     parser.add_argument(
         "config",
         metavar="CONFIG",
@@ -50,30 +40,22 @@ def config_parser(description: str, prog: str | None) -> argparse.ArgumentParser
     parser.add_argument(
         "--print-config", action="store_true", help="show the resolved config and stop"
     )
-    return parser
 
 
 def read_config(arguments: argparse.Namespace, model: "type[Section]") -> "Section":
-    """Returns the config that the arguments describe, see `stop_if_printed`."""
-    from davi.config.yaml_file import load_config
+    """Returns the config that the arguments describe; prints it and exits at --print-config."""
+    from davi.config.yaml_file import load_config, to_yaml
 
     config = load_config(arguments.config, model, arguments.set)
-    stop_if_printed(config, arguments)
-    return config
-
-
-def stop_if_printed(config: "Section", arguments: argparse.Namespace) -> None:
-    """Prints a config and exits if --print-config asks for it."""
-    from davi.config.yaml_file import to_yaml
-
     if arguments.print_config:
         print(to_yaml(config), end="")
         sys.exit(0)
+    return config
 
 
-def run_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
-    """Returns a parser with what both trainings take."""
-    parser = config_parser(description, prog)
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Adds what both trainings take."""
+    add_config(parser)
     parser.add_argument("--run-dir", type=Path, help="default: runs/<name of the config>")
     parser.add_argument(
         "--allow-changes",
@@ -83,7 +65,6 @@ def run_parser(description: str, prog: str | None) -> argparse.ArgumentParser:
         help="go on although these values, or the content of the data they name, have changed",
     )
     add_device(parser)
-    return parser
 
 
 def add_generator(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -129,12 +110,7 @@ def read_generator(
 
     file = read_generator_file(weights_file(arguments.checkpoint), arguments.config, arguments.set)
     restorer = Restorer(
-        file.config,
-        file.network(),
-        device,
-        arguments.precision,
-        arguments.size,
-        arguments.compile,
+        file.config, file.network(), device, arguments.precision, arguments.size, arguments.compile
     )
     compiled = {"compile": True} if arguments.compile else {}  # it rounds differently
     return restorer, file.record() | compiled

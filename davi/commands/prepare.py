@@ -15,7 +15,7 @@ import os
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import command_parser, positive_int
+from davi.commands.options import positive_int
 
 DATASETS = {
     "ffhq": {"validation": "00000-00999", "train": "01000-49999"},
@@ -23,9 +23,12 @@ DATASETS = {
 }
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
-    """Returns what reads the command line."""
-    parser = command_parser(__doc__, prog)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds what the command line takes."""
+    shown = "; ".join(
+        f"{name} --validation {rules['validation']} --train {rules['train']}"
+        for name, rules in DATASETS.items()
+    )
     parser.add_argument("--input", type=Path, required=True, metavar="DIR", help="images")
     parser.add_argument(
         "--validation-input",
@@ -39,9 +42,7 @@ def parser(prog: str | None = None) -> ArgumentParser:
     parser.add_argument(
         "--dataset",
         choices=DATASETS,
-        help="the splits of the paper: "
-        + "; ".join(f"{name} {_shown(rules)}" for name, rules in DATASETS.items())
-        + " (of ImageNet 100)",
+        help=f"the splits of the paper: {shown} (of ImageNet 100)",
     )
     parser.add_argument("--train", metavar="IMAGES", help="those of the training split")
     parser.add_argument("--validation", metavar="IMAGES", help="those of the validation split")
@@ -52,11 +53,6 @@ def parser(prog: str | None = None) -> ArgumentParser:
         default=os.cpu_count() or 1,
         help="processes that decode (default: one a core)",
     )
-    return parser
-
-
-def _shown(rules: dict[str, str]) -> str:
-    return " ".join(f"--{split} {rule}" for split, rule in rules.items())
 
 
 def split_rules(arguments: Namespace) -> dict[str, str]:

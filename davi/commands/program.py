@@ -2,7 +2,9 @@
 
 import os
 import sys
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from typing import Protocol
 
@@ -37,8 +39,8 @@ class Command(Protocol):
 
     __doc__: str
 
-    def parser(self, prog: str | None) -> ArgumentParser:
-        """Returns what reads its arguments; `prog` is how messages call the command."""
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Adds what its command line takes."""
 
     def run(self, arguments: Namespace) -> int | None:
         """Does it, and returns the exit code."""
@@ -77,6 +79,18 @@ def load_command(name: str) -> Command:
     return import_module(f"davi.commands.{COMMANDS[name]}")
 
 
+def read_command_line(
+    name: str, words: list[str] | None, prog: str | None
+) -> Callable[[], int | None]:
+    """Returns the work that a command line asks for, see `run_command`."""
+    command = load_command(name)
+    parser = ArgumentParser(
+        prog=prog, description=command.__doc__, formatter_class=RawDescriptionHelpFormatter
+    )
+    command.add_arguments(parser)
+    return partial(command.run, parser.parse_args(words))
+
+
 def run_command(name: str, words: list[str] | None = None, prog: str | None = None) -> None:
     """Runs a command and exits; what the user can mend is shown in one line, without a traceback.
 
@@ -85,12 +99,7 @@ def run_command(name: str, words: list[str] | None = None, prog: str | None = No
         words: what follows it; by default the words behind the name of the script.
         prog: how messages call it; by default the name of the script.
     """
-    command = load_command(name)
-    arguments = command.parser(prog).parse_args(words)
-
-    def work() -> int | None:
-        return command.run(arguments)
-
+    work = read_command_line(name, words, prog)
     if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun's report has the traceback
         from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -99,12 +108,12 @@ def run_command(name: str, words: list[str] | None = None, prog: str | None = No
         code = work()
     except (InputError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
+        code = EXIT_BAD_INPUT
     except OSError as error:
         if error.filename is None:  # not about a file: a bug, to be seen whole
             raise
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
+        code = EXIT_BAD_INPUT
     except KeyboardInterrupt:
         sys.exit("interrupted")
     sys.exit(code or 0)

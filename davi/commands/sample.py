@@ -12,19 +12,12 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import (
-    add_device,
-    add_generator,
-    command_parser,
-    positive_int,
-    read_generator,
-)
+from davi.commands.options import add_device, add_generator, positive_int, read_generator
 from davi.system.choices import ROUNDINGS
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
-    """Returns what reads the command line."""
-    parser = command_parser(__doc__, prog)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds what the command line takes."""
     add_generator(parser)
     parser.add_argument(
         "--input", type=Path, required=True, metavar="DIR_OR_FILE", help="measurements"
@@ -53,7 +46,6 @@ def parser(prog: str | None = None) -> ArgumentParser:
         help="of the pictures to 8 bits (default nearest); the authors' code truncates",
     )
     add_device(parser)
-    return parser
 
 
 def run(arguments: Namespace) -> int:

@@ -8,13 +8,13 @@ Several processes: torchrun.
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import add_device, config_parser, stop_if_printed
+from davi.commands.options import add_config, add_device, read_config
 from davi.system.errors import InputError
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
-    """Returns what reads the command line."""
-    parser = config_parser(__doc__, prog)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds what the command line takes."""
+    add_config(parser)
     parser.add_argument(
         "--output",
         type=Path,
@@ -26,18 +26,17 @@ def parser(prog: str | None = None) -> ArgumentParser:
         "--only-cached", action="store_true", help="run nothing; write what is there"
     )
     add_device(parser)
-    return parser
 
 
 def run(arguments: Namespace) -> None:
     """Makes the table and says what is absent."""
     from davi.system.world import FOLDER_PATIENCE, join_world
     from davi.tables.assembling import absences
+    from davi.tables.config import TableConfig
     from davi.tables.making import make_table
-    from davi.tables.plan import read_plan, read_table
+    from davi.tables.plan import read_plan
 
-    config = read_table(arguments.config, arguments.set)
-    stop_if_printed(config, arguments)
+    config = read_config(arguments, TableConfig)
     folder = arguments.output / arguments.config.stem
     if folder.name == "cache":
         raise InputError(f"{arguments.config}: a table cannot be called cache; rename the file")

@@ -7,22 +7,19 @@ docs/training.md.
 
 from argparse import ArgumentParser, Namespace
 
-from davi.commands.options import run_parser
+from davi.commands.options import add_run
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
-    """Returns what reads the command line."""
-    return run_parser(__doc__, prog)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds what the command line takes."""
+    add_run(parser)
 
 
 def run(arguments: Namespace) -> int:
     """Trains."""
-    from davi.commands.training import Method, train
+    from davi.commands.training import train
     from davi.config.schema import I2SBRunConfig, RunConfig
     from davi.runs.build import build_i2sb_trainer, build_trainer
 
-    methods = {
-        None: Method(RunConfig, build_trainer),
-        "i2sb": Method(I2SBRunConfig, build_i2sb_trainer),
-    }
+    methods = {None: (RunConfig, build_trainer), "i2sb": (I2SBRunConfig, build_i2sb_trainer)}
     return train(arguments, methods)

@@ -7,18 +7,18 @@ docs/training.md.
 
 from argparse import ArgumentParser, Namespace
 
-from davi.commands.options import run_parser
+from davi.commands.options import add_run
 
 
-def parser(prog: str | None = None) -> ArgumentParser:
-    """Returns what reads the command line."""
-    return run_parser(__doc__, prog)
+def add_arguments(parser: ArgumentParser) -> None:
+    """Adds what the command line takes."""
+    add_run(parser)
 
 
 def run(arguments: Namespace) -> int:
     """Trains."""
-    from davi.commands.training import Method, train
+    from davi.commands.training import train
     from davi.config.schema import PriorRunConfig
     from davi.runs.build import build_prior_trainer
 
-    return train(arguments, {None: Method(PriorRunConfig, build_prior_trainer)})
+    return train(arguments, {None: (PriorRunConfig, build_prior_trainer)})

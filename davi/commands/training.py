@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 from davi.commands.options import EXIT_STOPPED, read_config
 from davi.config.section import Section
@@ -15,12 +14,8 @@ from davi.runs.run_folder import RunFolder
 from davi.system.errors import InputError
 from davi.system.world import World, join_world
 
-
-class Method(NamedTuple):
-    """What a command can train: how it is configured, and what makes the learner of that."""
-
-    model: type[Section]
-    build: Callable[[Section, World], Learner]
+# What a command can train: how it is configured, and what makes the learner of that.
+Method = tuple[type[Section], Callable[[Section, World], Learner]]
 
 
 def train(arguments: argparse.Namespace, methods: Mapping[str | None, Method]) -> int:
@@ -33,7 +28,13 @@ def train(arguments: argparse.Namespace, methods: Mapping[str | None, Method]) -
     Raises:
         InputError, CheckpointError: something the user can mend.
     """
-    model, build = _method_of(arguments, methods)
+    name = read_method(arguments.config, arguments.set)
+    if name not in list(methods):  # of a list, for what cannot be hashed
+        known = ", ".join(method for method in methods if method) or "no such key"
+        raise InputError(
+            f"{arguments.config}: method: {name!r} is nothing this command trains; allowed: {known}"
+        )
+    model, build = methods[name]
     config = read_config(arguments, model)
     run_dir = arguments.run_dir or Path("runs") / arguments.config.stem
     with join_world(arguments.device) as world:
@@ -56,13 +57,3 @@ def train(arguments: argparse.Namespace, methods: Mapping[str | None, Method]) -
             world=world,
         )
     return 0 if finished else EXIT_STOPPED
-
-
-def _method_of(arguments: argparse.Namespace, methods: Mapping[str | None, Method]) -> Method:
-    name = read_method(arguments.config, arguments.set)
-    if name not in list(methods):  # of a list, for what cannot be hashed
-        known = ", ".join(method for method in methods if method) or "no such key"
-        raise InputError(
-            f"{arguments.config}: method: {name!r} is nothing this command trains; allowed: {known}"
-        )
-    return methods[name]

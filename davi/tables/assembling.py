@@ -1,6 +1,7 @@
 """From the restorations in the cache to the table."""
 
 import math
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -12,49 +13,38 @@ from davi.data.images import load_image, save_image
 from davi.folders.scoring import mean_and_error
 from davi.operators.measurement import lift
 from davi.system.errors import InputError
-from davi.system.world import World
-from davi.tables.cache import Cache, Restored
-from davi.tables.plan import NOT_APPLICABLE, Job, Place, Plan
+from davi.tables.cache import Restored
+from davi.tables.plan import NOT_APPLICABLE, Job, Place
 from davi.tables.problem import Problem
 from davi.tables.result import Cell, Number, TableResult
-from davi.tables.running import is_deterministic
 from davi.tables.scoring import SetDistance, image_metrics, metric_code, protocols
 from davi.tables.timing import seconds_of, timed_on
+from davi.tables.work import Work
 
 NOT_RUN = "not run yet"
 WHITE_DEVIATION = 0.5  # posterior deviation that is shown white, for images in [-1, 1]
 
 
-def assemble(
-    plan: Plan,
-    cache: Cache,
-    folder: Path,
-    world: World,
-    failed: dict[Place, str],
-    absent_metrics: dict[str, str],
-) -> TableResult:
+def assemble(work: Work, failed: dict[Place, str], absent_metrics: dict[str, str]) -> TableResult:
     """Returns the table; what is not there is absent, with the reason.
 
     Args:
-        plan: the table.
-        cache: its restorations.
-        folder: of the table; pictures that the cache does not have are written there.
-        world: this process, which must be the first.
+        work: on the table, in the first process; pictures that the cache does not have are written
+            to its folder.
         failed: cells that could not be run, and why.
         absent_metrics: metrics that cannot be computed here, and why.
     """
-    config = plan.config
-    maker = _CellMaker(plan, cache, folder, absent_metrics, world)
+    plan, config = work.plan, work.plan.config
+    maker = _CellMaker(work, absent_metrics)
     cells = {}
-    for row in config.rows:
-        for column in config.columns:
-            place = row.id, column.id
-            paper = config.paper.get(row.id, {}).get(column.id, {})
-            reason = plan.absent.get(place) or failed.get(place)
-            if reason is None:
-                cells[place] = maker.make(place, dict(paper))
-            else:
-                cells[place] = Cell(*place, paper=dict(paper), absent={"all": reason})
+    for place in product(plan.rows, [column.id for column in config.columns]):
+        row, column = place
+        paper = dict(config.paper.get(row, {}).get(column, {}))
+        reason = plan.absent.get(place) or failed.get(place)
+        if reason is None:
+            cells[place] = maker.make(place, paper)
+        else:
+            cells[place] = Cell(*place, paper=paper, absent={"all": reason})
     return TableResult(
         title=config.title,
         rows=plan.rows,
@@ -62,25 +52,25 @@ def assemble(
         metrics=config.metrics,
         cells=cells,
         truth={
-            column: _truth(problem, plan.num_examples, folder / "pictures" / column)
+            column: _truth(problem, plan.num_examples, work.folder / "pictures" / column)
             for column, problem in plan.problems.items()
         },
         footnotes=dict(config.footnotes),
         config=plan.resolved,
-        facts=_facts(plan, world.device, timed_on(folder)),
+        facts=_facts(work),
     )
 
 
-def _facts(plan: Plan, device: torch.device, timed: str) -> dict[str, object]:
-    config = plan.config
+def _facts(work: Work) -> dict[str, object]:
+    plan, config = work.plan, work.plan.config
     costs = {
-        "seconds": f"of one image alone, all cells one after another; on {timed}",
+        "seconds": f"of one image alone, all cells one after another; on {timed_on(work.folder)}",
         "nfe": "evaluations of a network per image, forward",
         "gmac": "forward and backward evaluations, by the multiply-accumulate operations of the "
         "prior's network; its weights are frozen, so that a backward one costs a forward one",
     }
     return {
-        **machine(device),
+        **machine(work.world.device),
         "images": config.num_images,
         "precision": config.precision,
         "seed": config.seed,
@@ -88,7 +78,7 @@ def _facts(plan: Plan, device: torch.device, timed: str) -> dict[str, object]:
         **{metric: text for metric, text in costs.items() if metric in config.metrics},
         "standard deviation": f"pictures show {WHITE_DEVIATION:g} on the [-1, 1] scale as white",
         **{
-            f"SHA-256 of {problem.prior}": problem.facts["prior_sha256"] or "missing"
+            f"SHA-256 of {problem.config.prior.path}": problem.facts["prior_sha256"] or "missing"
             for problem in plan.problems.values()
         },
         **{
@@ -102,39 +92,26 @@ def _facts(plan: Plan, device: torch.device, timed: str) -> dict[str, object]:
 class _CellMaker:
     """Makes the cells of a table."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        cache: Cache,
-        folder: Path,
-        absent_metrics: dict[str, str],
-        world: World,
-    ) -> None:
-        self.plan = plan
-        self.cache = cache
-        self.folder = folder
+    def __init__(self, work: Work, absent_metrics: dict[str, str]) -> None:
+        self.work, self.plan = work, work.plan
         self.absent_metrics = absent_metrics
-        self.names = image_metrics(plan.config)
+        self.names = image_metrics(work.plan.config)
         self.codes = {name: metric_code(name) for name in self.names.values()}
-        self.seconds = seconds_of(plan, folder)
-        self.fid = SetDistance(cache, plan.config.batch_size, world.device)
+        self.seconds = seconds_of(work)
+        self.fid = SetDistance(work)
 
     def make(self, place: Place, paper: dict[str, float]) -> Cell:
         """Returns a cell."""
         job = self.plan.jobs[place]
-        found = {}
-        for position in range(job.num_images):
-            restored = self.cache.read(job.key(position, 0))
-            if restored is not None:
-                found[position] = restored
+        found = {
+            name: restored
+            for position, name in enumerate(job.problem.names[: job.num_images])
+            if (restored := self.work.restored(place, position)) is not None
+        }
         if not found:
             return Cell(*place, paper=paper, absent={"all": NOT_RUN})
-        per_image = {
-            job.problem.names[position]: self._values(restored, job)
-            for position, restored in sorted(found.items())
-        }
-        complete = len(found) == job.num_images
-        numbers, absent = self._numbers(place, per_image, complete)
+        per_image = {name: self._values(restored, job) for name, restored in found.items()}
+        numbers, absent = self._numbers(place, per_image)
         count = len(found)
         return Cell(
             *place,
@@ -158,38 +135,31 @@ class _CellMaker:
         }
         values["nfe"] = restored.forward
         if "gmac" in self.plan.config.metrics:
-            _, macs = network_size(job.problem.unet)
+            _, macs = network_size(job.problem.config.network.unet())
             values["gmac"] = (restored.forward + restored.backward) * macs / 1e9
         return {metric: values[metric] for metric in self.plan.config.metrics if metric in values}
 
     def _numbers(
-        self, place: Place, per_image: dict[str, dict[str, float]], complete: bool
+        self, place: Place, per_image: dict[str, dict[str, float]]
     ) -> tuple[dict[str, Number], dict[str, str]]:
         """Means over images with their errors, and why some are missing."""
         numbers, absent = {}, {}
         for metric in self.plan.config.metrics:
             try:
-                if metric == "fid":
-                    numbers[metric] = Number(self._fid(self.plan.jobs[place], complete))
-                elif metric == "seconds":
-                    numbers[metric] = Number(self._seconds(place))
-                else:
-                    numbers[metric] = self._mean(metric, per_image)
+                numbers[metric] = self._number(metric, place, per_image)
             except InputError as error:
                 absent[metric] = str(error)
         return numbers, absent
 
-    def _fid(self, job: Job, complete: bool) -> float:
-        if not complete:
-            raise InputError("not all images are restored yet")
-        return self.fid(job)
-
-    def _seconds(self, place: Place) -> float:
-        if place not in self.seconds:
-            raise InputError("not timed yet")
-        return self.seconds[place]
-
-    def _mean(self, metric: str, per_image: dict[str, dict[str, float]]) -> Number:
+    def _number(self, metric: str, place: Place, per_image: dict[str, dict[str, float]]) -> Number:
+        if metric == "fid":
+            if len(per_image) < self.plan.jobs[place].num_images:
+                raise InputError("not all images are restored yet")
+            return Number(self.fid(place))
+        if metric == "seconds":
+            if place not in self.seconds:
+                raise InputError("not timed yet")
+            return Number(self.seconds[place])
         values = [values[metric] for values in per_image.values() if metric in values]
         if len(values) < len(per_image):
             raise InputError(self.absent_metrics.get(metric, "not computed yet"))
@@ -200,17 +170,17 @@ class _CellMaker:
 
     def _pictures(self, place: Place, job: Job) -> dict[str, dict[str, Path]]:
         pictures: dict[str, dict[str, Path]] = {"restored": {}, "mean": {}, "std": {}}
-        deterministic = is_deterministic(self.plan, self.cache, place)
-        for position in range(self.plan.num_examples):
-            name = job.problem.names[position]
-            keys = [job.key(position, sample) for sample in range(self.plan.config.num_samples)]
-            first = job.key(position, 0)
-            if self.cache.read(first) is not None:
-                pictures["restored"][name] = self.cache.picture(first)
-            if deterministic or not keys or any(self.cache.read(key) is None for key in keys):
+        numbers = range(self.plan.config.num_samples)
+        has_deviation = len(numbers) > 0 and not self.work.is_deterministic(place)
+        folder = self.work.folder / "pictures" / place[1] / place[0]
+        for position, name in enumerate(job.problem.names[: self.plan.num_examples]):
+            if self.work.restored(place, position) is not None:
+                pictures["restored"][name] = self.work.picture(place, position)
+            samples = [self.work.restored(place, position, number) for number in numbers]
+            if not has_deviation or None in samples:
                 continue
-            samples = torch.stack([load_image(self.cache.picture(key)) for key in keys])
-            folder = self.folder / "pictures" / place[1] / place[0]
+            files = [self.work.picture(place, position, number) for number in numbers]
+            samples = torch.stack([load_image(file) for file in files])
             pictures["mean"][name] = _save(samples.mean(dim=0), folder / "mean" / f"{name}.png")
             pictures["std"][name] = _save(_shown(samples), folder / "std" / f"{name}.png")
         return {kind: files for kind, files in pictures.items() if files}

@@ -47,15 +47,15 @@ class Restored:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
 class Cache:
     """Finished restorations in a folder, which several tables and processes may share.
 
-    Args:
+    Attributes:
         folder: need not exist.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
 
     def picture(self, key: str) -> Path:
         """Returns where the PNG of a restoration is or would be."""

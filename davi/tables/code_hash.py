@@ -20,21 +20,15 @@ def code_hash(files: Iterable[Path]) -> str:
     Args:
         files: Python files, of this project or not; their order does not matter.
     """
-    own, modules = set(), {}
+    modules: dict[Path, tuple[str, str]] = {}
     pending = [path.resolve() for path in files]
     while pending:
         path = pending.pop()
-        name = _module_name(path)
-        if name in modules or (name is None and path in own):
-            continue
-        digest, imported = _digest_and_imports(path.read_text(encoding="utf-8"))
-        if name is None:
-            own.add(path)
-            modules[f"file {digest}"] = digest
-        else:
-            modules[name] = digest
-        pending += imported
-    return hashlib.sha256(repr(sorted(modules.items())).encode()).hexdigest()
+        if path not in modules:
+            digest, imported = _digest_and_imports(path.read_text(encoding="utf-8"))
+            modules[path] = _module_name(path) or f"file {digest}", digest
+            pending += imported
+    return hashlib.sha256(repr(sorted(set(modules.values()))).encode()).hexdigest()
 
 
 def _module_name(path: Path) -> str | None:

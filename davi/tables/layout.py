@@ -62,9 +62,8 @@ class Layout:
     @cached_property
     def notes(self) -> list[str]:
         """The numbered footnotes, the first one being number 1; each sentence once."""
-        about_rows = [text for row in self.result.rows if (text := self._about(row))]
-        reasons = [text for place in self._places if (text := self.reason(place))]
-        return list(dict.fromkeys(about_rows + reasons))
+        about_rows = map(self.result.footnotes.get, self.result.rows)
+        return list(dict.fromkeys(filter(None, [*about_rows, *map(self.reason, self._places)])))
 
     @property
     def remarks(self) -> list[str]:
@@ -88,7 +87,8 @@ class Layout:
     @cached_property
     def entries(self) -> dict[Place, Entry]:
         """{(row, column, metric): entry}, all of them."""
-        ours, papers = self._marks(self._ours), self._marks(self._papers)
+        ours = self._marks(self._ours)
+        papers = self._marks(lambda cell, metric: cell.paper.get(metric))
         return {
             place: self._entry(place, ours.get(place), papers.get(place)) for place in self._places
         }
@@ -107,7 +107,7 @@ class Layout:
 
     def row_note(self, row: str) -> int | None:
         """Returns the number of the footnote on a row's name."""
-        return self._number(self._about(row))
+        return self._number(self.result.footnotes.get(row))
 
     def has_paper(self, column: str, metric: str) -> bool:
         """Whether the paper has a number in this place of any row."""
@@ -116,9 +116,6 @@ class Layout:
     @property
     def _places(self) -> list[Place]:
         return list(product(self.result.rows, self.result.columns, self.result.metrics))
-
-    def _about(self, row: str) -> str | None:
-        return self.result.footnotes.get(row)
 
     def _number(self, note: str | None) -> int | None:
         return self.notes.index(note) + 1 if note else None
@@ -152,9 +149,6 @@ class Layout:
         if number is None or self._is_partial(cell) or no_network:
             return None
         return float(rounded(number.value, metric).replace(",", ""))
-
-    def _papers(self, cell: Cell, metric: str) -> float | None:
-        return cell.paper.get(metric)
 
     def _marks(self, value_of: Callable[[Cell, str], float | None]) -> dict[Place, str]:
         """Best and second best of each column and metric; equal as shown is equally good."""

@@ -11,6 +11,7 @@ from davi.tables.result import TableResult
 from davi.tables.running import run_missing
 from davi.tables.scoring import score_missing
 from davi.tables.timing import measure_seconds
+from davi.tables.work import Work
 from davi.tables.writing import write_table
 
 
@@ -27,14 +28,14 @@ def make_table(plan: Plan, folder: Path, world: World, *, only_cached: bool) -> 
         InputError: the folder cannot be written to.
     """
     cache = Cache(make_folder(folder.parent / "cache"))
-    folder = make_folder(folder)
+    work = Work(plan=plan, cache=cache, folder=make_folder(folder), world=world)
     failed = {}
     if not only_cached:
-        failed = run_missing(plan, cache, world)
-        measure_seconds(plan, cache, folder, world, failed)
-    absent_metrics = score_missing(plan, cache, world)
+        failed = run_missing(work)
+        measure_seconds(work, failed)
+    absent_metrics = score_missing(work)
     if not world.is_first:
         return None
-    result = assemble(plan, cache, folder, world, failed, absent_metrics)
+    result = assemble(work, failed, absent_metrics)
     write_table(result, folder)
     return result

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from davi.config.schema import RunConfig
 from davi.config.section import Section
 from davi.config.yaml_file import load_config, to_yaml
 from davi.solvers.base import Solver
@@ -16,7 +17,7 @@ from davi.system.files import sha256_of
 from davi.tables.cache import digest_of
 from davi.tables.code_hash import code_hash
 from davi.tables.config import ColumnConfig, RowConfig, TableConfig
-from davi.tables.problem import Problem, open_problem, read_run
+from davi.tables.problem import Problem, open_problem
 from davi.weights.network_file import weights_file
 from guided_diffusion.unet import UNetModel
 
@@ -95,13 +96,15 @@ def read_plan(config: TableConfig, folder: Path, device: torch.device) -> Plan:
         InputError: a file of a column or a row is missing or wrong. Weights and images may be
             missing.
     """
-    runs = {column.id: read_run(column, folder) for column in config.columns}
+    runs = {
+        column.id: load_config(folder / column.config, RunConfig, column.set)
+        for column in config.columns
+    }
     problems, reasons = {}, {}
     for column in config.columns:
+        run = runs[column.id]
         try:
-            problems[column.id] = open_problem(
-                column, runs[column.id], config.num_images, config.seed
-            )
+            problems[column.id] = open_problem(column, run, config.num_images, config.seed)
         except InputError as error:
             reasons[column.id] = str(error)
     jobs, absent, hyperparameters = {}, {}, {}
@@ -128,15 +131,6 @@ def read_plan(config: TableConfig, folder: Path, device: torch.device) -> Plan:
         num_examples=min(config.num_examples, fewest, config.num_images),
         resolved=to_yaml(resolved),
     )
-
-
-def read_table(path: Path, overrides: list[str]) -> TableConfig:
-    """Returns the table that a YAML file describes.
-
-    Raises:
-        InputError: see `load_config`.
-    """
-    return load_config(path, TableConfig, overrides)
 
 
 class _AbsentError(Exception):

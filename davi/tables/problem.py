@@ -12,7 +12,6 @@ from torch.utils.data import Dataset
 
 from davi.build import build_forward_model, image_shape
 from davi.config.schema import CustomOperatorConfig, InpaintingConfig, RunConfig
-from davi.config.yaml_file import load_config
 from davi.data.batches import open_images
 from davi.data.image_sets import spread_order
 from davi.operators.linear import LinearOperator
@@ -22,7 +21,6 @@ from davi.system.errors import InputError
 from davi.system.files import sha256_of
 from davi.system.runtime import keyed_rng
 from davi.tables.config import ColumnConfig
-from guided_diffusion.presets import UNetConfig
 
 CPU = torch.device("cpu")
 
@@ -41,7 +39,6 @@ class Problem:
         forward_model: operator and noise, on the CPU.
         told_noise: the noise that solvers are told of; see `ColumnConfig.assumed_sigma`.
         seed: of noise and masks.
-        prior: file of the prior, which may be missing.
         facts: all that determines measurements and prior, apart from the images.
     """
 
@@ -54,13 +51,7 @@ class Problem:
     forward_model: ForwardModel
     told_noise: GaussianNoise | PoissonNoise
     seed: int
-    prior: Path
     facts: dict[str, Any]
-
-    @property
-    def unet(self) -> UNetConfig:
-        """The architecture of the prior."""
-        return self.config.network.unet()
 
     def operator_for(self, positions: Sequence[int]) -> LinearOperator:
         """Returns the operator of some images, with their own masks where masks are random."""
@@ -83,15 +74,6 @@ class Problem:
         return keyed_rng("cpu", self.seed, "degrade", self.names[position])
 
 
-def read_run(column: ColumnConfig, folder: Path) -> RunConfig:
-    """Returns the run of a column, whose file is relative to a folder.
-
-    Raises:
-        InputError: see `load_config`.
-    """
-    return load_config(folder / column.config, RunConfig, column.set)
-
-
 def open_problem(column: ColumnConfig, config: RunConfig, num_images: int, seed: int) -> Problem:
     """Returns a column with its images.
 
@@ -109,7 +91,6 @@ def open_problem(column: ColumnConfig, config: RunConfig, num_images: int, seed:
     names = tuple(images.name(index) for index in indices)
     if len(set(names)) < len(names):
         raise InputError(f"{source}: several images have one name but for the suffix")
-    prior = config.prior.path
     forward_model = build_forward_model(config, image_shape(config), CPU)
     sigma = column.assumed_sigma
     return Problem(
@@ -122,30 +103,22 @@ def open_problem(column: ColumnConfig, config: RunConfig, num_images: int, seed:
         forward_model=forward_model,
         told_noise=forward_model.noise if sigma is None else GaussianNoise(sigma, sigma),
         seed=seed,
-        prior=prior,
-        facts={
-            **config.model_dump(mode="json", include={"network", "schedule", "operator", "noise"}),
-            "mask_sha256": _mask_sha256(config),
-            "prior_sha256": sha256_of(prior) if prior.is_file() else None,
-            "degrade_seed": seed,
-            **_rare_facts(column, config),
-        },
+        facts=_facts(column, config, seed),
     )
 
 
-def _mask_sha256(config: RunConfig) -> str | None:
-    """The hash of an inpainting mask that comes from a file."""
-    operator = config.operator
-    if isinstance(operator, InpaintingConfig) and operator.path is not None:
-        return sha256_of(Path(operator.path))
-    return None
-
-
-def _rare_facts(column: ColumnConfig, config: RunConfig) -> dict[str, Any]:
-    """What determines measurements or restorations of some columns only."""
-    facts = {}
+def _facts(column: ColumnConfig, config: RunConfig, seed: int) -> dict[str, Any]:
+    operator, prior = config.operator, config.prior.path
+    mask = operator.path if isinstance(operator, InpaintingConfig) else None
+    facts = {
+        **config.model_dump(mode="json", include={"network", "schedule", "operator", "noise"}),
+        "mask_sha256": None if mask is None else sha256_of(Path(mask)),
+        "prior_sha256": sha256_of(prior) if prior.is_file() else None,
+        "degrade_seed": seed,
+    }
+    # Of some columns only, so that the keys of the others stay what they were.
     if column.assumed_sigma is not None:
         facts["assumed_sigma"] = column.assumed_sigma
-    if isinstance(config.operator, CustomOperatorConfig):
-        facts["operator_sha256"] = sha256_of(Path(config.operator.file))
+    if isinstance(operator, CustomOperatorConfig):
+        facts["operator_sha256"] = sha256_of(Path(operator.file))
     return facts

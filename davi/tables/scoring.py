@@ -8,12 +8,12 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
 from davi.data.images import from_uint8, load_image, to_uint8
@@ -25,24 +25,19 @@ from davi.metrics.protocols import FID, SSIM, lpips_protocol, psnr_protocol
 from davi.metrics.scores import frechet_distance, moments, psnr, ssim
 from davi.system.errors import InputError
 from davi.system.files import write_text
-from davi.system.world import World
-from davi.tables.cache import Cache, digest_of
+from davi.tables.cache import digest_of
 from davi.tables.code_hash import code_hash
 from davi.tables.config import TableConfig
-from davi.tables.plan import Job, Place, Plan
-from davi.tables.running import in_batches
-
-IMAGE_METRICS = ("psnr", "ssim", "lpips")
+from davi.tables.plan import Job, Place
+from davi.tables.work import Work
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
 
 def image_metrics(config: TableConfig) -> dict[str, str]:
     """Returns {metric of the table: its name in the cache} of what is scored image by image."""
-    names = {"lpips": f"lpips_{config.lpips}"}
-    return {
-        metric: names.get(metric, metric) for metric in IMAGE_METRICS if metric in config.metrics
-    }
+    names = {"psnr": "psnr", "ssim": "ssim", "lpips": f"lpips_{config.lpips}"}
+    return {metric: name for metric, name in names.items() if metric in config.metrics}
 
 
 def metric_code(metric: str) -> str:
@@ -73,17 +68,11 @@ def truth_of(job: Job, position: int) -> Tensor:
     return from_uint8(to_uint8(job.problem.clean(position)))
 
 
-def score_missing(plan: Plan, cache: Cache, world: World) -> dict[str, str]:
-    """Scores the restorations that have no scores yet; returns why metrics cannot be computed.
-
-    Args:
-        plan: the table.
-        cache: where restorations are, and scores go.
-        world: the processes; all must call.
-    """
-    absent: dict[str, str] = {}
-    for metric, name in image_metrics(plan.config).items():
-        missing = world.on_first(lambda name=name: _without_score(plan, cache, name))
+def score_missing(work: Work) -> dict[str, str]:
+    """Scores the restorations that have no scores yet; returns why metrics cannot be computed."""
+    world, absent = work.world, {}
+    for metric, name in image_metrics(work.plan.config).items():
+        missing = world.on_first(lambda name=name: _without_score(work, name))
         if not missing:
             continue
         # The first process alone looks for weights: they may have to be downloaded.
@@ -95,39 +84,37 @@ def score_missing(plan: Plan, cache: Cache, world: World) -> dict[str, str]:
         with tqdm(mine, desc=name, unit="batch", disable=not world.is_first) as batches:
             score = _score(name, world.device) if mine else None
             for place, positions in batches:
-                _add_scores(plan.jobs[place], positions, name, score, cache, world.device)
+                _add_scores(work, place, positions, name, score)
         world.gather(None)  # all scores are there before anyone reads them
     return absent
 
 
-def _without_score(plan: Plan, cache: Cache, name: str) -> list[tuple[Place, tuple[int, ...]]]:
+def _without_score(work: Work, name: str) -> list[tuple[Place, list[int]]]:
     """Batches of positions of restorations that are there and lack a score."""
     found, code = [], metric_code(name)
-    for place, job in plan.jobs.items():
+    for place, job in work.plan.jobs.items():
         missing = []
         for position in range(job.num_images):
-            restored = cache.read(job.key(position, 0))
+            restored = work.restored(place, position)
             if restored is not None and restored.scores.get(name, {}).get("code") != code:
                 missing.append(position)
-        found += [(place, batch) for batch in in_batches(missing, plan.config.batch_size)]
+        batches = BatchSampler(missing, work.plan.config.batch_size, drop_last=False)
+        found += [(place, batch) for batch in batches]
     return found
 
 
-def _add_scores(
-    job: Job,
-    positions: tuple[int, ...],
-    name: str,
-    score: Score,
-    cache: Cache,
-    device: torch.device,
-) -> None:
-    keys = [job.key(position, 0) for position in positions]
-    restored = torch.stack([load_image(cache.picture(key)) for key in keys])
-    truth = torch.stack([truth_of(job, position) for position in positions])
-    values = score(restored.to(device), truth.to(device)).tolist()
-    code = metric_code(name)
-    for key, value in zip(keys, values, strict=True):
-        cache.add_scores(key, {name: {"value": value, "code": code}})
+def _add_scores(work: Work, place: Place, positions: list[int], name: str, score: Score) -> None:
+    job, code = work.plan.jobs[place], metric_code(name)
+    restored, truth = (batch.to(work.world.device) for batch in _images(work, place, positions))
+    for position, value in zip(positions, score(restored, truth).tolist(), strict=True):
+        work.cache.add_scores(job.key(position, 0), {name: {"value": value, "code": code}})
+
+
+def _images(work: Work, place: Place, positions: list[int]) -> tuple[Tensor, Tensor]:
+    """Restorations and truth, (B, C, H, W) each."""
+    restored = [load_image(work.picture(place, position)) for position in positions]
+    truth = [truth_of(work.plan.jobs[place], position) for position in positions]
+    return torch.stack(restored), torch.stack(truth)
 
 
 def _score(name: str, device: torch.device) -> Score:
@@ -145,62 +132,56 @@ def _reason_against(name: str, device: torch.device) -> str | None:
     return None
 
 
+@dataclass
 class SetDistance:
     """FID of cells, kept in the cache; weights that are missing are looked for only once.
 
-    Args:
-        cache: where values are kept.
-        batch_size: images at a time.
-        device: where the network runs.
+    Attributes:
+        work: on the table.
+        reason: why it cannot be computed, once that is known.
     """
 
-    def __init__(self, cache: Cache, batch_size: int, device: torch.device) -> None:
-        self.cache = cache
-        self.batch_size = batch_size
-        self.device = device
-        self._reason: str | None = None
+    work: Work
+    reason: str | None = None
 
-    def __call__(self, job: Job) -> float:
+    def __call__(self, place: Place) -> float:
         """Returns the FID of all images of a cell, whose restorations are there.
 
         Raises:
             InputError: fewer than two images, or no weights.
         """
+        job = self.work.plan.jobs[place]
         if job.num_images < 2:
             raise InputError("FID needs at least 2 images")
-        if self._reason is not None:
-            raise InputError(self._reason)
+        if self.reason is not None:
+            raise InputError(self.reason)
         keys = [job.key(position, 0) for position in range(job.num_images)]
-        path = self.cache.folder / "fid" / f"{digest_of([keys, metric_code('fid')])}.json"
+        path = self.work.cache.folder / "fid" / f"{digest_of([keys, metric_code('fid')])}.json"
         if (value := _kept_value(path)) is not None:
             return value
         try:
-            value = self._compute(job, keys)
+            value = self._compute(place)
         except InputError as error:
-            self._reason = str(error)
+            self.reason = str(error)
             raise
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps({"value": value}) + "\n")
         return value
 
-    def _compute(self, job: Job, keys: list[str]) -> float:
-        digests = [_digest(truth_of(job, position)) for position in range(job.num_images)]
-        paired = PairedFeatures(digests, self.device)
-        for positions in in_batches(list(range(job.num_images)), self.batch_size):
-            truth = torch.stack([truth_of(job, position) for position in positions])
-            pictures = [load_image(self.cache.picture(keys[position])) for position in positions]
-            paired.add(list(positions), truth, torch.stack(pictures))
+    def _compute(self, place: Place) -> float:
+        job, batch_size = self.work.plan.jobs[place], self.work.plan.config.batch_size
+        pixels = (to_uint8(truth_of(job, position)) for position in range(job.num_images))
+        digests = [hashlib.sha256(image.numpy().tobytes()).hexdigest() for image in pixels]
+        paired = PairedFeatures(digests, self.work.world.device)
+        for positions in BatchSampler(range(job.num_images), batch_size, drop_last=False):
+            restored, truth = _images(self.work, place, positions)
+            paired.add(positions, truth, restored)
         truth, restored = paired.sets()
         return frechet_distance(*moments(truth), *moments(restored))
 
 
-def _digest(image: Tensor) -> str:
-    return hashlib.sha256(np.ascontiguousarray(to_uint8(image).numpy()).tobytes()).hexdigest()
-
-
 def _kept_value(path: Path) -> float | None:
     try:
-        content: Any = json.loads(path.read_text(encoding="utf-8"))
-        return float(content["value"])
+        return float(json.loads(path.read_text(encoding="utf-8"))["value"])
     except (OSError, ValueError, TypeError, KeyError):
         return None

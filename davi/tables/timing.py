@@ -1,5 +1,6 @@
 """Seconds per image, measured apart: all cells one after another, alone, in one run."""
 
+import dataclasses
 import json
 import statistics
 from collections.abc import Callable
@@ -9,49 +10,44 @@ from tqdm import tqdm
 
 from davi.system.files import write_text
 from davi.system.world import World
-from davi.tables.cache import Cache
-from davi.tables.plan import Place, Plan
+from davi.tables.plan import Place
 from davi.tables.running import Runner, Unit, place_of
+from davi.tables.work import Work
 
 FILE = "seconds.json"
 ENOUGH_SECONDS, MOST_REPEATS = 1.0, 5  # a call of a millisecond is repeated, one of a minute is not
 
 
-def measure_seconds(
-    plan: Plan, cache: Cache, folder: Path, world: World, failed: dict[Place, str]
-) -> None:
+def measure_seconds(work: Work, failed: dict[Place, str]) -> None:
     """Times every cell that can be run on its first image, unless all have been.
 
     Times are compared with each other, so that one new cell means measuring all of them again.
 
     Args:
-        plan: the table.
-        cache: of the table; nothing is added to it.
-        folder: where the times are kept.
-        world: the processes; the first one measures while the others wait. All must call.
+        work: the table; the first process measures while the others wait. Its cache stays as it is.
         failed: cells that cannot be run.
     """
-    places = [place for place in plan.jobs if place not in failed]
+    jobs = {place: job for place, job in work.plan.jobs.items() if place not in failed}
+    device = work.world.device
 
     def measure() -> None:
-        known = seconds_of(plan, folder)
-        if "seconds" not in plan.config.metrics or known.keys() >= set(places):
+        if "seconds" not in work.plan.config.metrics or seconds_of(work).keys() >= jobs.keys():
             return
-        runner = Runner(plan, cache, World(0, 1, world.device))
+        runner = Runner(dataclasses.replace(work, world=World(0, 1, device)))
         seconds = {}
-        for place in tqdm(places, desc="timing", unit="cell"):
-            unit = Unit(place, ((0, 0),))
-            seconds[plan.jobs[place].digest] = _median(lambda unit=unit: runner.time(unit))
-        kept = {"on": place_of(world.device), "seconds": seconds}
-        write_text(folder / FILE, json.dumps(kept, indent=1) + "\n")
+        for place, job in tqdm(jobs.items(), desc="timing", unit="cell"):
+            unit = Unit(place, [(0, 0)])
+            seconds[job.digest] = _median(lambda unit=unit: runner.time(unit))
+        kept = {"on": place_of(device), "seconds": seconds}
+        write_text(work.folder / FILE, json.dumps(kept, indent=1) + "\n")
 
-    world.on_first(measure)
+    work.world.on_first(measure)
 
 
-def seconds_of(plan: Plan, folder: Path) -> dict[Place, float]:
+def seconds_of(work: Work) -> dict[Place, float]:
     """Returns the seconds per image of the cells that have been timed."""
-    kept = _read(folder).get("seconds", {})
-    return {place: kept[job.digest] for place, job in plan.jobs.items() if job.digest in kept}
+    kept, jobs = _read(work.folder).get("seconds", {}), work.plan.jobs
+    return {place: kept[job.digest] for place, job in jobs.items() if job.digest in kept}
 
 
 def timed_on(folder: Path) -> str:

@@ -98,7 +98,7 @@ def test_a_report_is_not_overwritten(tmp_path: Path) -> None:
     work = Rung(name="x", build=lambda: (lambda: None, lambda: None), num_images=1)
     found = climb([work], CPU, 1)
     path = tmp_path / "new" / "report.json"
-    table = to_table("title", machine(CPU), found)
+    table = to_table(found)
     write_report(path, "title", machine(CPU), found, table)
     content = json.loads(path.read_text())
     assert content["machine"]["torch"] == torch.__version__

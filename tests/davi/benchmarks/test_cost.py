@@ -34,7 +34,7 @@ def test_others_are_extrapolated_by_their_evaluations() -> None:
     for method, evaluations in (("DDRM", 20), ("DiffPIR", 100), ("DPS", 1000)):
         assert found[method].macs == evaluations * davi.macs
         assert found[method].seconds == pytest.approx(evaluations * davi.seconds)
-    table = cost_table("photos_64", "cost", {"cpu": "some"}, list(found.values()))
+    table = cost_table("photos_64", list(found.values()))
     assert "4.36 M parameters" in table
     assert table.count("| measured |") == 1
     assert table.count("| extrapolated |") == 7
