@@ -1,4 +1,4 @@
-"""What `scripts/benchmark.py` does once its command line is read."""
+"""What `davi benchmark` does once its command line is read."""
 
 import argparse
 import tempfile
@@ -18,6 +18,7 @@ from davi.benchmarks.ladders import (
 from davi.benchmarks.measuring import climb, machine, report_files, to_table, write_report
 from davi.benchmarks.posterior import distance_table, measure_distances
 from davi.benchmarks.solver_timing import solver_table, time_solvers
+from davi.benchmarks.startup import startup_rungs
 from davi.system.runtime import select_device
 
 
@@ -43,6 +44,8 @@ def measure(arguments: argparse.Namespace) -> None:
 def _title(arguments: argparse.Namespace) -> str:
     if arguments.subject == "posterior":
         return "Distance of samples from exact posteriors"
+    if arguments.subject == "startup":
+        return "startup"
     title = f"{arguments.subject}, {arguments.preset}"
     if arguments.subject == "solvers":
         title += f", {arguments.precision}"
@@ -80,6 +83,8 @@ def _measured(
             rungs = operator_rungs(arguments.preset, arguments.batch_size, device)
         case "folder":
             rungs = folder_rungs(arguments.preset, arguments.num_images, device, workspace)
+        case "startup":
+            rungs = startup_rungs()
         case "data":
             num_images, num_workers = arguments.num_images, arguments.num_workers
             rungs = data_rungs(arguments.preset, num_images, num_workers, workspace)

@@ -7,6 +7,7 @@ folder     sample.py from folder to folder against the network alone
 data       reading images as training does
 cost       one image by DAVI, and by solvers that evaluate the network 20 to 1000 times (Table 13)
 solvers    one image by every solver, each measured, and against its bare network evaluations
+startup    imports and --help, each in a new process
 posterior  how far the samples of every solver are from exact Gaussian posteriors
 
 Every table compares what was measured in one run (of `cost`, each row says whether it is measured
@@ -20,7 +21,8 @@ from davi.commands.options import add_device, config_file, positive_int
 from davi.system.choices import PRECISIONS
 from guided_diffusion.presets import PRESETS
 
-SUBJECTS = ("train", "sample", "operators", "folder", "data", "cost", "solvers", "posterior")
+NETWORK_SUBJECTS = ("train", "sample", "operators", "folder", "data", "cost", "solvers")
+SUBJECTS = (*NETWORK_SUBJECTS, "startup", "posterior")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     subjects = parser.add_subparsers(dest="subject", required=True, help="what to measure")
     for subject in SUBJECTS:
         add_options(subjects.add_parser(subject), subject)
-    return parser
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -52,10 +53,12 @@ def add_options(parser: argparse.ArgumentParser, subject: str) -> None:
             default=f"configs/benchmarks/{subject}.yaml",
             help="YAML that lists solvers (default %(default)s)",
         )
-    if subject == "posterior":
-        parser.set_defaults(device="cpu")  # exact, in float64, without a network
-    else:
+    if subject == "startup":
+        parser.add_argument("--repeats", type=positive_int, default=10, help="default 10")
+    if subject in NETWORK_SUBJECTS:
         add_network_options(parser, subject)
+    else:  # posteriors are exact, in float64; to start up needs no device
+        parser.set_defaults(device="cpu")
 
 
 def add_network_options(parser: argparse.ArgumentParser, subject: str) -> None:
