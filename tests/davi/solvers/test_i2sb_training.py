@@ -291,7 +291,7 @@ def test_the_scripts_train_what_the_config_names(
     assert (tmp_path / "run/checkpoints/iteration_0000004.pt").exists()
     code, text = script("train_prior", config)
     assert (code, text.count("\n")) == (2, 1)
-    assert "method: 'i2sb' is nothing this script trains; allowed: no such key" in text
+    assert "method: 'i2sb' is nothing this command trains; allowed: no such key" in text
     code, text = script("train", config, "--set=method=[ddrm]")
     assert (code, text.count("\n")) == (2, 1)
-    assert "method: ['ddrm'] is nothing this script trains; allowed: i2sb" in text
+    assert "method: ['ddrm'] is nothing this command trains; allowed: i2sb" in text
