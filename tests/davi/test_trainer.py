@@ -296,7 +296,7 @@ def test_training_in_half_precision_follows_fp32(precision: str, tiny_prior: Pat
 
 
 @pytest.mark.slow
-def test_a_compiled_step_is_the_same_step(tiny_prior: Path) -> None:
+def test_a_compiled_step_is_the_same_step(tiny_prior: Path, graphs: list) -> None:
     found = []
     for compiled in ("false", "true"):
         trainer = tiny_trainer(tiny_prior, f"train.compile={compiled}")
@@ -304,6 +304,7 @@ def test_a_compiled_step_is_the_same_step(tiny_prior: Path) -> None:
             terms = trainer.train_step(clean_batch(), iteration)
         found.append(terms)
         assert trainer.validate()
+    assert graphs
     plain, compiled = found
     for name, value in plain.items():
         torch.testing.assert_close(compiled[name], value, rtol=1e-4, atol=0)
