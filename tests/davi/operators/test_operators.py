@@ -144,6 +144,18 @@ def test_release_blur_is_not_the_nominal_one(rng: torch.Generator) -> None:
     assert (release.A(x) - exact.A(x)).norm() / exact.A(x).norm() > 0.1
 
 
+def test_the_pseudo_inverse_of_a_blur_leaves_out_what_would_amplify_noise() -> None:
+    """Singular values of rows or columns below 0.03 are those of the convolution's matrix."""
+    kernel = gaussian_kernel(9, 1.3)
+    matrix = F.conv1d(torch.eye(32, dtype=torch.float64)[:, None], kernel[None, None], padding=4)
+    values = torch.linalg.svdvals(matrix[:, 0])
+    kept = torch.where(values >= 0.03, 1 / values, 0.0)
+    assert 0 < (kept > 0).sum() < 32
+    found = GaussianBlur((3, 32, 32), 9, 1.3).inverse_singular_values.flatten()
+    expected = torch.outer(kept, kept).flatten()
+    torch.testing.assert_close(found.sort().values, expected.sort().values)
+
+
 def test_kernel_is_a_normalised_gaussian() -> None:
     kernel = gaussian_kernel(61, 3.0)
     assert kernel.sum().item() == pytest.approx(1)
