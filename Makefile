@@ -1,20 +1,34 @@
-# make demo   the method from end to end on real photographs, with pictures and scores
-# make test   linter and all tests
+# make demo       the method from end to end on real photographs, with pictures and scores
+# make test       linter, formatter and all quick tests: minutes
+# make test-slow  the other tests: trainings that are killed or shared by processes, compilers, GPUs
+# make test-all   linter, formatter and all tests
+# make lint       linter and formatter
 # Each creates .venv, installs the package there and does its whole job.
 
 PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
+# One thread a process, since there is a process for every core. One that runs out of tests takes
+# some of another's.
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --dist worksteal
 
-.PHONY: demo test
+.PHONY: demo lint test test-slow test-all
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python scripts/demo.py
 
-test: $(INSTALLED)
+lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	OMP_NUM_THREADS=1 $(VENV)/bin/pytest -m "" -n auto --dist loadfile
+
+test: lint
+	$(PYTEST)
+
+test-slow: $(INSTALLED)
+	$(PYTEST) -m "slow or gpu"
+
+test-all: lint
+	$(PYTEST) -m ""
 
 $(INSTALLED): setup.py
 	$(PYTHON) -m venv $(VENV)

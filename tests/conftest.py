@@ -30,6 +30,37 @@ def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
 
 
+@pytest.fixture(autouse=True)
+def _same_draws_in_every_order() -> None:
+    """Lets what a test draws without a generator depend on no other test."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def fresh_compiler() -> None:
+    """Forgets earlier compilations; what has been compiled too often is not compiled any more."""
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch, fresh_compiler: None) -> list[torch.fx.GraphModule]:
+    """Graphs of the networks that the compiler traced and differentiated.
+
+    It does not turn them into C++, which takes minutes: tests/guided_diffusion/test_unet.py.
+    """
+    traced, compile_module = [], torch.nn.Module.compile
+    run = torch._dynamo.lookup_backend("aot_eager")
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> object:
+        traced.append(graph)
+        return run(graph, inputs)
+
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda module: compile_module(module, backend=backend)
+    )
+    return traced
+
+
 @pytest.fixture
 def rng() -> torch.Generator:
     """A generator that starts the same in every test."""

@@ -32,7 +32,7 @@ TASKS = ("gaussian_blur", "super_resolution", "inpainting", "denoising", "colori
 CHECKPOINTS = REPOSITORY / "checkpoints"
 SHIPPED = sorted(CHECKPOINTS.glob("*.safetensors"))
 CPU = torch.device("cpu")
-NUM_IMAGES = 256
+NUM_IMAGES = 128
 each_task = pytest.mark.parametrize("task", TASKS)
 
 
@@ -47,15 +47,15 @@ def test_the_folder_is_complete_and_small() -> None:
     assert all(path.stat().st_size < 10e6 for path in SHIPPED)
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_files_are_what_the_shipped_configs_make(path: Path) -> None:
-    model = model_of(path)
-    kind, values = read_header(path)
-    assert kind == {RunConfig: GENERATOR, PriorRunConfig: PRIOR, I2SBRunConfig: I2SB}[model]
-    config = load_config(REPOSITORY / f"configs/{path.stem}.yaml", model)
-    assert parse_config(values, model, "header") == config
-    with safe_open(path, "pt") as content:
-        assert content.metadata()["iteration"] == str(config.train.num_iterations)
+def test_files_are_what_the_shipped_configs_make() -> None:
+    for path in SHIPPED:
+        model = model_of(path)
+        kind, values = read_header(path)
+        assert kind == {RunConfig: GENERATOR, PriorRunConfig: PRIOR, I2SBRunConfig: I2SB}[model]
+        config = load_config(REPOSITORY / f"configs/{path.stem}.yaml", model)
+        assert parse_config(values, model, "header") == config
+        with safe_open(path, "pt") as content:
+            assert content.metadata()["iteration"] == str(config.train.num_iterations)
 
 
 @pytest.mark.slow
@@ -139,11 +139,11 @@ def test_generators_beat_what_needs_no_network(task: str) -> None:
 @pytest.mark.slow
 @each_task
 def test_bfloat16_costs_no_quality(task: str) -> None:
-    images = restorations(task)
-    restored = davi.load(shipped(task), "cpu", "bf16").restore(images.y)[0]
-    assert not torch.equal(restored, images.davi)
-    exact, rounded = (psnr(x, images.x0).mean() for x in (images.davi, restored))
-    print(task, exact, rounded, psnr(restored, images.davi).mean())
+    images, few = restorations(task), slice(32)  # differences, of which few images suffice
+    restored = davi.load(shipped(task), "cpu", "bf16").restore(images.y[few])[0]
+    assert not torch.equal(restored, images.davi[few])
+    exact, rounded = (psnr(x, images.x0[few]).mean() for x in (images.davi[few], restored))
+    print(task, exact, rounded, psnr(restored, images.davi[few]).mean())
     assert abs(exact - rounded) <= 0.05  # dB
 
 

@@ -1,9 +1,9 @@
 """Runs that are killed, stopped, damaged or out of space end as if nothing had happened."""
 
-import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +21,7 @@ from tests.same import assert_same
 
 pytestmark = pytest.mark.slow
 ITERATIONS = 100
-KILLS = 20
+MOMENTS = ["starting"] * 2 + ["training"] * 3 + ["saving"] * 3  # to be killed at
 SCRIPT = REPOSITORY / "scripts/train.py"
 LARGEST_FILE = 4_000_000  # bytes; a checkpoint of the tiny run has 10 MB
 
@@ -88,6 +88,14 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, tiny_prior: Path) -> Path
     return run
 
 
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory, tiny_prior: Path) -> Path:
+    """A run of six iterations, to be copied."""
+    run = tmp_path_factory.mktemp("begun") / "run"
+    finish(start(command(run, tiny_prior, "train.num_iterations=6")))
+    return run
+
+
 def _kill_somewhere(run: Path, prior: Path, moment: str, rng: random.Random) -> bool:
     """Starts the run and kills it; returns whether it was killed while writing a checkpoint."""
     in_background = rng.choice(["true", "false"])
@@ -107,30 +115,29 @@ def _kill_somewhere(run: Path, prior: Path, moment: str, rng: random.Random) -> 
     return bool(list((run / "checkpoints").glob(".*.tmp")))
 
 
-def test_twenty_kills_leave_no_trace(unbroken: Path, tmp_path: Path, tiny_prior: Path) -> None:
+def test_kills_leave_no_trace(unbroken: Path, tmp_path: Path, tiny_prior: Path) -> None:
     seed = time.time_ns()  # other moments every time
     print(f"seed {seed}")
     rng = random.Random(seed)
     run = tmp_path / "run"
-    moments = ["starting"] * 4 + ["training"] * 8 + ["saving"] * 8
-    rng.shuffle(moments)
-    assert len(moments) == KILLS
+    moments = rng.sample(MOMENTS, len(MOMENTS))
     while_saving = [_kill_somewhere(run, tiny_prior, moment, rng) for moment in moments]
-    assert sum(while_saving) >= 3
+    assert any(while_saving)
     finish(start(command(run, tiny_prior)))
     assert_ended_alike(run, unbroken)
     assert not list((run / "checkpoints").glob(".*.tmp"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_command_goes_on(
-    number: signal.Signals, unbroken: Path, tmp_path: Path, tiny_prior: Path
+    unbroken: Path, tmp_path: Path, tiny_prior: Path
 ) -> None:
     run = tmp_path / "run"
     rare = command(run, tiny_prior, "train.save_every=1000", "data.num_workers=1")
     job = start(rare)
     wait_for(lambda: num_lines(run) >= 4, job)
-    os.killpg(job.pid, number)  # the loader's processes get it, too, as from a terminal or Slurm
+    os.killpg(
+        job.pid, signal.SIGTERM
+    )  # the loader's processes get it, too, as from a terminal or Slurm
     output = finish(job, code=75)
     assert "saving after this step" in output
     assert "Traceback" not in output
@@ -150,27 +157,15 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, tiny_prior: Path) -> None:
     assert num_saved(run) == 0
 
 
-def _cut(data: bytes) -> bytes:
-    return data[: len(data) // 2]
-
-
-def _flip(data: bytes) -> bytes:
-    middle = len(data) // 2
-    return data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
-
-
-def _empty(data: bytes) -> bytes:
-    return b""
-
-
-@pytest.mark.parametrize("damage", [_cut, _flip, _empty])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
-    damage: Callable[[bytes], bytes], unbroken: Path, tmp_path: Path, tiny_prior: Path
+    begun: Path, unbroken: Path, tmp_path: Path, tiny_prior: Path
 ) -> None:
-    run = tmp_path / "run"
-    finish(start(command(run, tiny_prior, "train.num_iterations=6")))
+    """By one bit; tests/davi/runs has other damages."""
+    run = shutil.copytree(begun, tmp_path / "run")
     newest = run / "checkpoints/iteration_0000006.pt"
-    newest.write_bytes(damage(newest.read_bytes()))
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
     output = finish(start(command(run, tiny_prior)))
     (line,) = [line for line in output.splitlines() if "iteration_0000006.pt:" in line]
     assert "not used" in line
@@ -184,38 +179,24 @@ def _limit_file_size() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE, LARGEST_FILE))
 
 
-@pytest.mark.parametrize("in_background", ["false", "true"])
 def test_a_full_disk_stops_the_run_and_harms_no_checkpoint(
-    in_background: str, unbroken: Path, tmp_path: Path, tiny_prior: Path
+    begun: Path, unbroken: Path, tmp_path: Path, tiny_prior: Path
 ) -> None:
-    run = tmp_path / "run"
-    background = f"train.save_in_background={in_background}"
-    finish(start(command(run, tiny_prior, "train.num_iterations=3")))
-    full = start(command(run, tiny_prior, background), preexec_fn=_limit_file_size)
-    output = finish(full, code=2)
-    (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
-    assert str(run / "checkpoints/iteration_0000006.pt") in line
-    assert "it needs 1" in line
-    assert "bytes" in line
-    assert "Traceback" not in output
-    assert not list((run / "checkpoints").glob(".*.tmp"))
+    run = shutil.copytree(begun, tmp_path / "run")
+    for in_background in ("false", "true"):
+        background = f"train.save_in_background={in_background}"
+        full = start(command(run, tiny_prior, background), preexec_fn=_limit_file_size)
+        output = finish(full, code=2)
+        (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
+        assert str(run / "checkpoints/iteration_0000009.pt") in line
+        assert "it needs 1" in line
+        assert "bytes" in line
+        assert "Traceback" not in output
+        assert not list((run / "checkpoints").glob(".*.tmp"))
     output = finish(start(command(run, tiny_prior)))
-    assert "going on from iteration 3" in output
+    assert "going on from iteration 6" in output
     # The short first part validated once more, at its own end.
     assert losses(run) == losses(unbroken)
-
-
-def test_changes_are_refused_unless_allowed(tmp_path: Path, tiny_prior: Path) -> None:
-    run = tmp_path / "run"
-    short = ("train.num_iterations=3", "train.learning_rate=2e-4")
-    finish(start(command(run, tiny_prior, "train.num_iterations=3")))
-    output = finish(start(command(run, tiny_prior, *short)), code=2)
-    assert "train.learning_rate: 0.0001 -> 0.0002" in output
-    assert "--allow-changes train.learning_rate" in output
-    changed = command(run, tiny_prior, *short, "train.num_iterations=6")
-    finish(start([*changed, "--allow-changes", "train.learning_rate"]))
-    (entry,) = [json.loads(line) for line in (run / "changes.jsonl").open()]
-    assert entry["train.learning_rate"] == "train.learning_rate: 0.0001 -> 0.0002"
 
 
 def _children(pid: int) -> list[int]:
@@ -237,24 +218,21 @@ def running_pair(run: Path, prior: Path, *overrides: str) -> subprocess.Popen:
     return job
 
 
-@pytest.mark.parametrize("victim", [0, 1])
 def test_torchrun_starts_a_killed_worker_anew(
-    victim: int, tmp_path: Path, tiny_prior: Path, unbroken_pair: Path
+    tmp_path: Path, tiny_prior: Path, unbroken_pair: Path
 ) -> None:
+    """That which writes; torchrun ends the other one, too."""
     run = tmp_path / "run"
     job = running_pair(run, tiny_prior)
-    os.kill(_children(job.pid)[victim], signal.SIGKILL)
+    os.kill(_children(job.pid)[0], signal.SIGKILL)
     assert "going on from iteration" in finish(job)
     assert_ended_alike(run, unbroken_pair)
 
 
-@pytest.mark.parametrize("in_background", ["false", "true"])
-def test_a_signal_to_torchrun_saves(
-    in_background: str, tmp_path: Path, tiny_prior: Path, unbroken_pair: Path
-) -> None:
+def test_a_signal_to_torchrun_saves(tmp_path: Path, tiny_prior: Path, unbroken_pair: Path) -> None:
     run = tmp_path / "run"
-    background = f"train.save_in_background={in_background}"
-    job = running_pair(run, tiny_prior, "train.save_every=1000", background)
+    rare = ("train.save_every=1000", "train.save_in_background=true")
+    job = running_pair(run, tiny_prior, *rare)
     job.send_signal(signal.SIGTERM)
     output, _ = job.communicate(timeout=TIMEOUT)
     assert job.returncode != 0

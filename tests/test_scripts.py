@@ -118,9 +118,14 @@ def test_a_run_folder_is_not_continued_with_another_config(
         f"prior.checkpoint={tiny_prior}",
     )
     assert script(*train, "--set", "train.num_iterations=2")[0] == 0
-    code, output = script(*train, "--set", "loss.gamma=0.5")
+    changed = (*train, "--set", "loss.gamma=0.5")
+    code, output = script(*changed)
     assert code == 2
     assert "loss.gamma: 0.1 -> 0.5" in output
+    assert "--allow-changes loss.gamma" in output
+    assert script(*changed, "--allow-changes", "loss.gamma")[0] == 0
+    (entry,) = map(json.loads, (tmp_path / "run/changes.jsonl").open())
+    assert entry["loss.gamma"] == "loss.gamma: 0.1 -> 0.5"
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").touch()
     code, output = script(

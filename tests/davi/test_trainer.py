@@ -97,6 +97,21 @@ def test_step_is_algorithm_1(task: str, noise: str, tiny_prior: Path) -> None:
     torch.testing.assert_close(gradients(trainer.generator), expected_phi, rtol=1e-4, atol=1e-7)
 
 
+def test_micro_batches_make_no_difference(tiny_prior: Path) -> None:
+    """Not even pieces of two sizes, whose means do not count alike."""
+    found = []
+    for pieces in (1, 2):
+        settings = ("train.batch_size=3", f"train.num_micro_batches={pieces}")
+        trainer = tiny_trainer(tiny_prior, *settings)
+        terms = trainer.train_step(clean_batch(3), 0)
+        networks = {"generator": trainer.generator, "fake_score": trainer.fake_score}
+        found.append((terms, {name: gradients(part) for name, part in networks.items()}))
+    (whole, whole_gradients), (terms, pieced_gradients) = found
+    torch.testing.assert_close(terms, whole, rtol=1e-4, atol=0)
+    for name, expected in whole_gradients.items():
+        torch.testing.assert_close(pieced_gradients[name], expected, rtol=1e-4, atol=1e-6)
+
+
 def test_the_prior_never_changes_and_never_gets_a_gradient(tiny_prior: Path) -> None:
     trainer = tiny_trainer(tiny_prior)
     before = copy.deepcopy(trainer.prior.state_dict())
@@ -297,7 +312,7 @@ def test_training_in_half_precision_follows_fp32(precision: str, tiny_prior: Pat
 
 
 @pytest.mark.slow
-def test_a_compiled_step_is_the_same_step(tiny_prior: Path) -> None:
+def test_a_compiled_step_is_the_same_step(tiny_prior: Path, graphs: list) -> None:
     found = []
     for compiled in ("false", "true"):
         trainer = tiny_trainer(tiny_prior, f"train.compile={compiled}")
@@ -305,6 +320,7 @@ def test_a_compiled_step_is_the_same_step(tiny_prior: Path) -> None:
             terms = trainer.train_step(clean_batch(), iteration)
         found.append(terms)
         assert trainer.validate()
+    assert graphs
     plain, compiled = found
     for name, value in plain.items():
         torch.testing.assert_close(compiled[name], value, rtol=1e-4, atol=0)

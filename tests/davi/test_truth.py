@@ -233,43 +233,18 @@ def scale_loss(monkeypatch: pytest.MonkeyPatch, name: str, factor: float) -> Non
     monkeypatch.setattr(davi.terms, name, lambda *args: factor * original(*args))
 
 
-def mutate_ikl(
-    monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensor, Tensor, Tensor], tuple]
-) -> None:
-    original = davi.terms.ikl_surrogate
-    monkeypatch.setattr(davi.terms, "ikl_surrogate", lambda *args: original(*change(*args)))
-
-
+# What the tolerances have to tell: each weight, another w(t), a score network that learns the wrong
+# size. Signs and gradients left out move the minimiser further, and are seen in a single step, too,
+# by tests/davi/test_trainer.py and test_terms.py.
 MUTATIONS: dict[str, Callable[[pytest.MonkeyPatch, DaviTrainer], None]] = {
-    "sign of the score gap": lambda patch, _: scale_loss(patch, "ikl_surrogate", -1),
     "weight of the score gap": lambda patch, _: scale_loss(patch, "ikl_surrogate", 2),
-    "sign of the consistency": lambda patch, _: scale_loss(patch, "data_consistency", -1),
     "weight of the consistency": lambda patch, _: scale_loss(patch, "data_consistency", 2),
-    "sign of the regulariser": lambda patch, _: scale_loss(patch, "l2_regulariser", -1),
     "weight of the regulariser": lambda patch, _: scale_loss(patch, "l2_regulariser", 2),
-    "w(t) = 1": lambda _, trainer: setattr(
-        trainer, "weights", replace(WEIGHTS, ikl_weight="constant")
-    ),
     "w(t) = 1 - alpha_bar": lambda _, trainer: setattr(
         trainer, "weights", replace(WEIGHTS, ikl_weight="variance")
     ),
-    "no gradient from the score gap": lambda patch, _: mutate_ikl(
-        patch, lambda x0_hat, *others: (x0_hat.detach(), *others)
-    ),
-    "gap of noises instead of scores": lambda _, trainer: (
-        setattr(trainer.fake_score, "score", lambda x, t: -trainer.fake_score.eps(x, t)),
-        setattr(trainer.prior, "score", lambda x, t: -trainer.prior.eps(x, t)),
-    ),
-    "no data consistency gradient": lambda patch, _: scale_loss(patch, "data_consistency", 0),
-    "no gradient from the regulariser": lambda patch, _: scale_loss(patch, "l2_regulariser", 0),
-    "s_psi learns the other sign": lambda patch, _: patch.setattr(
-        davi.terms, "fake_score_loss", lambda eps_hat, eps, _: (eps_hat + eps).square().mean()
-    ),
     "s_psi learns at half the size": lambda patch, _: patch.setattr(
         davi.terms, "fake_score_loss", lambda eps_hat, eps, _: (eps_hat - eps / 2).square().mean()
-    ),
-    "s_psi never learns": lambda _, trainer: setattr(
-        trainer.fake_score_optimizer, "learning_rate", 0.0
     ),
 }
 

@@ -211,12 +211,21 @@ def test_channels_last_gives_the_same_output() -> None:
 
 
 @pytest.mark.slow
-def test_compiles_to_the_same_output() -> None:
-    network, (x, t) = tiny_unet(), tiny_input()
-    with torch.no_grad():
-        reference = network(x, t)
-        output = torch.compile(network, fullgraph=True)(x, t)
-    torch.testing.assert_close(output, reference, rtol=0, atol=2e-5)
+@pytest.mark.usefixtures("fresh_compiler")
+def test_compiles_to_the_same_output_and_gradient() -> None:
+    """With one block of each kind, since the compiler takes seconds for each."""
+    network = tiny_unet(channel_mult=(1,), num_res_blocks=1, attention_resolutions=(1,))
+    x, t = tiny_input()
+    results = []
+    for each in (network, torch.compile(network, fullgraph=True)):
+        network.zero_grad(set_to_none=True)
+        output = each(x, t)
+        output.square().sum().backward()
+        gradient = torch.cat([parameter.grad.flatten() for parameter in network.parameters()])
+        results.append((output.detach(), gradient))
+    (expected, expected_gradient), (output, gradient) = results
+    torch.testing.assert_close(output, expected, rtol=0, atol=2e-5)
+    assert (gradient - expected_gradient).norm() < 1e-5 * expected_gradient.norm()
 
 
 def test_takes_non_square_images() -> None:

@@ -18,26 +18,27 @@ from tests.conftest import REPOSITORY
 
 HEAVY = {"torch", "torchvision", "pydantic", "numpy", "scipy", "PIL", "yaml"}
 HELP = f"""
-import sys
-sys.argv = ["davi", *sys.argv[1:]]
+import contextlib, io, sys
 from davi.commands.program import main
-try:
-    main()
-except SystemExit as done:
-    assert not done.code, done.code
-print("heavy:", sorted({HEAVY!r} & set(sys.modules)))
+for command in sys.argv[1:]:
+    sys.argv = ["davi", *command.split(), "--help"]
+    text = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(text):
+            main()
+    except SystemExit as done:
+        assert not done.code, (command, done.code)
+    assert text.getvalue().startswith("usage: davi"), command
+    assert len(text.getvalue().splitlines()) > 5, command
+    assert not {HEAVY!r} & set(sys.modules), command
 """
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_imports_nothing_heavy(command: str) -> None:
-    words = [*command.split(), "--help"]
+def test_help_imports_nothing_heavy() -> None:
     result = subprocess.run(
-        [sys.executable, "-c", HELP, *words], capture_output=True, text=True, check=True
+        [sys.executable, "-c", HELP, "", *COMMANDS], capture_output=True, text=True
     )
-    assert result.stdout.startswith("usage: davi")
-    assert len(result.stdout.splitlines()) > 5
-    assert result.stdout.splitlines()[-1] == "heavy: []"
+    assert result.returncode == 0, result.stderr
 
 
 def test_davi_imports_nothing_heavy() -> None:

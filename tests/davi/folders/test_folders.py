@@ -38,7 +38,7 @@ def test_measurements_are_named_by_their_path_and_previews_are_passed_over(tmp_p
 def test_a_large_folder_costs_little_more_than_its_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count = 20_000
+    count = 5_000
     (tmp_path / "in").mkdir()
     for number in range(count):
         (tmp_path / f"in/photograph_{number:07d}.png").touch()
@@ -57,7 +57,7 @@ def test_a_large_folder_costs_little_more_than_its_names(
 
 
 def test_a_long_record_costs_little_more_than_its_names_and_hashes(tmp_path: Path) -> None:
-    count = 20_000
+    count = 5_000
     Ledger(tmp_path, SETTINGS)
     with open(tmp_path / "manifest.jsonl", "a") as stream:
         stream.writelines(line(f"photograph_{number:07d}") for number in range(count))

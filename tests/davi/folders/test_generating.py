@@ -69,7 +69,7 @@ def test_processes_share_the_work(tiny_prior: Path, tmp_path: Path) -> None:
     generate(tiny_prior, tmp_path / "alone", 5)
     assert in_world(2, generate_in, tiny_prior, tmp_path / "shared", 5) == [5, 5]
     assert contents(tmp_path / "alone") == contents(tmp_path / "shared")
-    assert in_world(3, generate_in, tiny_prior, tmp_path / "shared", 7) == [2, 2, 2]
+    assert generate(tiny_prior, tmp_path / "shared", 7).done == 2
 
 
 def test_a_rerun_draws_what_is_missing_and_keeps_the_rest(tiny_prior: Path, tmp_path: Path) -> None:

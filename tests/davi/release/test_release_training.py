@@ -189,12 +189,15 @@ def test_a_run_begun_without_a_discriminator_is_not_gone_on_with_by_one(
 
 
 @pytest.mark.slow
-def test_a_compiled_release_step_is_the_same_step(tiny_prior_with_variance: Path) -> None:
+def test_a_compiled_release_step_is_the_same_step(
+    tiny_prior_with_variance: Path, graphs: list
+) -> None:
     plain, compiled = (
         tiny_trainer(tiny_prior_with_variance, *RELEASE, f"train.compile={each}")
         for each in ("false", "true")
     )
     expected, found = (each.train_step(clean_batch(), 0) for each in (plain, compiled))
+    assert graphs
     for name, value in expected.items():
         # AdamW's first step of the discriminator is one of signs, which rounding may turn.
         torch.testing.assert_close(found[name], value, rtol=1e-2, atol=1e-6)

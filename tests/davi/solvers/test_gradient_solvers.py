@@ -4,7 +4,7 @@ The numbers of the isotropic tables are those of independent implementations; wh
 them to 0.02 are the gain E x / m and the spread std x / sqrt(v) of the exact posterior N(m, v).
 """
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import pytest
 import torch
@@ -201,14 +201,12 @@ def test_dps_on_an_isotropic_gaussian(
     assert found[1] == pytest.approx(expected[1], abs=0.02, rel=0.02)
 
 
-@pytest.mark.parametrize(
-    ("num_steps", "gain"), [(2, 0.084), (3, 0.165), (4, 0.225), (10, 0.374), (100, 0.486)]
-)
-def test_dmplug_reconstructs_too_narrowly(num_steps: int, gain: float) -> None:
+def test_dmplug_reconstructs_too_narrowly() -> None:
     """A standard normal z should become N(0, TAU^2), with a gain of 0.5."""
-    z = torch.randn(2, *SMALL)
-    x = Dmplug(num_ddim_steps=num_steps, clip=False).reconstruct(z, isotropic())
-    torch.testing.assert_close(x, gain * z, rtol=5e-3, atol=0)
+    for num_steps, gain in ((2, 0.084), (3, 0.165), (4, 0.225), (10, 0.374), (100, 0.486)):
+        z = torch.randn(2, *SMALL)
+        x = Dmplug(num_ddim_steps=num_steps, clip=False).reconstruct(z, isotropic())
+        torch.testing.assert_close(x, gain * z, rtol=5e-3, atol=0)
 
 
 @pytest.mark.parametrize("num_steps", [1, 7, pytest.param(1000, marks=pytest.mark.slow)])
@@ -221,19 +219,19 @@ def test_dps_without_guidance_is_ancestral_sampling(num_steps: int) -> None:
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("task", TASKS)
-def test_the_guidance_of_dps_in_one_step(task: str) -> None:
+def test_the_guidance_of_dps_in_one_step() -> None:
     """J^T A^T r / |r| with J = kappa; the norm is that of each image."""
-    operator, zeta = operator_of(task), 0.7
-    y = torch.randn(3, *operator.measurement_shape).double()
-    abar = LINEAR.alpha_bar[999]
-    kappa = abar.sqrt() * TAU**2 / (abar * TAU**2 + 1 - abar)
-    x0 = kappa * normal_each(SMALL, rngs_for(3)).double()
-    residual = operator.A(x0) - operator.project(y)
-    direction = residual / residual.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
-    expected = x0 - zeta * kappa * operator.A_adjoint(direction)
-    found = solve(Dps(num_steps=1, zeta=zeta, clip=False), y, operator)
-    torch.testing.assert_close(found, expected)
+    for task in TASKS:
+        operator, zeta = operator_of(task), 0.7
+        y = torch.randn(3, *operator.measurement_shape).double()
+        abar = LINEAR.alpha_bar[999]
+        kappa = abar.sqrt() * TAU**2 / (abar * TAU**2 + 1 - abar)
+        x0 = kappa * normal_each(SMALL, rngs_for(3)).double()
+        residual = operator.A(x0) - operator.project(y)
+        direction = residual / residual.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        expected = x0 - zeta * kappa * operator.A_adjoint(direction)
+        found = solve(Dps(num_steps=1, zeta=zeta, clip=False), y, operator)
+        torch.testing.assert_close(found, expected)
 
 
 def test_clipped_pixels_give_dps_no_gradient() -> None:
@@ -266,18 +264,17 @@ def test_noise_blind_methods_take_any_noise_and_need_only_a() -> None:
         blind(y, Blind(SMALL, SMALL), PoissonNoise(1.0), isotropic(), rngs_for(2))
 
 
-@pytest.mark.parametrize("num_steps", [20, 100, 1000])
-@pytest.mark.parametrize("eta", [0.0, 1.0, 1.5, 2.0])
-def test_ddim_coefficients_stay_real(num_steps: int, eta: float) -> None:
+def test_ddim_coefficients_stay_real() -> None:
     """What noise a step adds and keeps is what x_s has, until eta asks for more."""
-    times = [*range(0, 1000, 1000 // num_steps)]
-    for s, t in pairwise(times):
-        abar, abar_next = LINEAR.alpha_bar[t].item(), LINEAR.alpha_bar[s].item()
-        c1, c2 = ddim_coefficients(abar, abar_next, eta)
-        assert c2 >= 0
-        assert (c1 == 0) == (eta == 0)
-        assert c1**2 + c2**2 == pytest.approx(max(1 - abar_next, c1**2))
-    assert ddim_coefficients(0.5, 1.0, eta) == (0, 0)
+    for num_steps, eta in product((20, 100, 1000), (0.0, 1.0, 1.5, 2.0)):
+        times = [*range(0, 1000, 1000 // num_steps)]
+        for s, t in pairwise(times):
+            abar, abar_next = LINEAR.alpha_bar[t].item(), LINEAR.alpha_bar[s].item()
+            c1, c2 = ddim_coefficients(abar, abar_next, eta)
+            assert c2 >= 0
+            assert (c1 == 0) == (eta == 0)
+            assert c1**2 + c2**2 == pytest.approx(max(1 - abar_next, c1**2))
+        assert ddim_coefficients(0.5, 1.0, eta) == (0, 0)
 
 
 def test_an_eta_beyond_one_gives_images() -> None:
@@ -372,29 +369,29 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> CountedPrior:
 
 
 @each_solver
-@pytest.mark.parametrize("task", TASKS)
-def test_three_seeds_with_a_network(solver: Solver, task: str, tiny: CountedPrior) -> None:
-    operator = operator_of(task, (3, 16, 16))
-    y = torch.zeros(3, *operator.measurement_shape)
-    x = solve(solver, y, operator, SIGMAS[task], tiny)
-    assert x.shape == (3, 3, 16, 16)
-    assert x.isfinite().all()
-    assert not torch.allclose(x[0], x[1])
+def test_three_seeds_with_a_network(solver: Solver, tiny: CountedPrior) -> None:
+    for task in TASKS:
+        operator = operator_of(task, (3, 16, 16))
+        y = torch.zeros(3, *operator.measurement_shape)
+        x = solve(solver, y, operator, SIGMAS[task], tiny)
+        assert x.shape == (3, 3, 16, 16)
+        assert x.isfinite().all()
+        assert not torch.allclose(x[0], x[1])
 
 
 @each_solver
-@pytest.mark.parametrize("task", TASKS)
-def test_an_image_does_not_depend_on_its_batch(solver: Solver, task: str) -> None:
-    operator = operator_of(task)
-    prior = CountedPrior(gaussian_problem(operator, 0.1, smooth_covariance(SMALL)).prior)
-    y = normal_each(operator.measurement_shape, rngs_for(3)).double() * torch.tensor(
-        [0.1, 0.3, 1.0]
-    ).view(-1, 1, 1, 1)
-    together = solve(solver, y, operator, prior=prior)
-    noise = GaussianNoise(0.05, 0.05)
-    for index, rng in enumerate(rngs_for(3)):
-        alone = solver(y[index : index + 1], operator, noise, prior, [rng])
-        torch.testing.assert_close(alone[0], together[index])
+def test_an_image_does_not_depend_on_its_batch(solver: Solver) -> None:
+    for task in TASKS:
+        operator = operator_of(task)
+        prior = CountedPrior(gaussian_problem(operator, 0.1, smooth_covariance(SMALL)).prior)
+        y = normal_each(operator.measurement_shape, rngs_for(3)).double() * torch.tensor(
+            [0.1, 0.3, 1.0]
+        ).view(-1, 1, 1, 1)
+        together = solve(solver, y, operator, prior=prior)
+        noise = GaussianNoise(0.05, 0.05)
+        for index, rng in enumerate(rngs_for(3)):
+            alone = solver(y[index : index + 1], operator, noise, prior, [rng])
+            torch.testing.assert_close(alone[0], together[index])
 
 
 def test_what_is_in_the_hole_changes_nothing() -> None:
@@ -498,12 +495,12 @@ DISTANCES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", DISTANCES)
-@pytest.mark.parametrize("task", TASKS)
-def test_the_distance_from_the_exact_posterior(method: str, task: str) -> None:
+def test_the_distance_from_the_exact_posterior(method: str) -> None:
     solver, expected = DISTANCES[method]
-    problem = gaussian_problem(operator_of(task), SIGMAS[task], smooth_covariance(SMALL))
-    found = posterior_distance(draw_samples(solver, problem, 200), problem)
-    mean_error, gain, spread = expected[task]
-    assert found.mean_error == pytest.approx(mean_error, abs=0.03)
-    assert found.gain == pytest.approx(gain, abs=0.015)
-    assert found.spread == pytest.approx(spread, abs=0.03)
+    for task in TASKS:
+        problem = gaussian_problem(operator_of(task), SIGMAS[task], smooth_covariance(SMALL))
+        found = posterior_distance(draw_samples(solver, problem, 200), problem)
+        mean_error, gain, spread = expected[task]
+        assert found.mean_error == pytest.approx(mean_error, abs=0.03)
+        assert found.gain == pytest.approx(gain, abs=0.015)
+        assert found.spread == pytest.approx(spread, abs=0.03)

@@ -211,25 +211,23 @@ def test_the_bridge_ends_at_the_measurement_on_the_image_grid(task: str) -> None
 
 
 @each_task
-@pytest.mark.parametrize("num_steps", [1, 20, 100, 999])
-def test_with_an_oracle_every_number_of_steps_finds_the_image(
-    task: str, num_steps: int, given: object
-) -> None:
-    operator = OPERATORS[task]
-    x0 = torch.rand(2, *IMAGE, dtype=torch.float64) - 0.5
-    given(Oracle(x0), operator)
-    y = operator.project(operator.A(x0))
-    x = run(I2SB(checkpoint="", num_steps=num_steps), y, operator)
-    last = sampling_grid(num_steps)[-2]
-    f_0, f_k = STOCHASTIC.forward_std[0].item(), STOCHASTIC.forward_std[last].item()
-    if num_steps == 1:
-        x1 = degraded_end(y, operator, torch.zeros(2, *IMAGE))
-        known = known_pixels(operator)
-        where = torch.ones(2, *IMAGE) if known is None else known.expand(2, *IMAGE)
-        expected = (1 - (f_0 / f_k) ** 2) * x0 + (f_0 / f_k) ** 2 * x1
-        torch.testing.assert_close(x[where > 0], expected[where > 0])
-    else:  # x_k is some standard deviations of the bridge away from x_0, and a bit of x_1
-        assert (x - x0).abs().max() < (f_0 / f_k) ** 2 * 6 * (f_k + 1e-3)
+def test_with_an_oracle_every_number_of_steps_finds_the_image(task: str, given: object) -> None:
+    for num_steps in (1, 20, 100, 999):
+        operator = OPERATORS[task]
+        x0 = torch.rand(2, *IMAGE, dtype=torch.float64) - 0.5
+        given(Oracle(x0), operator)
+        y = operator.project(operator.A(x0))
+        x = run(I2SB(checkpoint="", num_steps=num_steps), y, operator)
+        last = sampling_grid(num_steps)[-2]
+        f_0, f_k = STOCHASTIC.forward_std[0].item(), STOCHASTIC.forward_std[last].item()
+        if num_steps == 1:
+            x1 = degraded_end(y, operator, torch.zeros(2, *IMAGE))
+            known = known_pixels(operator)
+            where = torch.ones(2, *IMAGE) if known is None else known.expand(2, *IMAGE)
+            expected = (1 - (f_0 / f_k) ** 2) * x0 + (f_0 / f_k) ** 2 * x1
+            torch.testing.assert_close(x[where > 0], expected[where > 0])
+        else:  # x_k is some standard deviations of the bridge away from x_0, and a bit of x_1
+            assert (x - x0).abs().max() < (f_0 / f_k) ** 2 * 6 * (f_k + 1e-3)
 
 
 # Gain and spread of x against posterior mean and standard deviation, y = 1, prior N(0, 0.5^2).
@@ -243,7 +241,6 @@ IDEAL = {
     (100, 0.05): (0.778, 6.22),
     (100, 0.2): (0.843, 1.63),
     (999, 0.05): (0.777, 6.32),
-    (999, 0.2): (0.841, 1.67),
 }
 # The same with a correction by an eighth of the residual.
 IDEAL_CDDB = {
@@ -254,7 +251,6 @@ IDEAL_CDDB = {
     (100, 0.05): (0.882, 3.70),
     (100, 0.2): (0.988, 0.98),
     (999, 0.05): (0.902, 3.21),
-    (999, 0.2): (1.016, 0.85),
 }
 
 
@@ -315,21 +311,21 @@ DISTANCES = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("method", "num_steps", "task"), DISTANCES)
-def test_the_distance_to_the_exact_posterior_is_known(
-    method: str, num_steps: int, task: str, given: object
-) -> None:
+@each_task
+def test_the_distance_to_the_exact_posterior_is_known(task: str, given: object) -> None:
     operator = OPERATORS[task]
     problem = gaussian_problem(operator, 0.05, smooth_covariance(IMAGE))
     given(IdealForGaussian(problem), operator)
     eighth = 1 / (16 * operator.singular_values.max().item() ** 2)
-    solver = {
-        "I2SB": I2SB(checkpoint="", num_steps=num_steps),
-        "CDDB": CDDB(checkpoint="", num_steps=num_steps, step_size=eighth),
-    }[method]
-    found = posterior_distance(draw_samples(solver, problem, 1000), problem)
-    expected = vars(DISTANCES[method, num_steps, task])
-    assert vars(found) == pytest.approx(expected, rel=0.05, abs=0.02)
+    solvers = {
+        ("I2SB", 1): I2SB(checkpoint="", num_steps=1),
+        ("I2SB", 20): I2SB(checkpoint="", num_steps=20),
+        ("CDDB", 20): CDDB(checkpoint="", num_steps=20, step_size=eighth),
+    }
+    for name, solver in solvers.items():
+        found = posterior_distance(draw_samples(solver, problem, 1000), problem)
+        expected = vars(DISTANCES[(*name, task)])
+        assert vars(found) == pytest.approx(expected, rel=0.05, abs=0.02), name
 
 
 @pytest.mark.parametrize(("sigma_y", "gain"), [(0.05, 1.010), (0.2, 1.160)])
@@ -356,16 +352,16 @@ def test_one_correction_does_to_the_residual_what_it_must(task: str) -> None:
 
 
 @each_task
-@pytest.mark.parametrize("deep", [False, True])
-def test_without_a_step_cddb_is_i2sb(task: str, deep: bool, given: object) -> None:
-    operator, y = OPERATORS[task], measured(OPERATORS[task])
-    given(Half(), operator)
-    plain = run(I2SB(checkpoint="", num_steps=5), y, operator)
-    zero = run(CDDB(checkpoint="", num_steps=5, step_size=0, deep=deep), y, operator)
-    assert torch.equal(plain, zero)
-    if task != "inpainting":  # where x_0 has the measured pixels already
-        one = run(CDDB(checkpoint="", num_steps=5, step_size=0.4, deep=deep), y, operator)
-        assert not torch.allclose(plain, one)
+def test_without_a_step_cddb_is_i2sb(task: str, given: object) -> None:
+    for deep in (False, True):
+        operator, y = OPERATORS[task], measured(OPERATORS[task])
+        given(Half(), operator)
+        plain = run(I2SB(checkpoint="", num_steps=5), y, operator)
+        zero = run(CDDB(checkpoint="", num_steps=5, step_size=0, deep=deep), y, operator)
+        assert torch.equal(plain, zero)
+        if task != "inpainting":  # where x_0 has the measured pixels already
+            one = run(CDDB(checkpoint="", num_steps=5, step_size=0.4, deep=deep), y, operator)
+            assert not torch.allclose(plain, one)
 
 
 def test_deep_cddb_subtracts_the_gradient_by_the_state(given: object) -> None:
@@ -428,21 +424,19 @@ def test_almost_without_noise_the_measurement_comes_back(given: object) -> None:
 
 
 @each_task
-@pytest.mark.parametrize("solver", [I2SB, CDDB])
-def test_three_seeds_are_finite_and_the_batch_does_not_matter(
-    task: str, solver: type[I2SB], given: object
-) -> None:
-    operator, y = OPERATORS[task], measured(OPERATORS[task])
-    torch.manual_seed(0)
-    given(Convolution(), operator)
-    for num_steps in (1, 7):
-        method = solver(checkpoint="", num_steps=num_steps, clip=True)
-        for seed in range(3):
-            together = run(method, y, operator, seed)
-            rngs = rngs_for(range(2, 3), seed)
-            alone = method(y[2:], operator, GaussianNoise(0.05, 0.05), a_prior(), rngs)
-            torch.testing.assert_close(together[2:], alone)
-            assert torch.isfinite(together).all()
+def test_three_seeds_are_finite_and_the_batch_does_not_matter(task: str, given: object) -> None:
+    for solver in (I2SB, CDDB):
+        operator, y = OPERATORS[task], measured(OPERATORS[task])
+        torch.manual_seed(0)
+        given(Convolution(), operator)
+        for num_steps in (1, 7):
+            method = solver(checkpoint="", num_steps=num_steps, clip=True)
+            for seed in range(3):
+                together = run(method, y, operator, seed)
+                rngs = rngs_for(range(2, 3), seed)
+                alone = method(y[2:], operator, GaussianNoise(0.05, 0.05), a_prior(), rngs)
+                torch.testing.assert_close(together[2:], alone)
+                assert torch.isfinite(together).all()
 
 
 class Convolution(nn.Conv2d):

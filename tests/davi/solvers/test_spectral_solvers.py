@@ -27,7 +27,6 @@ from tests.davi.solvers.spectral_problems import (
     rngs_of,
 )
 
-each_operator = pytest.mark.parametrize("task", five_operators())
 DIFFPIR = {"clip": False, "num_steps": 100}
 # Solver, then gain E x / m and spread std x / sqrt(v) of the posterior N(m, v) of one coordinate.
 # Columns: (s, sigma_y) = (1, 0.05), (1, 0.2), (1/4, 0.05), (1/4, 0.2), and the spread for s = 0.
@@ -36,9 +35,7 @@ BENCH = [
     (DDRM(), (0.910, 2.71), (0.863, 0.84), (0.863, 0.84), (1.144, 0.53), 0.76),
     (DDRM(eta=1.0), (0.898, 3.03), (0.702, 1.24), (0.703, 1.24), (0.071, 0.73), 0.62),
     (DDRM(num_steps=100), (0.991, 0.91), (0.998, 0.58), (0.998, 0.58), (1.705, 0.47), 0.84),
-    (DDRM(num_steps=1000), (1.001, 0.54), (1.087, 0.36), (1.087, 0.36), (2.481, 0.35), 0.87),
     (DDNMPlus(), (0.991, 0.91), (0.998, 0.58), (0.998, 0.58), (1.704, 0.47), 0.84),
-    (DDNMPlus(num_steps=1000), (1.001, 0.54), (1.087, 0.36), (1.087, 0.36), (2.480, 0.36), 0.87),
     (DiffPIR(lam=1, **DIFFPIR), (1.0, 0.87), (1.022, 0.88), (1.022, 0.88), (1.352, 0.9), 0.94),
     (
         DiffPIR(lam=1.75, **DIFFPIR),
@@ -160,14 +157,14 @@ def ddrm_in_its_own_words(y: Tensor, task: str, sigma_y: float, num_steps: int) 
 
 
 @pytest.mark.parametrize("task", ["super_resolution", "inpainting", "denoising", "colorization"])
-@pytest.mark.parametrize("num_steps", [1, 7])
-def test_ddrm_and_ddnm_are_their_papers_updates(task: str, num_steps: int) -> None:
-    operator = five_operators()[task]
-    y = operator.project(torch.randn(2, *operator.measurement_shape, dtype=torch.float64))
-    found = restore(DDRM(num_steps=num_steps), y, operator, 0.2)
-    torch.testing.assert_close(found, ddrm_in_its_own_words(y, task, 0.2, num_steps))
-    found = restore(DDNMPlus(num_steps=num_steps), y, operator, 0.2)
-    torch.testing.assert_close(found, ddnm_in_its_own_words(y, task, 0.2, num_steps))
+def test_ddrm_and_ddnm_are_their_papers_updates(task: str) -> None:
+    for num_steps in (1, 7):
+        operator = five_operators()[task]
+        y = operator.project(torch.randn(2, *operator.measurement_shape, dtype=torch.float64))
+        found = restore(DDRM(num_steps=num_steps), y, operator, 0.2)
+        torch.testing.assert_close(found, ddrm_in_its_own_words(y, task, 0.2, num_steps))
+        found = restore(DDNMPlus(num_steps=num_steps), y, operator, 0.2)
+        torch.testing.assert_close(found, ddnm_in_its_own_words(y, task, 0.2, num_steps))
 
 
 def test_ddrm_and_ddnm_differ_in_nothing_but_the_start() -> None:
@@ -233,29 +230,29 @@ def test_ddnm_without_noise_meets_the_measurement(task: str) -> None:
     torch.testing.assert_close(operator.A(x), y, atol=1e-5, rtol=0)
 
 
-@each_operator
-def test_the_proximal_step_is_optimal(task: str) -> None:
-    operator, rho = five_operators()[task], 0.3
-    y = operator.project(torch.randn(2, *operator.measurement_shape, dtype=torch.float64))
-    x0 = torch.randn(2, *IMAGE, dtype=torch.float64)
-    observation = observe(y, operator, GaussianNoise(0.0, 0.0), isotropic_prior())
-    x = operator.V(proximal(operator.V_adjoint(x0), observation, rho))
-    gradient = operator.A_adjoint(operator.A(x) - y) + rho * (x - x0)
-    torch.testing.assert_close(gradient, torch.zeros_like(x), atol=1e-9, rtol=0)
-    far = operator.V(proximal(operator.V_adjoint(x0), observation, 1e12))
-    torch.testing.assert_close(far, x0)
-    if task != "gaussian_blur":
-        near = operator.V(proximal(operator.V_adjoint(x0), observation, 1e-12))
-        torch.testing.assert_close(operator.A(near), y)
+def test_the_proximal_step_is_optimal() -> None:
+    for task, operator in five_operators().items():
+        rho = 0.3
+        y = operator.project(torch.randn(2, *operator.measurement_shape, dtype=torch.float64))
+        x0 = torch.randn(2, *IMAGE, dtype=torch.float64)
+        observation = observe(y, operator, GaussianNoise(0.0, 0.0), isotropic_prior())
+        x = operator.V(proximal(operator.V_adjoint(x0), observation, rho))
+        gradient = operator.A_adjoint(operator.A(x) - y) + rho * (x - x0)
+        torch.testing.assert_close(gradient, torch.zeros_like(x), atol=1e-9, rtol=0)
+        far = operator.V(proximal(operator.V_adjoint(x0), observation, 1e12))
+        torch.testing.assert_close(far, x0)
+        if task != "gaussian_blur":
+            near = operator.V(proximal(operator.V_adjoint(x0), observation, 1e-12))
+            torch.testing.assert_close(operator.A(near), y)
 
 
-@pytest.mark.parametrize("num_steps", [1, 2, 20, 100, 500])
-def test_quadratic_times_are_dense_near_zero(num_steps: int) -> None:
-    times = quadratic_times(num_steps)
-    assert len(times) == len(set(times)) == num_steps
-    assert times == sorted(times, reverse=True)
-    assert times[0] == NUM_STEPS - 1
-    assert num_steps == 1 or times[-1] == 0
+def test_quadratic_times_are_dense_near_zero() -> None:
+    for num_steps in (1, 2, 20, 100, 500):
+        times = quadratic_times(num_steps)
+        assert len(times) == len(set(times)) == num_steps
+        assert times == sorted(times, reverse=True)
+        assert times[0] == NUM_STEPS - 1
+        assert num_steps == 1 or times[-1] == 0
 
 
 def test_quadratic_times_are_the_official_ones() -> None:

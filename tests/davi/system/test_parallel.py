@@ -19,7 +19,7 @@ from guided_diffusion.presets import create_unet
 from tests.processes import in_world
 from tests.tiny import ALONE, tiny_config, write_tiny_prior
 
-ITERATIONS = 20
+ITERATIONS = 8
 # Two channels in each group of the norms. With one, the norm would take away whatever the bias
 # before it adds; such a bias has no gradient but rounding errors, which Adam makes steps of.
 WIDTH = "network.model_channels=64"
@@ -79,33 +79,78 @@ def alone(tmp_path_factory: pytest.TempPathFactory, prior: Path) -> Path:
     return folder
 
 
-CASES = [
-    (1, "ddp", 2),
-    (1, "ddp", 4),
-    (2, "ddp", 1),
-    (3, "ddp", 1),
-    (2, "ddp", 2),
-    (3, "ddp", 4),
-    (1, "fsdp", 1),
-    (2, "fsdp", 1),
-    (3, "fsdp", 1),
-    (2, "fsdp", 2),
-    (3, "fsdp", 4),
-]
+def train_all(world: World, folder: Path, prior: Path, jobs: dict[str, tuple]) -> None:
+    """Trains one run after the other; to start processes takes longer than a run."""
+    for name, (last, *overrides) in jobs.items():
+        train(world, folder / name, prior, last, *overrides)
+
+
+@pytest.fixture(scope="module")
+def by_three(tmp_path_factory: pytest.TempPathFactory, prior: Path, alone: Path) -> Path:
+    """Runs of three processes, one of which goes on with the half of a run of one process."""
+    folder = tmp_path_factory.mktemp("by_three")
+    fsdp = "train.parallel=fsdp"
+    train(ALONE, folder / "begun_alone", prior, ITERATIONS // 2)
+    jobs = {
+        "ddp": (ITERATIONS, "train.num_micro_batches=4"),
+        "fsdp": (ITERATIONS, fsdp, "train.num_micro_batches=4"),
+        "ended_alone": (ITERATIONS // 2, fsdp),
+        "begun_alone": (ITERATIONS, fsdp),
+    }
+    in_world(3, train_all, folder, prior, jobs)
+    train(ALONE, folder / "ended_alone", prior, ITERATIONS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory: pytest.TempPathFactory, prior: Path) -> Path:
+    """Runs of two processes."""
+    folder = tmp_path_factory.mktemp("by_two")
+    jobs = {
+        "ddp": (ITERATIONS,),
+        "fsdp": (ITERATIONS, "train.parallel=fsdp", "train.shard_prior=true"),
+    }
+    in_world(2, train_all, folder, prior, jobs)
+    return folder
+
+
+def assert_trained_alike(run: Path, alone: Path) -> None:
+    """Every loss term of every iteration, and the weights in the end."""
+    torch.testing.assert_close(trajectory(run), trajectory(alone), rtol=1e-5, atol=0)
+    assert_ended_alike(run, alone)
+
+
+def assert_ended_alike(run: Path, alone: Path) -> None:
+    found, expected = final_state(run), final_state(alone)
+    for name in ("generator", "fake_score", "ema"):
+        assert distance(found[name], expected[name]) < 1e-5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("processes", "parallel", "micro_batches"), CASES)
-def test_training_does_not_depend_on_the_processes(
-    processes: int, parallel: str, micro_batches: int, alone: Path, tmp_path: Path, prior: Path
+def test_training_does_not_depend_on_micro_batches(
+    alone: Path, tmp_path: Path, prior: Path
 ) -> None:
-    overrides = (f"train.parallel={parallel}", f"train.num_micro_batches={micro_batches}")
-    in_world(processes, train, tmp_path, prior, ITERATIONS, *overrides)
-    torch.testing.assert_close(trajectory(tmp_path), trajectory(alone), rtol=1e-5, atol=0)
-    found, expected = final_state(tmp_path), final_state(alone)
-    for name in ("generator", "fake_score", "ema"):
-        print(name, distance(found[name], expected[name]))
-        assert distance(found[name], expected[name]) < 1e-5
+    train(ALONE, tmp_path, prior, ITERATIONS, "train.num_micro_batches=4")
+    assert_trained_alike(tmp_path, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_training_does_not_depend_on_the_processes(
+    parallel: str, alone: Path, by_two: Path, by_three: Path
+) -> None:
+    """Three of them go through four micro-batches each; two of them shard the prior, too."""
+    for folder in (by_two, by_three):
+        assert_trained_alike(folder / parallel, alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["begun_alone", "ended_alone"])
+def test_a_checkpoint_serves_every_number_of_processes(
+    run: str, alone: Path, by_three: Path
+) -> None:
+    """The other half of the training was that of three processes with sharded weights."""
+    assert_ended_alike(by_three / run, alone)
 
 
 def _release_weights(world: World, prior: Path) -> dict[str, Tensor]:
@@ -132,14 +177,6 @@ def test_processes_of_a_release_run_stay_the_same(tiny_prior_with_variance: Path
         assert torch.equal(weights, second[name])
 
 
-@pytest.mark.slow
-def test_the_prior_can_be_sharded_too(alone: Path, tmp_path: Path, prior: Path) -> None:
-    settings = ("train.parallel=fsdp", "train.shard_prior=true")
-    in_world(2, train, tmp_path, prior, ITERATIONS, *settings)
-    found, expected = final_state(tmp_path), final_state(alone)
-    assert distance(found["generator"], expected["generator"]) < 1e-5
-
-
 def _train_counting_graphs(world: World, folder: Path, prior: Path, *overrides: str) -> int:
     """Trains compiled, by a backend that changes nothing and counts."""
     graphs = []
@@ -159,23 +196,7 @@ def test_sharded_blocks_are_all_compiled(alone: Path, tmp_path: Path, prior: Pat
     (count,) = in_world(1, _train_counting_graphs, tmp_path, prior, "train.parallel=fsdp")
     blocks = len(create_unet(tiny_config(prior, *SETTINGS).network.unet()).blocks)
     assert count >= 2 * blocks  # of two networks that learn, at the least
-    found, expected = final_state(tmp_path), final_state(alone)
-    assert distance(found["generator"], expected["generator"]) < 1e-5
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("first", "second"),
-    [((3, "fsdp"), (1, "ddp")), ((2, "ddp"), (2, "fsdp")), ((1, "ddp"), (3, "fsdp"))],
-)
-def test_a_checkpoint_serves_every_number_of_processes(
-    first: tuple[int, str], second: tuple[int, str], alone: Path, tmp_path: Path, prior: Path
-) -> None:
-    for (processes, parallel), last in ((first, ITERATIONS // 2), (second, ITERATIONS)):
-        in_world(processes, train, tmp_path, prior, last, f"train.parallel={parallel}")
-    found, expected = final_state(tmp_path), final_state(alone)
-    for name in ("generator", "fake_score", "ema"):
-        assert distance(found[name], expected[name]) < 1e-5
+    assert_ended_alike(tmp_path, alone)
 
 
 def test_a_batch_too_small_for_the_processes_is_refused(prior: Path) -> None:

@@ -129,11 +129,12 @@ def test_each_network_has_a_loss_scale_of_its_own(tiny_prior: Path) -> None:
     assert "scale" in state["generator_optimizer"]["scaler"]
 
 
-def test_the_first_signal_is_a_wish_and_handlers_come_back() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_is_a_wish_and_handlers_come_back(number: signal.Signals) -> None:
     before = signal.getsignal(signal.SIGTERM)
     with StopRequest() as stop:
         assert not stop.received
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
         assert stop.received
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # the next one ends the process
         assert signal.getsignal(signal.SIGINT) == signal.SIG_DFL

@@ -1,6 +1,7 @@
 """Files in the layouts of the authors: recognised, taken apart, refused."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -61,18 +62,15 @@ def test_a_training_file_holds_four_networks(networks: list[Weights], tmp_path: 
     )
 
 
-@pytest.mark.parametrize("shape", [(), (1,)])
-@pytest.mark.parametrize("bare", [False, True])
-def test_the_average_comes_without_its_wrapper(
-    networks: list[Weights], tmp_path: Path, shape: tuple[int, ...], bare: bool
-) -> None:
-    state = ema_state(*networks[:2], step=42000, shape=shape)
-    content = state if bare else {"step": 42000, "implicit_func_ema": state}
-    file = saved(content, tmp_path / "gaussian_ema.pt")
-    assert file.iteration == 42000
-    assert file.unnamed_part(as_generator=False) == "generator"
-    assert_same(file.part("generator"), networks[0])
-    assert_same(file.part("raw_generator"), networks[1])
+def test_the_average_comes_without_its_wrapper(networks: list[Weights], tmp_path: Path) -> None:
+    for shape, bare in product(((), (1,)), (False, True)):
+        state = ema_state(*networks[:2], step=42000, shape=shape)
+        content = state if bare else {"step": 42000, "implicit_func_ema": state}
+        file = saved(content, tmp_path / "gaussian_ema.pt")
+        assert file.iteration == 42000
+        assert file.unnamed_part(as_generator=False) == "generator"
+        assert_same(file.part("generator"), networks[0])
+        assert_same(file.part("raw_generator"), networks[1])
 
 
 def test_an_average_that_was_never_begun_is_not_taken(
@@ -159,16 +157,15 @@ def shapes_of(preset: str) -> Weights:
         return create_unet(PRESETS[preset]).state_dict()
 
 
-@pytest.mark.parametrize("data", ["ffhq", "imagenet"])
 @pytest.mark.parametrize(
-    ("name", "task", "kernel"),
+    ("data", "name", "task", "kernel"),
     [
-        ("gaussian", "gaussian_blur", None),
-        ("sr_averagepooling", "super_resolution", "average"),
-        ("bicubic", "super_resolution", "bicubic"),
-        ("inpainting", "inpainting", None),
-        ("deno", "denoising", None),
-        ("colorization", "colorization", None),
+        ("ffhq", "gaussian", "gaussian_blur", None),
+        ("ffhq", "sr_averagepooling", "super_resolution", "average"),
+        ("ffhq", "bicubic", "super_resolution", "bicubic"),
+        ("imagenet", "inpainting", "inpainting", None),
+        ("imagenet", "deno", "denoising", None),
+        ("imagenet", "colorization", "colorization", None),
     ],
 )
 def test_name_and_architecture_tell_the_run(
