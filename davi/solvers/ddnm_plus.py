@@ -3,13 +3,12 @@
 from itertools import pairwise
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from davi.operators.svd import SVDOperator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import NOISE_LEVEL, SVD, Noise, Solver
+from davi.solvers.base import NOISE_LEVEL, SVD, Noise, Rngs, Solver
 from davi.solvers.grids import stride_times
 from davi.solvers.prior import CLEAN, CountedPrior
 from davi.solvers.spectral import Observation, ddrm_step, observe, predict
@@ -44,12 +43,7 @@ class DDNMPlus(Solver):
     clip: bool = False
 
     def solve(
-        self,
-        y: Tensor,
-        operator: SVDOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: SVDOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         observation = observe(y, operator, noise, prior)

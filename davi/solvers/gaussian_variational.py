@@ -8,7 +8,7 @@ from torch import Tensor
 
 from davi.operators.linear import LinearOperator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import NOISE_LEVEL, Noise
+from davi.solvers.base import NOISE_LEVEL, Noise, Rngs
 from davi.solvers.prior import CountedPrior
 from davi.solvers.variational import VariationalSolver, descend, noise_gap, normal_like
 from davi.system.errors import InputError
@@ -47,12 +47,7 @@ class GaussianVariational(VariationalSolver):
             raise InputError(f"{self.label} divides by the noise's sigma, which is 0; set it above")
 
     def solve(
-        self,
-        y: Tensor,
-        operator: LinearOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
 
