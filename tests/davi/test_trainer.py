@@ -372,7 +372,7 @@ def test_without_keyed_draws_a_resumed_run_differs(
 
     def begin(*_: object) -> None:
         rng = torch.Generator().manual_seed(0)
-        monkeypatch.setattr("davi.training.inputs.keyed_rng", lambda *_: rng)
+        monkeypatch.setattr("davi.training.learner.keyed_rng", lambda *_: rng)
 
     begin()
     unbroken = run(tmp_path / "unbroken", tiny_prior)
