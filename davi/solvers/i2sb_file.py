@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from davi.build import build_operator, image_shape
-from davi.config.schema import CustomOperatorConfig, I2SBBridgeConfig, I2SBRunConfig
+from davi.config.schema import CustomOperatorConfig, I2SBRunConfig
 from davi.config.yaml_file import parse_config
 from davi.operators.inpainting import Inpainting, RandomInpainting
 from davi.operators.linear import LinearOperator
@@ -58,11 +58,6 @@ class TrainedI2SB:
             )
 
 
-def build_i2sb_bridge(config: I2SBBridgeConfig) -> I2SBBridge:
-    """Returns the bridge of I2SB, on the CPU."""
-    return I2SBBridge(config.beta_max, config.ot_ode)
-
-
 @cache
 def load_i2sb(source: str, device: str, precision: str) -> TrainedI2SB:
     """Returns the network in a run folder, training checkpoint or `.safetensors`, read once.
@@ -87,7 +82,7 @@ def load_i2sb(source: str, device: str, precision: str) -> TrainedI2SB:
         raise InputError(f"{path}: networks of I2SB for operators of one's own cannot be used")
     network = unet_from_weights(file.part("i2sb"), config.network.unet(), str(path))
     network.to(device, memory_format=torch.channels_last).requires_grad_(False)
-    bridge = build_i2sb_bridge(config.bridge).to(device)
+    bridge = I2SBBridge(**config.bridge.model_dump()).to(device)
     shape = image_shape(config)
     operator = build_operator(config.operator, shape)
     return TrainedI2SB(
