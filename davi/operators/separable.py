@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from davi.operators.linear import ImageShape
 from davi.operators.svd import SVDOperator
 
 # 1-D singular values below this are not inverted by A_dagger: noise would be amplified by more
@@ -26,7 +27,7 @@ class SeparableOperator(SVDOperator):
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: ImageShape,
         row_matrix: Tensor,
         column_matrix: Tensor,
         *,
