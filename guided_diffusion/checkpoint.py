@@ -16,6 +16,7 @@ from guided_diffusion.errors import CheckpointError
 from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
 from guided_diffusion.unet import UNetModel
 
+Shapes = dict[str, tuple[int, ...]]
 _MAX_LISTED = 4  # keys named in an error message
 
 
@@ -121,30 +122,29 @@ def require_architecture(weights: Mapping[str, Tensor], config: UNetConfig, wher
     Raises:
         CheckpointError: they belong to another architecture; `where` names their origin.
     """
-    with torch.device("meta"):
-        expected = create_unet(config).state_dict()
-    if _shapes(weights) != _shapes(expected):
-        raise CheckpointError(f"{where}: {_explain_mismatch(weights, expected)}")
+    found, wanted = _shapes(weights), _shapes_of(config)
+    if found != wanted:
+        raise CheckpointError(f"{where}: {_explain_mismatch(found, wanted, preset_of(weights))}")
 
 
 def preset_of(weights: Mapping[str, Tensor]) -> str | None:
     """Returns the name of the preset whose network has exactly these keys and shapes, if any."""
     found = _shapes(weights)
-    for name, config in PRESETS.items():
-        with torch.device("meta"):
-            if found == _shapes(create_unet(config).state_dict()):
-                return name
-    return None
+    return next((name for name in PRESETS if _shapes_of(PRESETS[name]) == found), None)
 
 
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def _shapes(state: Mapping[str, Tensor]) -> Shapes:
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
-def _explain_mismatch(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    if name := preset_of(weights):
-        return f"holds the architecture {name!r}, not the one asked for: use preset {name!r}"
-    found, wanted = _shapes(weights), _shapes(expected)
+def _shapes_of(config: UNetConfig) -> Shapes:
+    with torch.device("meta"):
+        return _shapes(create_unet(config).state_dict())
+
+
+def _explain_mismatch(found: Shapes, wanted: Shapes, preset: str | None) -> str:
+    if preset:
+        return f"holds the architecture {preset!r}, not the one asked for: use preset {preset!r}"
     parts = []
     if missing := [key for key in wanted if key not in found]:
         parts.append(f"{len(missing)} keys are missing ({_listed(missing)})")
