@@ -83,13 +83,10 @@ class GaussianVariational(VariationalSolver):
         """
         misfit = operator.A_adjoint(operator.A(mean) - y)
         # w(t) dx_t / dmu over the sqrt(1 - alpha_bar_t) that makes a score of the gap.
-        weight = self.prior_weight * self.ikl_weight(t, prior) / prior.sigma(t)
-        return weight * noise_gap(prior, mean, self.sigma, t, eps) + misfit / sigma_y**2
-
-    def ikl_weight(self, t: int, prior: CountedPrior) -> float:
-        """Returns w(t) of Eq. 9."""
         on_cpu = torch.ones(1, dtype=torch.float64)  # a float without waiting for a GPU
-        return prior.schedule.ikl_weight(self.weighting, torch.tensor([t]), on_cpu).item()
+        w_t = prior.schedule.ikl_weight(self.weighting, torch.tensor([t]), on_cpu).item()
+        weight = self.prior_weight * w_t / prior.sigma(t)
+        return weight * noise_gap(prior, mean, self.sigma, t, eps) + misfit / sigma_y**2
 
 
 def spread_times(num_steps: int) -> list[int]:
