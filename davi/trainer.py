@@ -15,17 +15,10 @@ from davi.metrics.scores import psnr, ssim
 from davi.operators.measurement import ForwardModel, lift
 from davi.operators.svd import SVDOperator
 from davi.sampler import posterior_sample
-from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
 from davi.system.errors import InputError
 from davi.system.parallel import unwrapped
-from davi.terms import (
-    consistency_term,
-    fake_score_term,
-    generate,
-    ikl_term,
-    regulariser_term,
-)
+from davi.terms import consistency_term, fake_score_term, generate, ikl_term, regulariser_term
 from davi.training.adversary import Adversary, compared_weight
 from davi.training.inputs import InputDraws, StepInputs
 from davi.training.learner import Learner
@@ -68,7 +61,6 @@ class DaviTrainer(Learner):
         generator_optimizer, fake_score_optimizer: of their networks.
         forward_model: operator and noise.
         bridge: the Perturbed Posterior Bridge.
-        schedule: the diffusion of x0_hat.
         weights: of the loss terms.
         adversary: the release's discriminator.
         shared_sample: one sample of the generator serves both turns, as in Algorithm 1; otherwise
@@ -84,7 +76,6 @@ class DaviTrainer(Learner):
     fake_score_optimizer: NetworkOptimizer
     forward_model: ForwardModel
     bridge: PosteriorBridge
-    schedule: Schedule
     weights: LossWeights
     adversary: Adversary | None = None
     shared_sample: bool = True
@@ -181,7 +172,6 @@ class DaviTrainer(Learner):
         with self.fake_score_optimizer.exchange(last):
             loss = fake_score_term(
                 self.fake_score,
-                self.schedule,
                 x0_hat,
                 inputs.t,
                 inputs.eps,
@@ -208,7 +198,6 @@ class DaviTrainer(Learner):
         ikl, score_gap = ikl_term(
             self.fake_score,
             self.prior,
-            self.schedule,
             x0_hat,
             inputs.t,
             inputs.eps,

@@ -123,7 +123,6 @@ def assemble_trainer(
         fake_score_optimizer=_optimizer(score_network, train, train.fake_score_learning_rate),
         forward_model=build_forward_model(config, image_shape(config), world.device),
         bridge=build_bridge(config.bridge, schedule).to(world.device),
-        schedule=schedule,
         weights=LossWeights(**config.loss.model_dump()),
         adversary=_build_adversary(config, world) if config.adversarial.enabled else None,
         shared_sample=train.shared_sample,
