@@ -133,7 +133,7 @@ class _Loop:
         # On a GPU to look at a number means to wait for it; on a CPU it is there.
         if log_now or validate_now or save_now or self.world.device.type == "cpu":
             self._require_finite()
-        self.log.advance()
+        self.log.bar.update()
         if log_now:
             if settings.save_in_background:
                 self.world.on_first(self.writer.raise_error if self.writer else _nothing)
@@ -230,10 +230,6 @@ class _Log:
         silent = not self.writes
         self.bar = tqdm(total=total, initial=done, desc="training", unit="it", disable=silent)
         self._last = done, time.perf_counter()
-
-    def advance(self) -> None:
-        """Counts an iteration."""
-        self.bar.update()
 
     def losses(self, done: int, values: dict[str, float]) -> None:
         """Writes the terms of an iteration."""
