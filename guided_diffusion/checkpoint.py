@@ -1,14 +1,14 @@
 """Reads ADM weights strictly and without running code from the file."""
 
+import contextlib
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -31,20 +31,27 @@ def read_pt(path: Path, mapped: bool = False) -> Any:
     Raises:
         CheckpointError: missing or unreadable file, or a pickle that would run code.
     """
+    with _errors_of(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about pickle protocols; the error says it all
+        mapped = mapped and zipfile.is_zipfile(path)  # files of old PyTorch versions cannot be
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+
+
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Within the block, which reads the file, whatever goes wrong is a CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weight file (looked for {path.resolve()})")
-    mapped = mapped and zipfile.is_zipfile(path)  # files of old PyTorch versions cannot be
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; the error below says it all
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        yield
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: not a plain PyTorch weight file (it is damaged, or a pickle that would run "
             "code, which is refused); get the original file again"
         ) from error
     except Exception as error:  # damaged bytes make the unpickler raise whatever they spell
-        raise CheckpointError(f"{path}: damaged or not a weight file ({_reason(error)})") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: damaged or not a weight file ({reason})") from error
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -55,17 +62,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             anything but a flat state dict.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        content = read_pt(path, mapped=True)
-    elif not path.is_file():
-        raise CheckpointError(f"{path}: no such weight file (looked for {path.resolve()})")
-    else:
-        try:
+    if path.suffix == ".safetensors":
+        with _errors_of(path):
             content = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{path}: damaged or not a weight file ({_reason(error)})"
-            ) from error
+    else:
+        content = read_pt(path, mapped=True)
     if not isinstance(content, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     ):
@@ -73,10 +74,6 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"{path}: holds no flat state dict (name -> tensor), so it is no ADM weight file"
         )
     return dict(content)
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def load_adm(path: str | Path, preset: str | UNetConfig) -> UNetModel:
