@@ -30,11 +30,6 @@ def integral_share(betas: Tensor) -> Tensor:
     return 1 - covered / covered[-1]
 
 
-def forward_std(betas: Tensor) -> Tensor:
-    """Returns sqrt(sum of betas up to and including a), the release's `std_fwd`."""
-    return betas.cumsum(0).sqrt()
-
-
 def release_mixing() -> Tensor:
     """Returns the release's weight of the clean image: symmetric betas, both sums include a."""
     betas = symmetric_betas()

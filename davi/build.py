@@ -33,14 +33,12 @@ from davi.operators.inpainting import (
     random_box,
     random_pixels,
 )
-from davi.operators.linear import LinearOperator
+from davi.operators.linear import ImageShape, LinearOperator
 from davi.operators.measurement import ForwardModel
 from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.operators.super_resolution import SuperResolution
 from davi.schedule import Schedule
 from davi.system.errors import InputError
-
-ImageShape = tuple[int, int, int]
 
 
 def image_shape(config: RunConfig | I2SBRunConfig) -> ImageShape:
@@ -127,13 +125,5 @@ def build_bridge(config: BridgeConfig, schedule: Schedule) -> PosteriorBridge:
         "uniform": uniform_cdf,
         "end": end_cdf,
     }[config.time]()
-    return PosteriorBridge(
-        mixing=config.mixing,
-        perturbation=config.perturbation,
-        h=config.h,
-        h_sampling=config.h_sampling,
-        time_cdf=time_cdf,
-        extra_noise=config.extra_noise,
-        resize=config.resize,
-        schedule=schedule,
-    )
+    others = config.model_dump(exclude={"time", "beta_shape", "index"})
+    return PosteriorBridge(**others, time_cdf=time_cdf, schedule=schedule)

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from davi.bridge import forward_std, symmetric_betas
+from davi.bridge import symmetric_betas
 from davi.schedule import Schedule
 from davi.system.runtime import autocast
 
@@ -19,8 +19,11 @@ def paper_coefficient(schedule: Schedule) -> Tensor:
 
 
 def release_coefficient(schedule: Schedule) -> Tensor:
-    """Returns the release's `std_fwd`, (1000,): x0 = tanh(y_a - std_fwd_a eps)."""
-    return forward_std(symmetric_betas())
+    """Returns the release's `std_fwd`, (1000,): x0 = tanh(y_a - std_fwd_a eps).
+
+    It is the root of the sum of its betas up to and including a.
+    """
+    return symmetric_betas().cumsum(0).sqrt()
 
 
 # name: (coefficient table, whether tanh follows)

@@ -20,7 +20,6 @@ from davi.operators.linear import LinearOperator
 from davi.operators.measurement import lift
 from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.release.variational_bound import variational_bound
-from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
 
 
@@ -50,7 +49,6 @@ def generate(
 
 def fake_score_term(
     fake_score: ScoreModel,
-    schedule: Schedule,
     x0_hat: Tensor,
     t: Tensor,
     eps: Tensor,
@@ -64,14 +62,13 @@ def fake_score_term(
 
     Args:
         fake_score: s_psi; with the bound, its network has variance channels.
-        schedule: the diffusion of x0_hat.
         x0_hat: (B, C, H, W) samples of the generator; taken as constants.
         t: (B,) diffusion index.
         eps: standard normal, shape as x0_hat.
         with_bound: train the learned variance, too.
         reduction: see `losses.reduce`.
     """
-    x0_hat = x0_hat.detach()
+    schedule, x0_hat = fake_score.schedule, x0_hat.detach()
     x_t = schedule.add_noise(x0_hat, t, eps)
     eps_hat, variance = fake_score.eps_and_variance(x_t, t)
     loss = fake_score_loss(eps_hat, eps, reduction)
@@ -84,7 +81,6 @@ def fake_score_term(
 def ikl_term(
     fake_score: ScoreModel,
     prior: FrozenPrior,
-    schedule: Schedule,
     x0_hat: Tensor,
     t: Tensor,
     eps: Tensor,
@@ -99,13 +95,13 @@ def ikl_term(
     Args:
         fake_score: s_psi.
         prior: s_theta.
-        schedule: the diffusion of x0_hat.
         x0_hat: (B, C, H, W) samples, with graph back to phi.
         t: (B,) diffusion index.
         eps: standard normal, shape as x0_hat.
         ikl_weight: see `Schedule.ikl_weight`.
         reduction: see `losses.reduce`.
     """
+    schedule = fake_score.schedule
     with torch.no_grad():
         x_t = schedule.add_noise(x0_hat, t, eps)
         delta_s = fake_score.score(x_t, t) - prior.score(x_t, t)

@@ -1,35 +1,28 @@
 """Algorithm 1: amortized variational inference with a diffusion prior."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from davi.bridge import PosteriorBridge
+from davi.data.panel import image_grid
 from davi.generator import ImplicitGenerator
-from davi.operators.measurement import ForwardModel
-from davi.schedule import Schedule
+from davi.metrics.scores import psnr, ssim
+from davi.operators.measurement import ForwardModel, lift
+from davi.operators.svd import SVDOperator
+from davi.sampler import posterior_sample
 from davi.score import FrozenPrior, ScoreModel
 from davi.system.errors import InputError
 from davi.system.parallel import unwrapped
-from davi.system.world import World
-from davi.terms import (
-    consistency_term,
-    fake_score_term,
-    generate,
-    ikl_term,
-    regulariser_term,
-)
+from davi.terms import consistency_term, fake_score_term, generate, ikl_term, regulariser_term
 from davi.training.adversary import Adversary, compared_weight
-from davi.training.ema import Ema
 from davi.training.inputs import InputDraws, StepInputs
+from davi.training.learner import Learner
 from davi.training.network_optimizer import NetworkOptimizer
-from davi.training.state import load_state, state_of
-from davi.training.validation import validate_generator
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,76 +51,62 @@ class LossWeights:
 
 
 @dataclass(kw_only=True, eq=False)
-class DaviTrainer:
-    """Learner of `training_loop` for the generator.
+class DaviTrainer(Learner):
+    """Learner of `run_training` for the generator, whose average is the result.
 
     Attributes:
         generator: I_phi,a, initialised from the prior.
         fake_score: s_psi, initialised from the prior.
         prior: s_theta.
-        ema: average of the generator, which is the result.
         generator_optimizer, fake_score_optimizer: of their networks.
         forward_model: operator and noise.
         bridge: the Perturbed Posterior Bridge.
-        schedule: the diffusion of x0_hat.
         weights: of the loss terms.
-        seed: run seed; draws are keyed by (seed, iteration, position in the global batch).
-        batch_size: of all processes together.
-        num_micro_batches: pieces in which this process goes through its share.
-        validation: (B, C, H, W) images in [-1, 1] never trained on.
-        world: the processes; the networks are distributed over them already.
         adversary: the release's discriminator.
         shared_sample: one sample of the generator serves both turns, as in Algorithm 1; otherwise
             each turn draws its own, as in the release.
         draws: "per_image", or "per_process": every process draws the same, as in the release.
+        Further ones are those of `Learner`.
     """
 
     generator: ImplicitGenerator
     fake_score: ScoreModel
     prior: FrozenPrior
-    ema: Ema
     generator_optimizer: NetworkOptimizer
     fake_score_optimizer: NetworkOptimizer
     forward_model: ForwardModel
     bridge: PosteriorBridge
-    schedule: Schedule
     weights: LossWeights
-    seed: int
-    batch_size: int
-    num_micro_batches: int
-    validation: Tensor
-    world: World
     adversary: Adversary | None = None
     shared_sample: bool = True
     draws: str = "per_image"
 
     def __post_init__(self) -> None:
-        self.shares = self.world.share(self.batch_size, self.num_micro_batches)
-        self.device = self.world.device
-        self.validation = self.validation.to(self.device)
+        super().__post_init__()
         self.inputs = InputDraws(
             forward_model=self.forward_model,
             bridge=self.bridge,
             t_ikl=self.weights.t_ikl,
-            seed=self.seed,
-            device=self.device,
+            rngs=self.rngs,
         )
 
     def train_step(self, x0: Tensor, iteration: int) -> dict[str, Tensor]:
         """Draws what iteration `iteration` needs and takes one step of Algorithm 1."""
-        for optimizer in self._optimizers().values():
-            optimizer.begin(iteration)
-        pieces = x0.to(self.device, non_blocking=True).split([len(share) for share in self.shares])
+        for part in self.parts().values():
+            if isinstance(part, NetworkOptimizer):
+                part.begin(iteration)
         # Positions in the global batch, or in this process's part of it.
         first = 0 if self.draws == "per_image" else self.shares[0].start
         positions = [range(share.start - first, share.stop - first) for share in self.shares]
-        pairs = list(zip(pieces, positions, strict=True))
-        inputs = [self.inputs.draw(piece, places, "train", iteration) for piece, places in pairs]
+        inputs = [
+            self.inputs.draw(piece, places, "train", iteration)
+            for piece, places in zip(self.micro_batches(x0), positions, strict=True)
+        ]
         if self.shared_sample:
             return self.step(inputs)
         again = [
             self.inputs.redraw(one, places, "train", iteration)
-            for one, (_, places) in zip(inputs, pairs, strict=True)
+            for one, places in zip(inputs, positions, strict=True)
         ]
         return self.step(inputs, again)
 
@@ -150,16 +129,18 @@ class DaviTrainer:
         """
         keep_graph = second is None and len(micro_batches) == 1
         terms: dict[str, Tensor] = {}
-        for inputs, last in _marking_the_last(micro_batches):  # lines 4, 5, 10
+        for inputs in micro_batches:  # lines 4, 5, 10
             with torch.set_grad_enabled(keep_graph):
                 x0_hat = self._generate(inputs)
+            last = inputs is micro_batches[-1]
             self._add_scaled(terms, self._score_turn(inputs, x0_hat, last), inputs)
         norms = {"fake_score": self.fake_score_optimizer.step()}  # line 11
         if self.adversary is not None:
             norms["discriminator"] = self.adversary.optimizer.step()
 
-        for inputs, last in _marking_the_last(second or micro_batches):  # lines 13, 14
-            with self.generator_optimizer.exchange(last):
+        own_turn = second or micro_batches
+        for inputs in own_turn:  # lines 13, 14
+            with self.generator_optimizer.exchange(inputs is own_turn[-1]):
                 x0_hat = x0_hat if keep_graph else self._generate(inputs)
                 loss, parts = self._generator_loss(inputs, x0_hat)
                 self.generator_optimizer.backward(self._scaled(loss, inputs))
@@ -191,7 +172,6 @@ class DaviTrainer:
         with self.fake_score_optimizer.exchange(last):
             loss = fake_score_term(
                 self.fake_score,
-                self.schedule,
                 x0_hat,
                 inputs.t,
                 inputs.eps,
@@ -218,7 +198,6 @@ class DaviTrainer:
         ikl, score_gap = ikl_term(
             self.fake_score,
             self.prior,
-            self.schedule,
             x0_hat,
             inputs.t,
             inputs.eps,
@@ -239,22 +218,33 @@ class DaviTrainer:
             total = total + weight * adversarial
         return total, parts
 
+    @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], Tensor]:
-        """Returns scores of the validation images and a picture, see `validate_generator`."""
-        return validate_generator(
-            self.ema.module, self.bridge, self.validation, self.inputs, self.world
-        )
+        """Returns PSNR and SSIM of the validation images, and a picture.
+
+        Its rows are measurement, pseudo-inverse (of an operator that has one), restoration, truth.
+        Measurements and z are always the same.
+        """
+        images = self.validation
+        inputs = self.inputs.draw(images, range(len(images)), "validation")
+        y_image = lift(inputs.y, images.shape[1:], self.bridge.resize)
+        sample = partial(posterior_sample, self.ema.module, self.bridge)
+        restored = self.world.map_rows(sample, y_image, inputs.z)
+        scores = {
+            "psnr": psnr(restored, images).mean().item(),
+            "ssim": ssim(restored, images).mean().item(),
+        }
+        rows = [y_image, restored, images]
+        if isinstance(inputs.operator, SVDOperator):
+            rows.insert(1, inputs.operator.A_dagger(inputs.y))
+        return scores, image_grid(rows)
 
     def quality(self, scores: dict[str, float]) -> float:
         """Returns what the best checkpoint has the most of."""
         return scores["psnr"]
 
-    def state_dict(self, keep: bool) -> dict[str, Any]:
-        """Returns networks, average and optimisers, see `state_of`; the prior never changes."""
-        return state_of(self._parts(), keep)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`.
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """See `Learner.load_state_dict`.
 
         Raises:
             InputError: it has no discriminator, which this run trains.
@@ -264,26 +254,17 @@ class DaviTrainer:
                 "adversarial.enabled: the checkpoint holds no discriminator; begin a new run to "
                 "train with one"
             )
-        load_state(self._parts(), state)
+        super().load_state_dict(state)
 
-    def _optimizers(self) -> dict[str, NetworkOptimizer]:
-        return {
-            "generator_optimizer": self.generator_optimizer,
-            "fake_score_optimizer": self.fake_score_optimizer,
-            **({"discriminator_optimizer": self.adversary.optimizer} if self.adversary else {}),
-        }
-
-    def _parts(self) -> dict[str, nn.Module | NetworkOptimizer]:
+    def parts(self) -> dict[str, nn.Module | NetworkOptimizer]:
+        """See `Learner.parts`; the prior never changes."""
+        adversary = self.adversary
         return {
             "generator": unwrapped(self.generator.network),
             "ema": self.ema,
             "fake_score": unwrapped(self.fake_score.network),
-            **({"discriminator": unwrapped(self.adversary.network)} if self.adversary else {}),
-            **self._optimizers(),
+            **({"discriminator": unwrapped(adversary.network)} if adversary else {}),
+            "generator_optimizer": self.generator_optimizer,
+            "fake_score_optimizer": self.fake_score_optimizer,
+            **({"discriminator_optimizer": adversary.optimizer} if adversary else {}),
         }
-
-
-def _marking_the_last(items: Sequence[Item]) -> Iterator[tuple[Item, bool]]:
-    """Yields (item, whether it is the last)."""
-    for number, item in enumerate(items, start=1):
-        yield item, number == len(items)

@@ -1,14 +1,14 @@
 """Reads ADM weights strictly and without running code from the file."""
 
+import contextlib
 import pickle
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from guided_diffusion.errors import CheckpointError
 from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
 from guided_diffusion.unet import UNetModel
 
+Shapes = dict[str, tuple[int, ...]]
 _MAX_LISTED = 4  # keys named in an error message
 
 
@@ -30,20 +31,27 @@ def read_pt(path: Path, mapped: bool = False) -> Any:
     Raises:
         CheckpointError: missing or unreadable file, or a pickle that would run code.
     """
+    with _errors_of(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about pickle protocols; the error says it all
+        mapped = mapped and zipfile.is_zipfile(path)  # files of old PyTorch versions cannot be
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+
+
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Within the block, which reads the file, whatever goes wrong is a CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"{path}: no such weight file (looked for {path.resolve()})")
-    mapped = mapped and zipfile.is_zipfile(path)  # files of old PyTorch versions cannot be
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; the error below says it all
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        yield
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: not a plain PyTorch weight file (it is damaged, or a pickle that would run "
             "code, which is refused); get the original file again"
         ) from error
     except Exception as error:  # damaged bytes make the unpickler raise whatever they spell
-        raise CheckpointError(f"{path}: damaged or not a weight file ({_reason(error)})") from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{path}: damaged or not a weight file ({reason})") from error
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -54,17 +62,11 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             anything but a flat state dict.
     """
     path = Path(path)
-    if path.suffix != ".safetensors":
-        content = read_pt(path, mapped=True)
-    elif not path.is_file():
-        raise CheckpointError(f"{path}: no such weight file (looked for {path.resolve()})")
-    else:
-        try:
+    if path.suffix == ".safetensors":
+        with _errors_of(path):
             content = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(
-                f"{path}: damaged or not a weight file ({_reason(error)})"
-            ) from error
+    else:
+        content = read_pt(path, mapped=True)
     if not isinstance(content, Mapping) or not all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     ):
@@ -72,10 +74,6 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             f"{path}: holds no flat state dict (name -> tensor), so it is no ADM weight file"
         )
     return dict(content)
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def load_adm(path: str | Path, preset: str | UNetConfig) -> UNetModel:
@@ -121,30 +119,29 @@ def require_architecture(weights: Mapping[str, Tensor], config: UNetConfig, wher
     Raises:
         CheckpointError: they belong to another architecture; `where` names their origin.
     """
-    with torch.device("meta"):
-        expected = create_unet(config).state_dict()
-    if _shapes(weights) != _shapes(expected):
-        raise CheckpointError(f"{where}: {_explain_mismatch(weights, expected)}")
+    found, wanted = _shapes(weights), _shapes_of(config)
+    if found != wanted:
+        raise CheckpointError(f"{where}: {_explain_mismatch(found, wanted, preset_of(weights))}")
 
 
 def preset_of(weights: Mapping[str, Tensor]) -> str | None:
     """Returns the name of the preset whose network has exactly these keys and shapes, if any."""
     found = _shapes(weights)
-    for name, config in PRESETS.items():
-        with torch.device("meta"):
-            if found == _shapes(create_unet(config).state_dict()):
-                return name
-    return None
+    return next((name for name in PRESETS if _shapes_of(PRESETS[name]) == found), None)
 
 
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def _shapes(state: Mapping[str, Tensor]) -> Shapes:
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
-def _explain_mismatch(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
-    if name := preset_of(weights):
-        return f"holds the architecture {name!r}, not the one asked for: use preset {name!r}"
-    found, wanted = _shapes(weights), _shapes(expected)
+def _shapes_of(config: UNetConfig) -> Shapes:
+    with torch.device("meta"):
+        return _shapes(create_unet(config).state_dict())
+
+
+def _explain_mismatch(found: Shapes, wanted: Shapes, preset: str | None) -> str:
+    if preset:
+        return f"holds the architecture {preset!r}, not the one asked for: use preset {preset!r}"
     parts = []
     if missing := [key for key in wanted if key not in found]:
         parts.append(f"{len(missing)} keys are missing ({_listed(missing)})")

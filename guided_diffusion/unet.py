@@ -67,7 +67,7 @@ class ResBlock(TimestepBlock):
     def __init__(
         self,
         channels: int,
-        out_channels: int,
+        out_channels: int | None = None,
         *,
         emb_channels: int,
         dropout: float,
@@ -77,6 +77,7 @@ class ResBlock(TimestepBlock):
         down: bool = False,
     ) -> None:
         super().__init__()
+        out_channels = out_channels or channels
         self.use_scale_shift_norm = use_scale_shift_norm
         self.use_checkpoint = use_checkpoint
         self.in_layers = nn.Sequential(
@@ -143,15 +144,8 @@ class AttentionBlock(nn.Module):
         super().__init__()
         if num_head_channels != -1:
             num_heads = channels // num_head_channels
-        if (
-            num_heads < 1
-            or channels % num_heads
-            or num_head_channels
-            not in (
-                -1,
-                channels // num_heads,
-            )
-        ):
+        fits = num_heads > 0 and channels % num_heads == 0
+        if not fits or num_head_channels not in (-1, channels // num_heads):
             raise ValueError(
                 f"attention over {channels} channels cannot be split into heads of "
                 f"num_head_channels={num_head_channels}, num_heads={num_heads}"
@@ -189,21 +183,19 @@ class _Plan:
     widths: list[int]
     num_res_blocks: int
     attention_resolutions: Collection[int]
+    res_block: Build
 
-    def has_attention(self, level: int) -> bool:
-        return 2**level in self.attention_resolutions
-
-
-def _downsample(use_conv: bool, channels: int, _: int) -> Downsample:
-    return Downsample(channels, use_conv)
-
-
-def _upsample(use_conv: bool, channels: int, _: int) -> Upsample:
-    return Upsample(channels, use_conv)
+    def layers(self, level: int, channels: int, attention: Build) -> list[nn.Module]:
+        """A residual block to the width of the level, and attention if it goes there."""
+        width = self.widths[level]
+        layers = [self.res_block(channels, width)]
+        if 2**level in self.attention_resolutions:
+            layers.append(attention(width))
+        return layers
 
 
 def _input_blocks(
-    plan: _Plan, first_conv: nn.Module, res_block: Build, attention: Build, down: Build
+    plan: _Plan, first_conv: nn.Module, attention: Build, down: Build
 ) -> tuple[nn.ModuleList, list[int]]:
     """The way down, and the width of every skip connection it leaves behind."""
     channels = plan.widths[0]
@@ -211,32 +203,27 @@ def _input_blocks(
     skip_widths = [channels]
     for level, width in enumerate(plan.widths):
         for _ in range(plan.num_res_blocks):
-            layers = [res_block(channels, width)]
+            blocks.append(TimestepEmbedSequential(*plan.layers(level, channels, attention)))
             channels = width
-            if plan.has_attention(level):
-                layers.append(attention(channels))
-            blocks.append(TimestepEmbedSequential(*layers))
             skip_widths.append(channels)
         if level < len(plan.widths) - 1:
-            blocks.append(TimestepEmbedSequential(down(channels, channels)))
+            blocks.append(TimestepEmbedSequential(down(channels)))
             skip_widths.append(channels)
     return nn.ModuleList(blocks), skip_widths
 
 
 def _output_blocks(
-    plan: _Plan, skip_widths: list[int], res_block: Build, attention: Build, up: Build
+    plan: _Plan, skip_widths: list[int], attention: Build, up: Build
 ) -> nn.ModuleList:
     """The way up; consumes the skip connections from the last to the first."""
     channels = plan.widths[-1]
     blocks = []
     for level, width in reversed(list(enumerate(plan.widths))):
         for block in range(plan.num_res_blocks + 1):
-            layers = [res_block(channels + skip_widths.pop(), width)]
+            layers = plan.layers(level, channels + skip_widths.pop(), attention)
             channels = width
-            if plan.has_attention(level):
-                layers.append(attention(channels))
             if level > 0 and block == plan.num_res_blocks:
-                layers.append(up(channels, channels))
+                layers.append(up(channels))
             blocks.append(TimestepEmbedSequential(*layers))
     return nn.ModuleList(blocks)
 
@@ -337,22 +324,19 @@ class UNetModel(nn.Module):
         if num_heads_upsample == -1:
             num_heads_upsample = num_heads
         widths = [int(multiple * model_channels) for multiple in channel_mult]
-        plan = _Plan(widths, num_res_blocks, attention_resolutions)
-        down = (
-            partial(res_block, down=True)
-            if resblock_updown
-            else partial(_downsample, conv_resample)
-        )
-        up = partial(res_block, up=True) if resblock_updown else partial(_upsample, conv_resample)
+        plan = _Plan(widths, num_res_blocks, attention_resolutions, res_block)
+        down, up = partial(res_block, down=True), partial(res_block, up=True)
+        if not resblock_updown:
+            down, up = (partial(kind, use_conv=conv_resample) for kind in (Downsample, Upsample))
 
         first_conv = nn.Conv2d(in_channels, widths[0], 3, padding=1)
-        self.input_blocks, skip_widths = _input_blocks(plan, first_conv, res_block, attention, down)
+        self.input_blocks, skip_widths = _input_blocks(plan, first_conv, attention, down)
         deepest = widths[-1]
         self.middle_block = TimestepEmbedSequential(
             res_block(deepest, deepest), attention(deepest), res_block(deepest, deepest)
         )
         attention_up = partial(attention, num_heads=num_heads_upsample)
-        self.output_blocks = _output_blocks(plan, skip_widths, res_block, attention_up, up)
+        self.output_blocks = _output_blocks(plan, skip_widths, attention_up, up)
         self.out = nn.Sequential(
             normalization(widths[0]),
             nn.SiLU(),

@@ -9,10 +9,11 @@ from davi.config.section import Section
 from davi.config.yaml_file import read_method
 from davi.data.scan import require_readable
 from davi.runs.build import build_images, input_record
-from davi.runs.loop import Learner, run_training
+from davi.runs.loop import run_training
 from davi.runs.run_folder import RunFolder
 from davi.system.errors import InputError
 from davi.system.world import World, join_world
+from davi.training.learner import Learner
 
 # What a command can train: how it is configured, and what makes the learner of that.
 Method = tuple[type[Section], Callable[[Section, World], Learner]]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from davi.operators.linear import ImageShape
 from davi.operators.svd import SVDOperator
 
 
@@ -20,9 +21,7 @@ class Colorization(SVDOperator):
         ValueError: another number of weights than channels, or only zeros.
     """
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], weights: Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, image_shape: ImageShape, weights: Sequence[float] | None = None) -> None:
         channels, height, width = image_shape
         super().__init__(image_shape, (1, height, width))
         weights = [1 / channels] * channels if weights is None else list(weights)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from davi.operators.linear import ImageShape
 from davi.operators.svd import SVDOperator
 
 
@@ -13,7 +14,7 @@ class Denoising(SVDOperator):
         image_shape: (C, H, W).
     """
 
-    def __init__(self, image_shape: tuple[int, int, int]) -> None:
+    def __init__(self, image_shape: ImageShape) -> None:
         super().__init__(image_shape, image_shape)
         self._set_singular_values(torch.ones(1, 1, 1, dtype=torch.float64))
 

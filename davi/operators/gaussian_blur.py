@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from davi.operators.linear import ImageShape
 from davi.operators.separable import PINV_FLOOR, SeparableOperator
 
 
@@ -38,11 +39,7 @@ class GaussianBlur(SeparableOperator):
     """
 
     def __init__(
-        self,
-        image_shape: tuple[int, int, int],
-        kernel_size: int = 61,
-        sigma: float = 3.0,
-        floor: float = 0.0,
+        self, image_shape: ImageShape, kernel_size: int = 61, sigma: float = 3.0, floor: float = 0.0
     ) -> None:
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size={kernel_size}: must be odd, to have a centre")
@@ -64,9 +61,7 @@ class ReleaseGaussianBlur(GaussianBlur):
     library; ties are broken here by position.
     """
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], kernel_size: int = 61, sigma: float = 3.0
-    ) -> None:
+    def __init__(self, image_shape: ImageShape, kernel_size: int = 61, sigma: float = 3.0) -> None:
         super().__init__(image_shape, kernel_size, sigma, floor=PINV_FLOOR)
         self.reorder(torch.argsort(self.singular_values.flatten(), descending=True, stable=True))
 

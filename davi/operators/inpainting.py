@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from davi.operators.linear import ImageShape
 from davi.operators.svd import SVDOperator
 from davi.system.runtime import draw_each
 
@@ -22,9 +23,7 @@ class Inpainting(SVDOperator):
         noise_in_hole: measurements have noise in the hole.
     """
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], mask: Tensor, noise_in_hole: bool = False
-    ) -> None:
+    def __init__(self, image_shape: ImageShape, mask: Tensor, noise_in_hole: bool = False) -> None:
         super().__init__(image_shape, image_shape)
         self.noise_in_hole = noise_in_hole
         self._set_singular_values(mask.double())
@@ -59,7 +58,7 @@ class RandomInpainting:
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: ImageShape,
         draw_mask: Callable[[torch.Generator], Tensor],
         noise_in_hole: bool = False,
     ) -> None:

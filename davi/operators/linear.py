@@ -5,6 +5,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+ImageShape = tuple[int, int, int]
+
 
 class LinearOperator(nn.Module, ABC):
     """A linear operator on images (B, C, H, W) in [-1, 1], without trainable weights.
@@ -14,9 +16,7 @@ class LinearOperator(nn.Module, ABC):
         measurement_shape: shape of one measurement, without batch.
     """
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], measurement_shape: tuple[int, int, int]
-    ) -> None:
+    def __init__(self, image_shape: ImageShape, measurement_shape: ImageShape) -> None:
         super().__init__()
         self.image_shape = image_shape
         self.measurement_shape = measurement_shape

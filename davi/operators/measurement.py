@@ -1,30 +1,30 @@
 """The forward model y = A x + n, and its way back to the image grid."""
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from davi.operators.inpainting import RandomInpainting
-from davi.operators.linear import LinearOperator
+from davi.operators.linear import ImageShape, LinearOperator
 from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.system.errors import InputError
 
 LARGEST_VALUE = 10.0  # of a believable measurement, noise included; 0..255 is another scale
 
 
+@dataclass(frozen=True)
 class ForwardModel:
     """Draws measurements of clean images.
 
-    Args:
+    Attributes:
         operator: A, or a family of which every batch gets its own.
         noise: the distribution of y given A x.
     """
 
-    def __init__(
-        self, operator: LinearOperator | RandomInpainting, noise: GaussianNoise | PoissonNoise
-    ) -> None:
-        self.operator = operator
-        self.noise = noise
+    operator: LinearOperator | RandomInpainting
+    noise: GaussianNoise | PoissonNoise
 
     def measure(self, x0: Tensor, rngs: list[torch.Generator]) -> tuple[Tensor, LinearOperator]:
         """Returns measurements (B, *measurement_shape) and the operator they were made with.
@@ -56,7 +56,7 @@ def require_measurement_scale(y: Tensor, where: str) -> None:
         )
 
 
-def lift(y: Tensor, image_shape: tuple[int, int, int], resize: str = "bilinear") -> Tensor:
+def lift(y: Tensor, image_shape: ImageShape, resize: str = "bilinear") -> Tensor:
     """Returns the measurement on the image grid, (B, C, H, W): what the generator sees.
 
     A smaller measurement is enlarged, a gray one repeated in every channel.

@@ -1,5 +1,7 @@
 """Noise models: y given the noiseless A x, both on the [-1, 1] scale."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -8,17 +10,17 @@ from davi.system.runtime import draw_each, normal_each
 PHOTONS_AT_FULL_SCALE = 255.0  # at rate 1, as in DPS
 
 
+@dataclass(frozen=True)
 class GaussianNoise:
     """y = A x + n with white Gaussian n (Eq. 1).
 
-    Args:
+    Attributes:
         sigma_low, sigma_high: standard deviation on the [-1, 1] scale; if they differ, it is
             drawn uniformly for each image (Table 3).
     """
 
-    def __init__(self, sigma_low: float, sigma_high: float) -> None:
-        self.sigma_low = sigma_low
-        self.sigma_high = sigma_high
+    sigma_low: float
+    sigma_high: float
 
     def sample(self, clean: Tensor, rngs: list[torch.Generator]) -> Tensor:
         """Returns a noisy copy of noiseless measurements (B, ...), image i by generator i."""

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from davi.operators.linear import ImageShape
 from davi.operators.svd import SVDOperator
 
 # 1-D singular values below this are not inverted by A_dagger: noise would be amplified by more
@@ -21,28 +22,25 @@ class SeparableOperator(SVDOperator):
         row_matrix: (h, H) float64 matrix acting on the vertical axis, h <= H.
         column_matrix: (w, W) float64 matrix acting on the horizontal axis, w <= W.
         floor: 1-D singular values below it count as 0 in A itself.
-        pinv_floor: 1-D singular values below it are not inverted by A_dagger.
     """
 
     def __init__(
         self,
-        image_shape: tuple[int, int, int],
+        image_shape: ImageShape,
         row_matrix: Tensor,
         column_matrix: Tensor,
         *,
         floor: float = 0.0,
-        pinv_floor: float = PINV_FLOOR,
     ) -> None:
         super().__init__(image_shape, (image_shape[0], row_matrix.shape[0], column_matrix.shape[0]))
         row_values = self._decompose("rows", row_matrix, floor)
-        same = row_matrix.shape == column_matrix.shape and torch.equal(row_matrix, column_matrix)
-        if same:
+        if torch.equal(row_matrix, column_matrix):
             column_values = row_values
             self.register_buffer("columns_U", self.rows_U)
             self.register_buffer("columns_V", self.rows_V)
         else:
             column_values = self._decompose("columns", column_matrix, floor)
-        inverted = torch.outer(row_values >= pinv_floor, column_values >= pinv_floor)
+        inverted = torch.outer(row_values >= PINV_FLOOR, column_values >= PINV_FLOOR)
         values = torch.outer(row_values, column_values)
         self._set_singular_values(values, inverted & (values > 0))
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from davi.operators.linear import ImageShape
 from davi.operators.separable import SeparableOperator
 
 BICUBIC_A = -0.5  # Keys' cubic kernel, as in DDRM
@@ -18,7 +19,7 @@ def cubic(x: Tensor) -> Tensor:
     x = x.abs()
     inner = (BICUBIC_A + 2) * x**3 - (BICUBIC_A + 3) * x**2 + 1
     outer = BICUBIC_A * (x**3 - 5 * x**2 + 8 * x - 4)
-    return torch.where(x <= 1, inner, torch.where(x < 2, outer, torch.zeros_like(x)))
+    return torch.where(x <= 1, inner, torch.where(x < 2, outer, 0.0))
 
 
 def bicubic_kernel(factor: int) -> Tensor:
@@ -63,9 +64,7 @@ class SuperResolution(SeparableOperator):
         ValueError: a size that is no multiple of the factor.
     """
 
-    def __init__(
-        self, image_shape: tuple[int, int, int], factor: int = 4, kernel: str = "average"
-    ) -> None:
+    def __init__(self, image_shape: ImageShape, factor: int = 4, kernel: str = "average") -> None:
         if image_shape[1] % factor or image_shape[2] % factor:
             raise ValueError(
                 f"image of {image_shape[1]}x{image_shape[2]}: both sides must be multiples of the "

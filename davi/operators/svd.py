@@ -31,7 +31,7 @@ class SVDOperator(LinearOperator):
     def _set_singular_values(self, values: Tensor, inverted: Tensor | None = None) -> None:
         """Registers s, and 1 / s where `inverted` is true (default: wherever s > 0)."""
         inverted = values > 0 if inverted is None else inverted
-        inverse = torch.where(inverted, 1 / values, torch.zeros_like(values))
+        inverse = torch.where(inverted, 1 / values, 0.0)
         self.register_buffer("singular_values", values)
         self.register_buffer("inverse_singular_values", inverse)
 

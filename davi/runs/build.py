@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,7 @@ from davi.priors.weight_file import read_prior_file
 from davi.release.discriminator import PatchDiscriminator
 from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
-from davi.solvers.i2sb_bridge import I2SBModel
-from davi.solvers.i2sb_file import build_i2sb_bridge
+from davi.solvers.i2sb_bridge import I2SBBridge, I2SBModel
 from davi.solvers.i2sb_trainer import I2SBTrainer
 from davi.system.errors import InputError
 from davi.system.files import sha256_of
@@ -102,8 +102,7 @@ def assemble_trainer(
     Raises:
         InputError: the batch is too small for the processes.
     """
-    _require_a_share_each(config.train, world)
-    train = config.train
+    common, train = _common(config, validation, world), config.train
     schedule = Schedule.named(config.schedule)
     generator_network, score_network = (copy.deepcopy(prior).train() for _ in range(2))
     parametrisation = config.generator.parametrisation
@@ -124,21 +123,15 @@ def assemble_trainer(
         fake_score_optimizer=_optimizer(score_network, train, train.fake_score_learning_rate),
         forward_model=build_forward_model(config, image_shape(config), world.device),
         bridge=build_bridge(config.bridge, schedule).to(world.device),
-        schedule=schedule,
         weights=LossWeights(**config.loss.model_dump()),
-        seed=config.seed,
-        batch_size=train.batch_size,
-        num_micro_batches=train.num_micro_batches,
-        validation=validation,
-        world=world,
         adversary=_build_adversary(config, world) if config.adversarial.enabled else None,
         shared_sample=train.shared_sample,
         draws=train.draws,
+        **common,
     )
 
 
 def _build_adversary(config: RunConfig, world: World) -> Adversary:
-    settings = config.adversarial
     if config.train.compile:  # its adaptive weight goes through the generator's graph once more
         torch._functorch.config.donated_buffer = False
     torch.manual_seed(config.seed)  # the initialisation is the one draw without a key
@@ -147,12 +140,10 @@ def _build_adversary(config: RunConfig, world: World) -> Adversary:
         network = torch.nn.SyncBatchNorm.convert_sync_batchnorm(network)
     network = replicated(network, world)
     return Adversary(
-        network,
-        _optimizer(network, config.train, settings.learning_rate),
+        network=network,
+        optimizer=_optimizer(network, config.train, config.adversarial.learning_rate),
         precision=config.train.precision,
-        feature_matching=settings.feature_matching,
-        min_weight=settings.min_weight,
-        max_weight=settings.max_weight,
+        **config.adversarial.model_dump(exclude={"enabled", "learning_rate"}),
     )
 
 
@@ -165,15 +156,9 @@ def build_prior_trainer(config: PriorRunConfig, world: World) -> PriorTrainer:
     schedule = Schedule.named(config.schedule)
     torch.manual_seed(config.seed)  # weight initialisation is the one draw without a key
     network = create_unet(config.network.unet())
-    return PriorTrainer(
-        **_regression(
-            config,
-            network,
-            lambda network: ScoreModel(network, schedule, config.train.precision),
-            build_validation_batch(config),
-            world,
-        )
-    )
+    model = partial(ScoreModel, schedule=schedule, precision=config.train.precision)
+    validation = build_validation_batch(config)
+    return PriorTrainer(**_regression(config, network, model, validation, world))
 
 
 def build_i2sb_trainer(config: I2SBRunConfig, world: World) -> I2SBTrainer:
@@ -202,16 +187,11 @@ def assemble_i2sb_trainer(
     Raises:
         InputError: the batch is too small for the processes.
     """
-    bridge = build_i2sb_bridge(config.bridge).to(world.device)
+    bridge = I2SBBridge(**config.bridge.model_dump()).to(world.device)
+    model = partial(I2SBModel, bridge=bridge, precision=config.train.precision)
     return I2SBTrainer(
         forward_model=build_forward_model(config, image_shape(config), world.device),
-        **_regression(
-            config,
-            network.train(),
-            lambda network: I2SBModel(network, bridge, config.train.precision),
-            validation,
-            world,
-        ),
+        **_regression(config, network.train(), model, validation, world),
     )
 
 
@@ -223,8 +203,7 @@ def _regression(
     world: World,
 ) -> dict[str, Any]:
     """The arguments of `RegressionTrainer`."""
-    _require_a_share_each(config.train, world)
-    train = config.train
+    common, train = _common(config, validation, world), config.train
     ema = Ema(network, train.ema_decay, train.ema_policy)
     ema.module = _distributed(ema.module, train, world)
     network = _distributed(network, train, world)
@@ -233,22 +212,27 @@ def _regression(
         "averaged_model": model_around(ema.module),
         "ema": ema,
         "optimizer": _optimizer(network, train, train.learning_rate),
+        **common,
+    }
+
+
+def _common(config: AnyRunConfig, validation: torch.Tensor, world: World) -> dict[str, Any]:
+    """The arguments of every `Learner` but for `ema`."""
+    train = config.train
+    pieces = world.size * train.num_micro_batches
+    if train.batch_size < pieces:
+        raise InputError(
+            f"train.batch_size={train.batch_size} is the batch of all processes together; "
+            f"{world.size} of them with {train.num_micro_batches} micro-batches each need at "
+            f"least {pieces}"
+        )
+    return {
         "seed": config.seed,
         "batch_size": train.batch_size,
         "num_micro_batches": train.num_micro_batches,
         "validation": validation,
         "world": world,
     }
-
-
-def _require_a_share_each(config: LoopConfig, world: World) -> None:
-    pieces = world.size * config.num_micro_batches
-    if config.batch_size < pieces:
-        raise InputError(
-            f"train.batch_size={config.batch_size} is the batch of all processes together; "
-            f"{world.size} of them with {config.num_micro_batches} micro-batches each need at "
-            f"least {pieces}"
-        )
 
 
 def _distributed(network: UNetModel, config: LoopConfig, world: World) -> torch.nn.Module:

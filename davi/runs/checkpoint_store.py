@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,17 +27,17 @@ MANIFEST = "manifest.json"
 _OVERHEAD = 1 << 20  # bytes of a file beyond its tensors: keys, shapes, configuration
 
 
+@dataclass(frozen=True)
 class CheckpointStore:
     """The checkpoints of one run.
 
-    Args:
+    Attributes:
         folder: exists already.
         keep: how many of the newest to keep; the one with the highest score is kept besides.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder = folder
-        self.keep = keep
+    folder: Path
+    keep: int
 
     def save(self, iteration: int, state: dict[str, Any], score: float | None) -> None:
         """Writes a state and drops those that are no longer to be kept.
@@ -51,7 +52,8 @@ class CheckpointStore:
         """
         path = self.folder / f"iteration_{iteration:07d}.pt"
         try:
-            self._require_space(path, state)
+            if shutil.disk_usage(self.folder).free < num_bytes(state) + _OVERHEAD:
+                raise OSError("No space left on device")
             with atomic_path(path, durable=True) as temporary:
                 with open(temporary, "wb") as stream:
                     hashing = _HashingStream(stream)
@@ -66,10 +68,6 @@ class CheckpointStore:
         except (OSError, RuntimeError) as error:  # torch.save turns a failed write into the latter
             raise _cannot_write(path, state, error) from error
         self._prune()
-
-    def _require_space(self, path: Path, state: dict[str, Any]) -> None:
-        if shutil.disk_usage(self.folder).free < num_bytes(state) + _OVERHEAD:
-            raise OSError("No space left on device")
 
     def find_newest(self) -> tuple[Path | None, list[str]]:
         """Returns the newest sound checkpoint, if there is one, and a line for every damaged one.
@@ -103,12 +101,9 @@ class CheckpointStore:
     def best(self) -> Path | None:
         """Returns the checkpoint with the highest validation score, if any has one."""
         entries = self._manifest()
-        scored = [
-            name for name in self._complete() if entries.get(name, {}).get("score") is not None
-        ]
-        if not scored:
-            return None
-        return self.folder / max(scored, key=lambda name: entries[name]["score"])
+        scores = {name: entries.get(name, {}).get("score") for name in self._complete()}
+        scored = [name for name, score in scores.items() if score is not None]
+        return self.folder / max(scored, key=scores.get) if scored else None
 
     def _complete(self) -> list[str]:
         """Names of the checkpoints, oldest first."""
@@ -137,17 +132,12 @@ class CheckpointStore:
 def _problem(path: Path, entry: dict[str, Any]) -> str | None:
     """What is wrong with a file, if anything."""
     try:
-        return _difference(path, entry)
+        if (size := path.stat().st_size) != entry["bytes"]:
+            return f"has {size} bytes instead of {entry['bytes']}"
+        sound = sha256_of(path) == entry["sha256"]
     except OSError as error:
         return f"cannot be read ({error.strerror})"
-
-
-def _difference(path: Path, entry: dict[str, Any]) -> str | None:
-    if path.stat().st_size != entry["bytes"]:
-        return f"has {path.stat().st_size} bytes instead of {entry['bytes']}"
-    if sha256_of(path) != entry["sha256"]:
-        return "differs from what was written (SHA-256)"
-    return None
+    return None if sound else "differs from what was written (SHA-256)"
 
 
 class _HashingStream:

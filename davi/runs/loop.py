@@ -7,8 +7,8 @@ on however many processes.
 
 import contextlib
 import time
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -24,30 +24,8 @@ from davi.system.errors import InputError
 from davi.system.files import disk_full_as_input_error
 from davi.system.signals import StopRequest
 from davi.system.world import World
+from davi.training.learner import Learner
 from davi.weights.network_file import read_training_checkpoint
-
-
-class Learner(Protocol):
-    """What the loop needs to know of a method. All processes of a job call all of it together."""
-
-    def train_step(self, x0: Tensor, iteration: int) -> dict[str, Tensor]:
-        """Updates the networks on this process's clean images (B, C, H, W).
-
-        Returns:
-            Detached scalars whose sums over the processes are the values of the global batch.
-        """
-
-    def validate(self) -> tuple[dict[str, float], Tensor]:
-        """Returns scores and a (3, H, W) picture in [-1, 1] for the fixed validation batch."""
-
-    def quality(self, scores: dict[str, float]) -> float:
-        """Returns a number of the scores that is the higher the better."""
-
-    def state_dict(self, keep: bool) -> dict[str, Any]:
-        """Returns everything the next step depends on, on the CPU; only to those that keep it."""
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
 
 
 def run_training(
@@ -69,7 +47,7 @@ def run_training(
         InputError: an image cannot be used, a checkpoint cannot be written, or a loss or gradient
             is not finite.
     """
-    loop = _Loop(learner, run, seed, data, settings, world, len(images))
+    loop = _Loop(learner, images, run, seed, data, settings, world)
     last = settings.num_iterations
     with contextlib.ExitStack() as stack:
         if world.is_first:
@@ -102,33 +80,28 @@ def run_training(
     return done >= last
 
 
+@dataclass(eq=False)
 class _Loop:
     """One iteration, and what is due after it."""
 
-    def __init__(
-        self,
-        learner: Learner,
-        run: RunFolder,
-        seed: int,
-        data: DataConfig,
-        settings: LoopConfig,
-        world: World,
-        num_images: int,
-    ) -> None:
-        self.learner = learner
-        self.run = run
-        self.settings = settings
-        self.world = world
-        self.order = KeyedOrder(num_images, seed, data.flip)
-        self.seed = seed
+    learner: Learner
+    images: Dataset
+    run: RunFolder
+    seed: int
+    data: DataConfig
+    settings: LoopConfig
+    world: World
+
+    def __post_init__(self) -> None:
+        settings = self.settings
         self.watch = FiniteWatch()
         self.counters = {"skipped_steps": 0, "skipped_images": 0}
         # The counters that the configuration lets become more than 0.
         self.counted = ["skipped_steps"] * (settings.on_not_finite == "skip")
-        self.counted += ["skipped_images"] * (data.on_error == "skip")
-        in_background = settings.save_in_background and world.is_first
+        self.counted += ["skipped_images"] * (self.data.on_error == "skip")
+        in_background = settings.save_in_background and self.world.is_first
         self.writer = LatestJob() if in_background else None
-        self.log = _Log(run, settings, world)
+        self.log = _Log(self.run, settings, self.world.is_first)
 
     def resume(self) -> int:
         """Loads the newest checkpoint, if there is one, and returns its iteration."""
@@ -160,11 +133,12 @@ class _Loop:
         # On a GPU to look at a number means to wait for it; on a CPU it is there.
         if log_now or validate_now or save_now or self.world.device.type == "cpu":
             self._require_finite()
-        self.log.advance()
+        self.log.bar.update()
         if log_now:
             if settings.save_in_background:
                 self.world.on_first(self.writer.raise_error if self.writer else _nothing)
-            values = dict(zip(self.terms, self._sums(list(self.terms.values())), strict=True))
+            sums = self.world.sum(torch.stack(list(self.terms.values()))).tolist()
+            values = dict(zip(self.terms, sums, strict=True))
             self.log.losses(done, values | {name: self._total(name) for name in self.counted})
         score = None
         if validate_now:
@@ -173,9 +147,6 @@ class _Loop:
             score = self.learner.quality(scores)
         if save_now:
             self._save(done, score)
-
-    def _sums(self, terms: list[Tensor]) -> list[float]:
-        return self.world.sum(torch.stack(terms)).tolist()
 
     def _total(self, counter: str) -> int:
         return sum(self.world.gather(self.counters[counter]))
@@ -196,11 +167,12 @@ class _Loop:
         )
         batch_size = self.settings.batch_size
         positions = range(iteration * batch_size, (iteration + 1) * batch_size)
+        order = KeyedOrder(len(self.images), self.seed, self.data.flip)
         report = {
             "iteration": iteration,
             "not_finite": terms,
             "seed": self.seed,
-            "image_indices": [self.order[position][0] for position in positions],
+            "image_indices": [order[position][0] for position in positions],
         }
         path = self.world.on_first(partial(self.run.record_not_finite, report))
         raise InputError(
@@ -233,34 +205,31 @@ def _nothing() -> None:
     """What the first process has to do where nothing is to be done."""
 
 
+@dataclass(eq=False)
 class _Log:
     """Numbers and pictures on their way to the run folder and the progress bar.
 
-    Only the first process writes; the calls of the others do nothing.
+    Only the first process `writes`; the calls of the others do nothing.
     """
 
-    def __init__(self, run: RunFolder, settings: LoopConfig, world: World) -> None:
-        self.run, self.settings, self.writes = run, settings, world.is_first
-        self.bar: tqdm | None = None
+    run: RunFolder
+    settings: LoopConfig
+    writes: bool
+    bar: tqdm | None = None
 
     def begin(self, done: int) -> None:
         """Takes up the statistics after `done` iterations."""
+        total = self.settings.num_iterations
         if self.writes:
             self.run.statistics.forget_after(done)
-            if done >= self.settings.num_iterations:
+            if done >= total:
                 print(f"{self.run.path}: already at iteration {done}, nothing to do")
                 return
             if done:
                 print(f"{self.run.path}: going on from iteration {done}")
-        total = self.settings.num_iterations
-        self.bar = tqdm(
-            total=total, initial=done, desc="training", unit="it", disable=not self.writes
-        )
+        silent = not self.writes
+        self.bar = tqdm(total=total, initial=done, desc="training", unit="it", disable=silent)
         self._last = done, time.perf_counter()
-
-    def advance(self) -> None:
-        """Counts an iteration."""
-        self.bar.update()
 
     def losses(self, done: int, values: dict[str, float]) -> None:
         """Writes the terms of an iteration."""

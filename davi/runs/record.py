@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +32,19 @@ RESUMABLE_KEYS = (
 )
 
 
+@dataclass(frozen=True)
 class RunRecord:
     """Configuration and inputs of a run, in its folder.
 
-    Args:
+    Attributes:
         folder: of the run.
         config: what is asked for now.
         inputs: {key of the configuration: hash or fingerprint of what it names}.
     """
 
-    def __init__(self, folder: Path, config: Section, inputs: dict[str, Any]) -> None:
-        self.folder = folder
-        self.config = config
-        self.inputs = inputs
+    folder: Path
+    config: Section
+    inputs: dict[str, Any]
 
     def exists(self) -> bool:
         """Returns whether a run was begun here."""

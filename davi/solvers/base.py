@@ -19,6 +19,7 @@ from davi.solvers.prior import CountedPrior
 from davi.system.errors import InputError
 
 Noise = GaussianNoise | PoissonNoise
+Rngs = list[torch.Generator]  # one per image
 
 NOISE_LEVEL = "noise level"
 PSEUDO_INVERSE = "pseudo-inverse"
@@ -58,12 +59,7 @@ class Solver(Section, ABC):
 
     @torch.no_grad()
     def __call__(
-        self,
-        y: Tensor,
-        operator: LinearOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """Returns one restoration per measurement, (B, C, H, W), nominally in [-1, 1], unclipped.
 
@@ -102,12 +98,7 @@ class Solver(Section, ABC):
 
     @abstractmethod
     def solve(
-        self,
-        y: Tensor,
-        operator: LinearOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """Does the work of `__call__`, whose arguments it takes, without gradients.
 

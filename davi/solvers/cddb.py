@@ -8,7 +8,7 @@ from torch import Tensor
 
 from davi.operators.linear import LinearOperator
 from davi.operators.svd import SVDOperator
-from davi.solvers.base import Noise
+from davi.solvers.base import Noise, Rngs
 from davi.solvers.i2sb import I2SB, BridgeProblem
 from davi.solvers.prior import CountedPrior
 from davi.system.errors import InputError
@@ -37,12 +37,7 @@ class CDDB(I2SB):
     deep: bool = False
 
     def solve(
-        self,
-        y: Tensor,
-        operator: LinearOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         # Once: on a GPU to look at the singular values means to wait for it.

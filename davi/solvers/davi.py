@@ -3,7 +3,6 @@
 from functools import cache
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -14,7 +13,7 @@ from davi.operators.measurement import lift
 from davi.restorer import Restorer, load
 from davi.sampler import posterior_sample
 from davi.schedule import Schedule
-from davi.solvers.base import TRAINING, Noise, Solver
+from davi.solvers.base import TRAINING, Noise, Rngs, Solver
 from davi.solvers.prior import CountedPrior
 from davi.system.errors import InputError
 from davi.system.runtime import keyed_rng, normal_each
@@ -37,12 +36,7 @@ class Davi(Solver):
     h: float | None = Field(None, ge=0)
 
     def solve(
-        self,
-        y: Tensor,
-        operator: LinearOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         restorer = load_generator(

@@ -3,16 +3,15 @@
 from itertools import pairwise
 from typing import ClassVar
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from davi.operators.svd import SVDOperator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import NOISE_LEVEL, SVD, Noise, Solver
+from davi.solvers.base import NOISE_LEVEL, SVD, Noise, Rngs, Solver
 from davi.solvers.grids import stride_times
 from davi.solvers.prior import CLEAN, CountedPrior
-from davi.solvers.spectral import Observation, ddrm_step, observe, predict
+from davi.solvers.spectral import ddrm_step, observe, predict
 from davi.system.runtime import normal_each
 
 
@@ -44,12 +43,7 @@ class DDNMPlus(Solver):
     clip: bool = False
 
     def solve(
-        self,
-        y: Tensor,
-        operator: SVDOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: SVDOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         observation = observe(y, operator, noise, prior)
@@ -65,37 +59,11 @@ class DDNMPlus(Solver):
             x0, eps = predict(prior, operator, x, times[now], self.clip)
             if noise.sigma_low > 0:
                 x = ddrm_step(x0, eps, z, observation, alpha_bar, self.eta)
-            else:
-                inverse = operator.inverse_singular_values
-                x = noiseless_step(x0, eps, z, observation, inverse, alpha_bar, self.eta)
+            else:  # x0 gets those of A^+ y, whatever the level; noise is the same everywhere
+                corrected = observation.correct(x0, operator.inverse_singular_values)
+                mixed = self.eta * z + (1 - self.eta**2) ** 0.5 * eps
+                x = alpha_bar**0.5 * corrected + (1 - alpha_bar) ** 0.5 * mixed
         return operator.V(x)
-
-
-def noiseless_step(
-    x0: Tensor,
-    eps: Tensor,
-    z: Tensor,
-    observation: Observation,
-    inverse_values: Tensor,
-    alpha_bar: float,
-    eta: float,
-) -> Tensor:
-    """Returns the next state, at the level alpha_bar, for a measurement without noise.
-
-    x0 gets the coordinates of A^+ y, whatever the level; the noise is the same everywhere.
-
-    Args:
-        x0: predicted, in spectral coordinates.
-        eps: predicted, shape as x0.
-        z: standard normal noise, shape as x0.
-        observation: of x_0.
-        inverse_values: 1 / s where A^+ inverts, else 0.
-        alpha_bar: of the time stepped to.
-        eta: share of fresh noise.
-    """
-    noise = eta * z + (1 - eta**2) ** 0.5 * eps
-    corrected = observation.correct(x0, inverse_values)
-    return alpha_bar**0.5 * corrected + (1 - alpha_bar) ** 0.5 * noise
 
 
 def travel(num_steps: int, jump_length: int, num_repeats: int) -> list[int]:

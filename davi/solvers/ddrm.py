@@ -8,7 +8,7 @@ from torch import Tensor
 
 from davi.operators.svd import SVDOperator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import NOISE_LEVEL, SVD, Noise, Solver
+from davi.solvers.base import NOISE_LEVEL, SVD, Noise, Rngs, Solver
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.prior import CountedPrior
 from davi.solvers.spectral import ddrm_step, observe, predict
@@ -39,12 +39,7 @@ class DDRM(Solver):
     clip: bool = False
 
     def solve(
-        self,
-        y: Tensor,
-        operator: SVDOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: SVDOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         observation = observe(y, operator, noise, prior)

@@ -3,13 +3,12 @@
 from math import isqrt
 from typing import ClassVar, Literal, Self
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from davi.operators.svd import SVDOperator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import NOISE_LEVEL, SVD, Noise, Solver
+from davi.solvers.base import NOISE_LEVEL, SVD, Noise, Rngs, Solver
 from davi.solvers.grids import steps_of
 from davi.solvers.prior import CountedPrior
 from davi.solvers.spectral import Observation, observe, predict
@@ -54,12 +53,7 @@ class DiffPIR(Solver):
         return self
 
     def solve(
-        self,
-        y: Tensor,
-        operator: SVDOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: SVDOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         observation = observe(y, operator, noise, prior)

@@ -9,7 +9,7 @@ from torch import Tensor
 from davi.operators.linear import LinearOperator
 from davi.priors.sampling import ancestral_step, spaced_schedule, spaced_times
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import GRADIENT, Noise, Solver
+from davi.solvers.base import GRADIENT, Noise, Rngs, Solver
 from davi.solvers.prior import CountedPrior
 from davi.system.runtime import normal_each
 
@@ -35,12 +35,7 @@ class Dps(Solver):
     clip: bool = True
 
     def solve(
-        self,
-        y: Tensor,
-        operator: LinearOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         times = spaced_times(len(prior.schedule), self.num_steps)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from davi.operators.svd import SVDOperator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import NOISE_LEVEL, SVD, Noise, Solver
+from davi.solvers.base import NOISE_LEVEL, SVD, Noise, Rngs, Solver
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.prior import CountedPrior
 from davi.solvers.spectral import Observation, observe, predict
@@ -43,12 +43,7 @@ class FPS(Solver):
     clip: bool = True
 
     def solve(
-        self,
-        y: Tensor,
-        operator: SVDOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: SVDOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`. States are (B, M, C, H, W), what particles share (B, 1, C, H, W)."""
         observation = with_particles(observe(y, operator, noise, prior))
@@ -114,7 +109,7 @@ def log_weights(mean: Tensor, variance: float, observation: Observation) -> Tens
     return -0.5 * (residual.square() / predictive).flatten(2).sum(dim=2)
 
 
-def resample(x: Tensor, log_weight: Tensor, rngs: list[torch.Generator]) -> Tensor:
+def resample(x: Tensor, log_weight: Tensor, rngs: Rngs) -> Tensor:
     """Returns as many particles per image, (B, M, ...), drawn by weight with replacement."""
     count = x.shape[1]
     uniform = draw_each(lambda rng: torch.rand(count, generator=rng, device=rng.device), rngs)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from davi.operators.linear import LinearOperator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import NOISE_LEVEL, Noise
+from davi.solvers.base import NOISE_LEVEL, Noise, Rngs
 from davi.solvers.prior import CountedPrior
 from davi.solvers.variational import VariationalSolver, descend, noise_gap, normal_like
 from davi.system.errors import InputError
@@ -47,12 +47,7 @@ class GaussianVariational(VariationalSolver):
             raise InputError(f"{self.label} divides by the noise's sigma, which is 0; set it above")
 
     def solve(
-        self,
-        y: Tensor,
-        operator: LinearOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
 
@@ -88,13 +83,10 @@ class GaussianVariational(VariationalSolver):
         """
         misfit = operator.A_adjoint(operator.A(mean) - y)
         # w(t) dx_t / dmu over the sqrt(1 - alpha_bar_t) that makes a score of the gap.
-        weight = self.prior_weight * self.ikl_weight(t, prior) / prior.sigma(t)
-        return weight * noise_gap(prior, mean, self.sigma, t, eps) + misfit / sigma_y**2
-
-    def ikl_weight(self, t: int, prior: CountedPrior) -> float:
-        """Returns w(t) of Eq. 9."""
         on_cpu = torch.ones(1, dtype=torch.float64)  # a float without waiting for a GPU
-        return prior.schedule.ikl_weight(self.weighting, torch.tensor([t]), on_cpu).item()
+        w_t = prior.schedule.ikl_weight(self.weighting, torch.tensor([t]), on_cpu).item()
+        weight = self.prior_weight * w_t / prior.sigma(t)
+        return weight * noise_gap(prior, mean, self.sigma, t, eps) + misfit / sigma_y**2
 
 
 def spread_times(num_steps: int) -> list[int]:

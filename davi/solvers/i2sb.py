@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from davi.operators.linear import LinearOperator
-from davi.solvers.base import TRAINING, Noise, Solver
+from davi.solvers.base import TRAINING, Noise, Rngs, Solver
 from davi.solvers.i2sb_bridge import (
     I2SBModel,
     degraded_end,
@@ -60,12 +60,7 @@ class I2SB(Solver):
     clip: bool = False
 
     def solve(
-        self,
-        y: Tensor,
-        operator: LinearOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         trained = load_i2sb(self.checkpoint, str(y.device), prior.precision)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from davi.build import build_operator, image_shape
-from davi.config.schema import CustomOperatorConfig, I2SBBridgeConfig, I2SBRunConfig
+from davi.config.schema import CustomOperatorConfig, I2SBRunConfig
 from davi.config.yaml_file import parse_config
-from davi.operators.inpainting import Inpainting, RandomInpainting
 from davi.operators.linear import LinearOperator
 from davi.solvers.i2sb_bridge import I2SBBridge, I2SBModel
 from davi.system.errors import InputError
+from davi.system.runtime import keyed_rng
 from davi.weights.layouts import read_weight_file
 from davi.weights.network_file import I2SB, weights_file
 from guided_diffusion.checkpoint import unet_from_weights
@@ -27,17 +27,13 @@ class TrainedI2SB:
         source: what it was read from, for messages.
         model: around the averaged network, in evaluation mode, without gradients.
         task: name of the inverse problem.
-        operator_type: class of that problem's operators.
-        image_shape: (C, H, W) of restored images.
-        measurement_shape: shape of one measurement.
+        operator: of that problem; of a family, any member.
     """
 
     source: str
     model: I2SBModel
     task: str
-    operator_type: type[LinearOperator]
-    image_shape: tuple[int, int, int]
-    measurement_shape: tuple[int, int, int]
+    operator: LinearOperator
 
     def require(self, y: Tensor, operator: LinearOperator) -> None:
         """Refuses measurements (B, ...) and operators of another problem.
@@ -45,22 +41,14 @@ class TrainedI2SB:
         Raises:
             InputError: says what the network was trained for.
         """
-        fits = (
-            isinstance(operator, self.operator_type)
-            and operator.image_shape == self.image_shape
-            and tuple(y.shape[1:]) == self.measurement_shape
-        )
-        if not fits:
+        trained = self.operator.image_shape, self.operator.measurement_shape
+        found = operator.image_shape, tuple(y.shape[1:])
+        if not isinstance(operator, type(self.operator)) or found != trained:
             raise InputError(
-                f"{self.source}: restores {self.image_shape} from {self.measurement_shape} "
-                f"({self.task}); here are {operator.image_shape} from {tuple(y.shape[1:])} "
-                f"({type(operator).__name__}); take a network trained for that"
+                f"{self.source}: restores {trained[0]} from {trained[1]} ({self.task}); here are "
+                f"{found[0]} from {found[1]} ({type(operator).__name__}); take a network trained "
+                "for that"
             )
-
-
-def build_i2sb_bridge(config: I2SBBridgeConfig) -> I2SBBridge:
-    """Returns the bridge of I2SB, on the CPU."""
-    return I2SBBridge(config.beta_max, config.ot_ode)
 
 
 @cache
@@ -87,14 +75,11 @@ def load_i2sb(source: str, device: str, precision: str) -> TrainedI2SB:
         raise InputError(f"{path}: networks of I2SB for operators of one's own cannot be used")
     network = unet_from_weights(file.part("i2sb"), config.network.unet(), str(path))
     network.to(device, memory_format=torch.channels_last).requires_grad_(False)
-    bridge = build_i2sb_bridge(config.bridge).to(device)
-    shape = image_shape(config)
-    operator = build_operator(config.operator, shape)
+    bridge = I2SBBridge(**config.bridge.model_dump()).to(device)
+    operator = build_operator(config.operator, image_shape(config))
     return TrainedI2SB(
         source=source,
         model=I2SBModel(network, bridge, precision),
         task=config.task,
-        operator_type=Inpainting if isinstance(operator, RandomInpainting) else type(operator),
-        image_shape=shape,
-        measurement_shape=operator.measurement_shape,
+        operator=operator.sample([keyed_rng("cpu", 0)]),
     )

@@ -1,7 +1,8 @@
 """Trains an I2SB network: the slope of the bridge, by least squares."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,24 +34,22 @@ class BridgeDraw(NamedTuple):
     known: Tensor | None
 
 
+@dataclass(kw_only=True, eq=False)
 class I2SBTrainer(RegressionTrainer):
     """Minimises |(x_k - x_0) / f_k - net(x_k)|^2 over uniform k. Its models are I2SB models.
 
     In known pixels of inpainting the bridge goes from x_1 to x_1, as it does in sampling, and the
     loss is 0. (The two clean ends are the same where a measurement has no noise, as in I2SB.)
 
-    Args:
+    Attributes:
         forward_model: operator and noise. The noise is part of x_1; I2SB's own networks were
             trained without.
-        others: see `RegressionTrainer`.
+        Further ones are those of `RegressionTrainer`.
     """
 
     model: I2SBModel
     averaged_model: I2SBModel
-
-    def __init__(self, *, forward_model: ForwardModel, **others: Any) -> None:
-        super().__init__(**others)
-        self.forward_model = forward_model
+    forward_model: ForwardModel
 
     def loss(self, x0: Tensor, positions: Sequence[int], *key: int | str) -> Tensor:
         """See `RegressionTrainer.loss`."""

@@ -2,12 +2,11 @@
 
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor
 
 from davi.operators.linear import LinearOperator
 from davi.operators.measurement import lift
-from davi.solvers.base import Noise, Solver
+from davi.solvers.base import Noise, Rngs, Solver
 from davi.solvers.prior import CountedPrior
 
 
@@ -18,12 +17,7 @@ class Lifted(Solver):
     resize: Literal["bilinear", "nearest"] = "bilinear"
 
     def solve(
-        self,
-        y: Tensor,
-        operator: LinearOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         return lift(y, operator.image_shape, self.resize)

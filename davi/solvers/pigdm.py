@@ -10,7 +10,7 @@ from davi.operators.linear import LinearOperator
 from davi.operators.noise import GaussianNoise
 from davi.operators.svd import SVDOperator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import GRADIENT, NOISE_LEVEL, SVD, Noise, Solver
+from davi.solvers.base import GRADIENT, NOISE_LEVEL, SVD, Noise, Rngs, Solver
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.prior import CountedPrior
 from davi.system.runtime import normal_each
@@ -56,12 +56,7 @@ class Pigdm(Solver):
         super().require(operator, GaussianNoise(0.0, 0.0) if blind else noise)
 
     def solve(
-        self,
-        y: Tensor,
-        operator: SVDOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: SVDOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         sigma_y = 0.0 if self.variant == "noise_blind" else noise.sigma_low

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -28,20 +29,19 @@ class Prediction(NamedTuple):
     variance: Tensor
 
 
+@dataclass(eq=False)
 class Evaluations:
     """Counts network evaluations image by image: a batch of 8 is 8, with 5 particles each 40.
 
-    Args:
-        on_forward: told of every forward count as it happens, for a progress bar.
-
     Attributes:
+        on_forward: told of every forward count as it happens, for a progress bar.
         forward: images that went through a network.
         backward: images whose gradient came back through one.
     """
 
-    def __init__(self, on_forward: Callable[[int], None] = lambda count: None) -> None:
-        self.on_forward = on_forward
-        self.forward = self.backward = 0
+    on_forward: Callable[[int], None] = lambda count: None
+    forward: int = 0
+    backward: int = 0
 
     def count(self, output: Tensor) -> None:
         """Counts the evaluation that gave this output, and its backward pass if one follows."""

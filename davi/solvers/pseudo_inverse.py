@@ -2,11 +2,10 @@
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from davi.operators.svd import SVDOperator
-from davi.solvers.base import PSEUDO_INVERSE, Noise, Solver
+from davi.solvers.base import PSEUDO_INVERSE, Noise, Rngs, Solver
 from davi.solvers.prior import CountedPrior
 
 
@@ -17,12 +16,7 @@ class PseudoInverse(Solver):
     needs: ClassVar[frozenset[str]] = frozenset({PSEUDO_INVERSE})
 
     def solve(
-        self,
-        y: Tensor,
-        operator: SVDOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: SVDOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         return operator.A_dagger(y)

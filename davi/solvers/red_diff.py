@@ -3,12 +3,11 @@
 import math
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from davi.operators.linear import LinearOperator
-from davi.solvers.base import Noise
+from davi.solvers.base import Noise, Rngs
 from davi.solvers.grids import stride_times
 from davi.solvers.prior import CountedPrior
 from davi.solvers.variational import VariationalSolver, descend, noise_gap, normal_like
@@ -46,12 +45,7 @@ class RedDiff(VariationalSolver):
     sigma_x0: float = Field(default=0.0, ge=0)
 
     def solve(
-        self,
-        y: Tensor,
-        operator: LinearOperator,
-        noise: Noise,
-        prior: CountedPrior,
-        rngs: list[torch.Generator],
+        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
 

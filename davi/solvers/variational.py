@@ -14,7 +14,7 @@ from davi.operators.linear import LinearOperator
 from davi.operators.measurement import lift
 from davi.operators.svd import SVDOperator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import Noise, Solver
+from davi.solvers.base import Noise, Rngs, Solver
 from davi.solvers.prior import CountedPrior
 from davi.system.errors import InputError
 from davi.system.runtime import normal_each
@@ -107,6 +107,6 @@ def noise_gap(prior: CountedPrior, mean: Tensor, sigma: float, t: int, eps: Tens
     return prior.predict(x_t, t).eps - (1 - alpha_bar) ** 0.5 / spread * eps
 
 
-def normal_like(image: Tensor, rngs: list[torch.Generator]) -> Tensor:
+def normal_like(image: Tensor, rngs: Rngs) -> Tensor:
     """Returns standard normal draws, one image per generator, in shape and dtype of `image`."""
     return normal_each(tuple(image.shape[1:]), rngs).to(image.dtype)

@@ -1,5 +1,7 @@
 """The patch discriminator while it trains against the generator."""
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
 from davi.release.discriminator import adaptive_weight, adversarial_loss, discriminator_loss
@@ -17,10 +19,11 @@ def compared_weight(network: UNetModel) -> Tensor:
     return network.output_blocks[-1][0].out_layers[-1].weight
 
 
+@dataclass(kw_only=True, eq=False)
 class Adversary:
     """Gives both players of the adversarial game their loss.
 
-    Args:
+    Attributes:
         network: the discriminator, distributed already.
         optimizer: of the network.
         precision: fp32, bf16 or fp16; what it runs in.
@@ -29,21 +32,12 @@ class Adversary:
         max_weight: largest adaptive weight.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        optimizer: NetworkOptimizer,
-        *,
-        precision: str,
-        feature_matching: bool,
-        min_weight: float,
-        max_weight: float,
-    ) -> None:
-        self.network = network
-        self.optimizer = optimizer
-        self.precision = precision
-        self.feature_matching = feature_matching
-        self.weight_range = min_weight, max_weight
+    network: nn.Module
+    optimizer: NetworkOptimizer
+    precision: str
+    feature_matching: bool
+    min_weight: float
+    max_weight: float
 
     def discriminator_term(self, x0: Tensor, x0_hat: Tensor) -> Tensor:
         """Returns the discriminator's loss on clean and restored images, a scalar."""
@@ -73,8 +67,8 @@ class Adversary:
             loss = adversarial_loss(real, fake, self.feature_matching)
         finally:
             network.requires_grad_(True)
-        weight = adaptive_weight(regulariser, loss, parameter, *self.weight_range, loss_scale)
-        return loss, weight
+        low, high = self.min_weight, self.max_weight
+        return loss, adaptive_weight(regulariser, loss, parameter, low, high, loss_scale)
 
     def _answers(self, network: nn.Module, x: Tensor) -> list[Tensor]:
         with autocast(x.device, self.precision):

@@ -1,6 +1,6 @@
 """Everything random of an iteration of Algorithm 1."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from davi.bridge import PosteriorBridge
 from davi.operators.linear import LinearOperator
 from davi.operators.measurement import ForwardModel
-from davi.system.runtime import draw_each, keyed_rng, normal_each
+from davi.system.runtime import draw_each, normal_each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,15 +40,13 @@ class InputDraws:
         forward_model: operator and noise.
         bridge: has the distribution of a.
         t_ikl: T, the exclusive upper bound of the diffusion index.
-        seed: of the run.
-        device: where the draws are made.
+        rngs: gives the generators of positions for a key, see `Learner.rngs`.
     """
 
     forward_model: ForwardModel
     bridge: PosteriorBridge
     t_ikl: int
-    seed: int
-    device: torch.device
+    rngs: Callable[..., list[torch.Generator]]
 
     def draw(self, x0: Tensor, positions: Sequence[int], *key: int | str) -> StepInputs:
         """Returns the inputs that belong to images.
@@ -58,14 +56,13 @@ class InputDraws:
             positions: of these images in the global batch.
             key: what the draws are for.
         """
-        measurement_rngs = self._rngs(positions, *key, "measurement")
-        y, operator = self.forward_model.measure(x0, measurement_rngs)
-        rngs = self._rngs(positions, *key, "step")
+        y, operator = self.forward_model.measure(x0, self.rngs(positions, *key, "measurement"))
+        rngs = self.rngs(positions, *key, "step")
         return StepInputs(x0=x0, y=y, operator=operator, **self._step_draws(x0, rngs))
 
     def redraw(self, inputs: StepInputs, positions: Sequence[int], *key: int | str) -> StepInputs:
         """Returns the same images and measurements with bridge and diffusion drawn anew."""
-        rngs = self._rngs(positions, *key, "second step")
+        rngs = self.rngs(positions, *key, "second step")
         return replace(inputs, **self._step_draws(inputs.x0, rngs))
 
     def _step_draws(self, x0: Tensor, rngs: list[torch.Generator]) -> dict[str, Tensor]:
@@ -77,6 +74,3 @@ class InputDraws:
             ),
             "eps": normal_each(x0.shape[1:], rngs),
         }
-
-    def _rngs(self, positions: Sequence[int], *key: int | str) -> list[torch.Generator]:
-        return [keyed_rng(self.device, self.seed, *key, position) for position in positions]

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import torch
-
 
 @dataclass(frozen=True, kw_only=True)
 class RateShape:
@@ -24,7 +22,3 @@ class RateShape:
         rise = (iteration + 1) / self.warmup if self.warmup else 1.0
         fall = (self.total - iteration) / self.cooldown if self.cooldown else 1.0
         return min(1.0, rise, fall)
-
-    def apply(self, optimizer: torch.optim.Optimizer, full_rate: float, iteration: int) -> None:
-        """Sets the learning rate of an optimiser for an iteration."""
-        optimizer.param_groups[0]["lr"] = full_rate * self.factor(iteration)

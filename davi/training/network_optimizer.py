@@ -48,7 +48,8 @@ class NetworkOptimizer:
 
     def begin(self, iteration: int) -> None:
         """Forgets the gradients and sets the learning rate of an iteration."""
-        self.rate_shape.apply(self.optimizer, self.learning_rate, iteration)
+        rate = self.learning_rate * self.rate_shape.factor(iteration)
+        self.optimizer.param_groups[0]["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
 
     def exchange(self, wanted: bool) -> contextlib.AbstractContextManager:

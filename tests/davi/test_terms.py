@@ -77,7 +77,7 @@ def test_ikl_has_value_and_gradient_of_the_release(
 ) -> None:
     x0_hat, eps = images(2, rng)
     x0_hat.requires_grad_()
-    loss, _ = ikl_term(trainer.fake_score, trainer.prior, QUADRATIC, x0_hat, TIMES, eps)
+    loss, _ = ikl_term(trainer.fake_score, trainer.prior, x0_hat, TIMES, eps)
     (gradient,) = torch.autograd.grad(loss, x0_hat)
 
     abar = at(golden_schedules["quadratic_alphas_cumprod"])
@@ -99,9 +99,7 @@ def test_ikl_reports_the_weighted_gap(trainer: DaviTrainer, rng: torch.Generator
     with torch.no_grad():
         gap = trainer.fake_score.score(x_t, TIMES) - trainer.prior.score(x_t, TIMES)
     for name in ("constant", "variance"):
-        _, found = ikl_term(
-            trainer.fake_score, trainer.prior, QUADRATIC, x0_hat, TIMES, eps, ikl_weight=name
-        )
+        _, found = ikl_term(trainer.fake_score, trainer.prior, x0_hat, TIMES, eps, ikl_weight=name)
         weight = QUADRATIC.ikl_weight(name, TIMES, x_t)
         torch.testing.assert_close(found, (weight * gap).square().mean())
 
@@ -146,7 +144,7 @@ def test_fake_score_term_adds_the_bound_and_trains_the_variance_only_by_it(
     x0_hat, eps = images(2, rng)
     x0_hat.requires_grad_()
     plain, bounded = (
-        fake_score_term(trainer.fake_score, QUADRATIC, x0_hat, TIMES, eps, with_bound=with_bound)
+        fake_score_term(trainer.fake_score, x0_hat, TIMES, eps, with_bound=with_bound)
         for with_bound in (False, True)
     )
     abar = at(golden_schedules["quadratic_alphas_cumprod"])
@@ -223,10 +221,8 @@ def test_sums_are_means_times_the_number_of_entries(
     score, prior = trainer.fake_score, trainer.prior
     pairs = {
         reduction: [
-            fake_score_term(
-                score, QUADRATIC, x0_hat, TIMES, eps, with_bound=True, reduction=reduction
-            ),
-            ikl_term(score, prior, QUADRATIC, x0_hat, TIMES, eps, reduction=reduction)[0],
+            fake_score_term(score, x0_hat, TIMES, eps, with_bound=True, reduction=reduction),
+            ikl_term(score, prior, x0_hat, TIMES, eps, reduction=reduction)[0],
             consistency_term(y, operator, PoissonNoise(1.0), x0_hat, reduction),
             regulariser_term(x0_hat, x0, operator, reduction=reduction),
         ]
@@ -245,8 +241,6 @@ def test_terms_do_not_change_the_networks(trainer: DaviTrainer, rng: torch.Gener
     assert isinstance(score, ScoreModel)
     assert isinstance(prior, FrozenPrior)
     before = copy.deepcopy(score.state_dict())
-    first, second = (
-        ikl_term(score, prior, QUADRATIC, x0_hat, TIMES, eps)[0].item() for _ in range(2)
-    )
+    first, second = (ikl_term(score, prior, x0_hat, TIMES, eps)[0].item() for _ in range(2))
     assert first == second
     assert all(torch.equal(value, before[key]) for key, value in score.state_dict().items())

@@ -53,7 +53,7 @@ def expected_gradients(
     trainer: DaviTrainer, inputs: StepInputs
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Algorithm 1 written out on copies; plain autograd, nothing shared with the trainer's step."""
-    weights, schedule = trainer.weights, trainer.schedule
+    weights, schedule = trainer.weights, trainer.fake_score.schedule
     generator = copy.deepcopy(trainer.generator)
     fake_score = copy.deepcopy(trainer.fake_score)
     x0, t, eps = inputs.x0, inputs.t, inputs.eps
@@ -388,7 +388,7 @@ def test_without_keyed_draws_a_resumed_run_differs(
 
     def begin(*_: object) -> None:
         rng = torch.Generator().manual_seed(0)
-        monkeypatch.setattr("davi.training.inputs.keyed_rng", lambda *_: rng)
+        monkeypatch.setattr("davi.training.learner.keyed_rng", lambda *_: rng)
 
     begin()
     unbroken = run(tmp_path / "unbroken", tiny_prior)

@@ -178,7 +178,6 @@ def build_trainer() -> DaviTrainer:
             extra_noise=False,
             schedule=SCHEDULE,
         ),
-        schedule=SCHEDULE,
         weights=WEIGHTS,
         seed=0,
         batch_size=BATCH,

@@ -50,7 +50,7 @@ def expected_step(
         (trainer.generator, trainer.fake_score, trainer.adversary.network)
     )
     weights, x0 = trainer.weights, first.x0
-    alpha_bar = trainer.schedule.alpha_bar.float()
+    alpha_bar = trainer.fake_score.schedule.alpha_bar.float()
 
     def noised(x: Tensor, inputs: StepInputs) -> Tensor:
         abar = alpha_bar[inputs.t].view(-1, 1, 1, 1)

@@ -126,8 +126,7 @@ def given(monkeypatch: pytest.MonkeyPatch) -> object:
 
     def give(network: nn.Module, operator: SVDOperator, bridge: I2SBBridge = STOCHASTIC) -> None:
         model = I2SBModel(network, bridge)
-        shapes = operator.image_shape, operator.measurement_shape
-        trained = TrainedI2SB("a file", model, "a task", type(operator), *shapes)
+        trained = TrainedI2SB("a file", model, "a task", operator)
         monkeypatch.setattr("davi.solvers.i2sb.load_i2sb", lambda *_: trained)
 
     return give
