@@ -182,11 +182,12 @@ def save_image(x: Tensor, path: Path, rounding: str = "nearest") -> None:
 
     Args:
         x: the image.
-        path: its file.
+        path: its file, in a folder that is created if needed.
         rounding: see `to_uint8`.
     """
     array = to_uint8(x, rounding).permute(1, 2, 0).cpu().numpy()
     image = Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
 

@@ -69,7 +69,6 @@ class _Preparation(Dataset):
             return _Outcome(job, reason=str(error))
         try:
             with disk_full_as_input_error(self.output):
-                target.parent.mkdir(parents=True, exist_ok=True)
                 save_image(picture, target)
         except (InputError, OSError) as error:
             return error

@@ -90,9 +90,7 @@ def generate_images(
             rngs = [keyed_rng("cpu", seed, "generate", number) for number in batch]
             images = _draw(model, image_shape, sampler, num_steps, rngs, world.device)
             for image, number in zip(images, batch, strict=True):
-                path = folder / image_path(number)
-                path.parent.mkdir(exist_ok=True)
-                save_image(image, path)
+                save_image(image, folder / image_path(number))
             report.done += len(batch)
             bar.update(len(batch))
     return FolderReport.of_all(world.gather(report))

@@ -249,17 +249,12 @@ def _results(output: Path, name: str, num_samples: int) -> list[Path]:
 def _write(samples: Tensor, output: Path, name: str, rounding: str) -> None:
     """Writes the (N, C, H, W) samples of one measurement."""
     for sample, path in zip(samples, _results(output, name, len(samples)), strict=True):
-        _save(sample, path, rounding)
+        save_image(sample, path, rounding)
     if len(samples) == 1:
         return
-    _save(samples.mean(dim=0), output / "mean" / f"{name}.png", rounding)
+    save_image(samples.mean(dim=0), output / "mean" / f"{name}.png", rounding)
     std = samples.std(dim=0)
     brightness = std.mean(dim=0, keepdim=True)
     view = 2 * brightness / brightness.max().clamp(min=1e-6) - 1
-    _save(view, output / "std" / f"{name}.png")
+    save_image(view, output / "std" / f"{name}.png")
     save_array(std, output / "std" / f"{name}.npy")
-
-
-def _save(image: Tensor, path: Path, rounding: str = "nearest") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(image, path, rounding)
