@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch.utils.data import BatchSampler, Dataset
-from tqdm import tqdm
+from torch.utils.data import Dataset
 
 from davi.data.images import save_image
-from davi.data.loader import load_batches
+from davi.data.loader import load_each
 from davi.data.selections import Split, require_disjoint
 from davi.system.errors import SAME_NAME, InputError
 from davi.system.files import disk_full_as_input_error, sha256_of
 from davi.system.ledger import FolderReport, Ledger, read_entries, require_outside
 
-CHUNK = 8  # images that a worker takes at once
 PREPARATION = "centre crop to the short side, bilinear antialiased resize, 8-bit PNG"
 # What the record says of an image: "sha256" of its file, "output_sha256" of the PNG file, and
 # "short_side" in pixels of the original.
@@ -114,7 +112,9 @@ def prepare_images(splits: list[Split], output: Path, num_workers: int) -> Folde
     ledger, report = Ledger(output, settings), FolderReport()
     jobs = _jobs(splits, output, report)
     entries: dict[str, dict[str, Entry]] = {split.name: {} for split in splits}
-    for outcome in _run(jobs, _Preparation(splits, output), num_workers):
+    for outcome in load_each(_Preparation(splits, output), jobs, num_workers, "preparing"):
+        if isinstance(outcome, Exception):
+            raise outcome
         if outcome.entry is not None:
             entries[outcome.job.split][outcome.job.name] = outcome.entry
         _take_down(outcome, ledger, report)
@@ -153,18 +153,6 @@ def _take_down(outcome: _Outcome, ledger: Ledger, report: FolderReport) -> None:
         report.done += 1
     else:
         report.skipped += 1
-
-
-def _run(jobs: list[_Job], preparation: _Preparation, num_workers: int) -> Iterator[_Outcome]:
-    """Yields the outcomes of all jobs, in their order."""
-    chunks = BatchSampler(jobs, CHUNK, drop_last=False)
-    with tqdm(total=len(jobs), desc="preparing", unit="image") as bar:
-        for chunk in load_batches(preparation, chunks, num_workers=num_workers, collate=list):
-            for outcome in chunk:
-                if isinstance(outcome, Exception):
-                    raise outcome
-                bar.update()
-                yield outcome
 
 
 def _overlaps(entries: dict[str, dict[str, Entry]]) -> Iterator[tuple[str, str, str]]:
