@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +24,23 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Job:
-    """One image of a split, and what the record of an earlier command says of it."""
+    """One image of a split, and what the record of it says.
+
+    `entry` is that of an earlier command, once done the one that holds. It is None where there is
+    none; once done, `reason` says why.
+    """
 
     split: str
     index: int
     name: str
     source: Path
-    before: Entry | None
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What became of a job: an entry of the record, new or not, or why there is none."""
-
-    job: _Job
-    entry: Entry | None = None
+    entry: Entry | None
     is_new: bool = False
     reason: str = ""
 
 
 class _Preparation(Dataset):
-    """A data set indexed by jobs: does the job and gives its outcome.
+    """A data set indexed by jobs: does the job and gives it back with its outcome.
 
     An error of writing is returned: raised in a worker process, it would reach the user wrapped in
     that process's traceback.
@@ -54,24 +50,24 @@ class _Preparation(Dataset):
         self.images = {split.name: split.images for split in splits}
         self.output = output
 
-    def __getitem__(self, job: _Job) -> _Outcome | Exception:
+    def __getitem__(self, job: _Job) -> _Job | Exception:
         images, target = self.images[job.split], self.output / job.split / f"{job.name}.png"
         try:
             sha256 = images.sha256(job.index)
-            if _is_done(job.before, sha256, target):
-                return _Outcome(job, job.before)
+            if _is_done(job.entry, sha256, target):
+                return job
             picture = images[job.index]
             with Image.open(job.source) as handle:
                 short_side = min(handle.size)
         except (InputError, OSError) as error:
-            return _Outcome(job, reason=str(error))
+            return replace(job, entry=None, reason=str(error))
         try:
             with disk_full_as_input_error(self.output):
                 save_image(picture, target)
         except (InputError, OSError) as error:
             return error
         entry = {"sha256": sha256, "output_sha256": sha256_of(target), "short_side": short_side}
-        return _Outcome(job, entry, is_new=True)
+        return replace(job, entry=entry, is_new=True)
 
 
 def _is_done(before: Entry | None, sha256: str, target: Path) -> bool:
@@ -112,12 +108,12 @@ def prepare_images(splits: list[Split], output: Path, num_workers: int) -> Folde
     ledger, report = Ledger(output, settings), FolderReport()
     jobs = _jobs(splits, output, report)
     entries: dict[str, dict[str, Entry]] = {split.name: {} for split in splits}
-    for outcome in load_each(_Preparation(splits, output), jobs, num_workers, "preparing"):
-        if isinstance(outcome, Exception):
-            raise outcome
-        if outcome.entry is not None:
-            entries[outcome.job.split][outcome.job.name] = outcome.entry
-        _take_down(outcome, ledger, report)
+    for job in load_each(_Preparation(splits, output), jobs, num_workers, "preparing"):
+        if isinstance(job, Exception):
+            raise job
+        if job.entry is not None:
+            entries[job.split][job.name] = job.entry
+        _take_down(job, ledger, report)
     for split, name, reason in list(_overlaps(entries)):
         (output / split / f"{name}.png").unlink()
         del entries[split][name]
@@ -143,13 +139,12 @@ def _jobs(splits: list[Split], output: Path, report: FolderReport) -> list[_Job]
     return jobs
 
 
-def _take_down(outcome: _Outcome, ledger: Ledger, report: FolderReport) -> None:
-    """Counts an outcome, and records a new result."""
-    job, entry = outcome.job, outcome.entry
-    if entry is None:
-        report.failed.append((job.source, outcome.reason))
-    elif outcome.is_new:
-        ledger.record(f"{job.split}/{job.name}", job.source, **entry)
+def _take_down(job: _Job, ledger: Ledger, report: FolderReport) -> None:
+    """Counts a job that is done, and records a new result."""
+    if job.entry is None:
+        report.failed.append((job.source, job.reason))
+    elif job.is_new:
+        ledger.record(f"{job.split}/{job.name}", job.source, **job.entry)
         report.done += 1
     else:
         report.skipped += 1
