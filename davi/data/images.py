@@ -38,11 +38,6 @@ def list_names(root: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[s
     return found
 
 
-def list_files(root: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
-    """Returns what `list_names` does, as paths."""
-    return [Path(name) for name in list_names(root, suffixes)]
-
-
 def _walk(folder: Path, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
     """Sorted names of the files below a folder; links are followed, but not to a folder above."""
     real = os.path.realpath(folder)

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
-from davi.data.images import list_files, load_image, open_image
+from davi.data.images import list_names, load_image, open_image
 from davi.metrics.scores import SSIM_WINDOW
 from davi.system.errors import SAME_NAME, InputError, shown
 from davi.system.files import sha256_of
@@ -115,11 +115,11 @@ def _load(pair: Pair) -> tuple[Tensor, Tensor]:
 
 def _by_name(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
-    for path in list_files(folder):
-        name = path.with_suffix("").as_posix()
+    for file in list_names(folder):
+        name = PurePosixPath(file).with_suffix("").as_posix()
         if name in files:
-            raise InputError(f"{folder / path}: {SAME_NAME}")
-        files[name] = folder / path
+            raise InputError(f"{folder / file}: {SAME_NAME}")
+        files[name] = folder / file
     return files
 
 
