@@ -80,10 +80,8 @@ class Evaluation:
             open(temporary, "w", newline="", encoding="utf-8") as stream,
         ):
             writer = csv.writer(stream)
-            metrics = list(next(iter(self.per_image.values())))
-            writer.writerow(["name", *metrics])
-            for name, values in self.per_image.items():
-                writer.writerow([name, *(values[metric] for metric in metrics)])
+            writer.writerow(["name", *next(iter(self.per_image.values()))])
+            writer.writerows([name, *row.values()] for name, row in self.per_image.items())
         write_text(folder / SUMMARY, json.dumps(self._as_json(), indent=2) + "\n")
 
     def _as_json(self) -> dict[str, Any]:
@@ -199,11 +197,10 @@ def _set_metrics(
 ) -> tuple[list[str], PairedFeatures | None]:
     """The metrics of the sets that can be computed, and what gathers their features."""
     wanted = []
-    for metric in (metric for metric in MIN_IMAGES if metric in metrics):
-        if len(pairs) >= MIN_IMAGES[metric]:
+    for metric, needed in MIN_IMAGES.items():
+        if metric in metrics and len(pairs) >= needed:
             wanted.append(metric)
-        else:
-            needed = MIN_IMAGES[metric]
+        elif metric in metrics:
             result.notes.append(f"{metric} is left out: it needs at least {needed} images")
     if not wanted:
         return [], None
@@ -231,12 +228,8 @@ def _compare_sets(
         distance, halves = kid(truth, restored, KID_SUBSETS, KID_SEED)
         low, high = np.quantile(halves, [0.025, 0.975]).tolist()
         error = float(halves.std(ddof=1))
-        result.summary["kid"] = {
-            "mean": distance,
-            "standard_error": error,
-            "low": low,
-            "high": high,
-        }
+        row = {"mean": distance, "standard_error": error, "low": low, "high": high}
+        result.summary["kid"] = row
         result.protocols["kid"] = kid_protocol(len(truth), KID_SUBSETS, KID_SEED)
 
 
