@@ -339,16 +339,13 @@ def _refuse_other_content(
 
 
 def _append(response: http.client.HTTPResponse, part: Path, start: int, total: int | None) -> None:
+    bar = {"initial": start, "desc": part.stem, "unit": "B", "unit_scale": True, "disable": None}
     with (
         open(part, "r+b" if start else "wb") as stream,
-        tqdm(
-            total=total, initial=start, desc=part.stem, unit="B", unit_scale=True, disable=None
-        ) as bar,
+        tqdm.wrapattr(response, "read", total, bytes=False, **bar) as counted,
     ):
         stream.seek(start)
-        while block := response.read(BLOCK):
-            stream.write(block)
-            bar.update(len(block))
+        shutil.copyfileobj(counted, stream, BLOCK)
 
 
 def _size(path: Path) -> int:
