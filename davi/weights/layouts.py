@@ -42,7 +42,6 @@ KINDS = {
     "i2sb": I2SB,
 }
 BARE_ROLES = ("generator", "raw_generator", "score", "prior")  # what an ADM network may be
-PRIOR_NAMES = ("ffhq_10m.pt", "diffusion_ffhq_10m.pt", "256x256_diffusion_uncond.pt")
 # Networks in a training file of the release, all but the average: its key and our part.
 _RELEASE_NETWORKS = {
     "implicit_func": "raw_generator",
@@ -93,27 +92,6 @@ class WeightFile:
                 f"{', '.join(self.parts)} (scripts/import_checkpoint.py --part)"
             )
         return self.parts[name]
-
-    def unnamed_part(self, as_generator: bool) -> str:
-        """Returns the part that is meant where none is named.
-
-        Args:
-            as_generator: whether a bare ADM network is known to be a generator.
-
-        Raises:
-            InputError: it may be anything.
-        """
-        if self.role_known:
-            has_generator = self.parts.keys() & {"generator", "raw_generator"}
-            return "generator" if has_generator else next(iter(self.parts))
-        if self.path.name in PRIOR_NAMES:
-            return "prior"
-        if as_generator:
-            return "generator"
-        raise InputError(
-            f"{self.path}: is {self.layout}, which may be a prior or a generator: import it with "
-            "scripts/import_checkpoint.py --part prior, or give the --config of the generator's run"
-        )
 
 
 def read_weight_file(path: Path) -> WeightFile:
