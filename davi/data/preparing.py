@@ -111,9 +111,15 @@ def prepare_images(splits: list[Split], output: Path, num_workers: int) -> Folde
     for job in load_each(_Preparation(splits, output), jobs, num_workers, "preparing"):
         if isinstance(job, Exception):
             raise job
-        if job.entry is not None:
-            entries[job.split][job.name] = job.entry
-        _take_down(job, ledger, report)
+        if job.entry is None:
+            report.failed.append((job.source, job.reason))
+            continue
+        entries[job.split][job.name] = job.entry
+        if job.is_new:
+            ledger.record(f"{job.split}/{job.name}", job.source, **job.entry)
+            report.done += 1
+        else:
+            report.skipped += 1
     for split, name, reason in list(_overlaps(entries)):
         (output / split / f"{name}.png").unlink()
         del entries[split][name]
@@ -137,17 +143,6 @@ def _jobs(splits: list[Split], output: Path, report: FolderReport) -> list[_Job]
                 continue
             jobs.append(_Job(split.name, index, name, source, before.get(f"{split.name}/{name}")))
     return jobs
-
-
-def _take_down(job: _Job, ledger: Ledger, report: FolderReport) -> None:
-    """Counts a job that is done, and records a new result."""
-    if job.entry is None:
-        report.failed.append((job.source, job.reason))
-    elif job.is_new:
-        ledger.record(f"{job.split}/{job.name}", job.source, **job.entry)
-        report.done += 1
-    else:
-        report.skipped += 1
 
 
 def _overlaps(entries: dict[str, dict[str, Entry]]) -> Iterator[tuple[str, str, str]]:
