@@ -181,13 +181,10 @@ def _is_web_page(path: Path) -> bool:
 def _found(public: PublicFile, source: Path) -> Path:
     """The file in a folder, which may also be the sub-folder it belongs into."""
     path = Path(public.file)
-    candidates = [source / path]
     is_its_own = path.parent.name in ("", source.resolve().name)
-    if is_its_own:
-        candidates.append(source / path.name)
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
+    for candidate in (path, path.name) if is_its_own else (path,):
+        if (source / candidate).is_file():
+            return source / candidate
     reason = ""
     if not is_its_own and not (source / path.parent).is_dir():
         reason = f"; DIR must contain the sub-folder {path.parent}"
