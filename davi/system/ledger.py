@@ -19,7 +19,7 @@ from typing import Any
 
 from davi.system.errors import InputError
 from davi.system.files import append_json, make_folder, remove_leftovers
-from davi.system.world import World
+from davi.system.world import ONE_PROCESS, World
 
 MANIFEST = "manifest.jsonl"
 OTHER_MANIFEST = re.compile(r"manifest\.\d+\.jsonl")
@@ -44,15 +44,11 @@ class Ledger:
         folder: Path,
         settings: dict[str, Any],
         source: Path | None = None,
-        world: World | None = None,
+        world: World = ONE_PROCESS,
     ) -> None:
         self.folder = folder
-        if world is None:
-            self.path = folder / MANIFEST
-            self._prepare(settings, source)
-        else:
-            self.path = folder / (MANIFEST if world.is_first else f"manifest.{world.rank}.jsonl")
-            world.on_first(lambda: self._prepare(settings, source))
+        self.path = folder / (MANIFEST if world.is_first else f"manifest.{world.rank}.jsonl")
+        world.on_first(lambda: self._prepare(settings, source))
         # {name: hash}, as small as it gets: there may be a million.
         self._done = {
             entry["name"]: bytes.fromhex(entry["sha256"]) for entry in read_entries(folder)
