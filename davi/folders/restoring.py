@@ -110,41 +110,20 @@ def restore_folder(
     return FolderReport.of_all(world.gather(report))
 
 
-def restore_measured(
-    restorer: Restorer,
-    measured: Path,
-    output: Path,
-    *,
-    rounding: str,
-    batch_size: int,
-    seed: int,
-    origin: dict[str, Any],
-) -> None:
+def restore_measured(restorer: Restorer, measured: Path, output: Path, **options: Any) -> None:
     """Restores every measurement of a folder of degrade.py, one sample each.
 
     Args:
         restorer: the generator.
         measured: the folder.
         output: a new folder, or one that this command has begun.
-        rounding: of the pictures to 8 bits.
-        batch_size: measurements per network evaluation.
-        seed: of the samples.
-        origin: which network this is, for the record.
+        options: `batch_size`, `seed`, `rounding` and `origin` of `restore_folder`.
 
     Raises:
         InputError: some measurement cannot be restored, so that a mean would miss it.
     """
-    report = restore_folder(
-        restorer,
-        measured,
-        output,
-        num_samples=1,
-        batch_size=batch_size,
-        seed=seed,
-        rounding=rounding,
-        origin=origin,
-        world=World(0, 1, restorer.device),
-    )
+    world = World(0, 1, restorer.device)
+    report = restore_folder(restorer, measured, output, num_samples=1, world=world, **options)
     report.print_summary("restored")
     if report.failed:
         raise InputError(f"{measured}: {len(report.failed)} measurements cannot be restored")
