@@ -38,7 +38,7 @@ class PairedFeatures:
         self._record = cache_folder("features") / f"{key}.npy"
         remembered = _read(self._record, shape)
         self._is_new = remembered is None
-        self._truth = np.empty(shape, np.float32) if remembered is None else remembered
+        self._truth = np.empty(shape, np.float32) if self._is_new else remembered
         self._restored = np.empty(shape, np.float32)
 
     def add(self, indices: list[int], truth: Tensor, restored: Tensor) -> None:
