@@ -54,7 +54,8 @@ class _Preparation(Dataset):
         images, target = self.images[job.split], self.output / job.split / f"{job.name}.png"
         try:
             sha256 = images.sha256(job.index)
-            if _is_done(job.entry, sha256, target):
+            known = job.entry is not None and job.entry["sha256"] == sha256
+            if known and target.exists() and sha256_of(target) == job.entry["output_sha256"]:
                 return job
             picture = images[job.index]
             with Image.open(job.source) as handle:
@@ -68,13 +69,6 @@ class _Preparation(Dataset):
             return error
         entry = {"sha256": sha256, "output_sha256": sha256_of(target), "short_side": short_side}
         return replace(job, entry=entry, is_new=True)
-
-
-def _is_done(before: Entry | None, sha256: str, target: Path) -> bool:
-    """Whether the record belongs to this source, and the result is still what it says."""
-    if before is None or before["sha256"] != sha256 or not target.exists():
-        return False
-    return sha256_of(target) == before["output_sha256"]
 
 
 def prepare_images(splits: list[Split], output: Path, num_workers: int) -> FolderReport:
