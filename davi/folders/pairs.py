@@ -36,15 +36,6 @@ class Pair:
     sha256: str
 
 
-@dataclass(frozen=True)
-class PairBatch:
-    """Pairs of one size: their places in the list of all, and both images (B, 3, H, W)."""
-
-    indices: list[int]
-    truth: Tensor
-    restored: Tensor
-
-
 def pair_by_name(reference: Path, restored: Path) -> list[Pair]:
     """Returns the pairs of two folders, sorted by name.
 
@@ -70,8 +61,10 @@ def pair_by_name(reference: Path, restored: Path) -> list[Pair]:
     return outcomes
 
 
-def read_batches(pairs: list[Pair], batch_size: int) -> Iterator[PairBatch]:
+def read_batches(pairs: list[Pair], batch_size: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Yields all pairs, in batches of images of equal size that are read ahead.
+
+    A batch is the places of its pairs in the list, the truths and the restored, (B, 3, H, W) each.
 
     Raises:
         InputError: a file has changed since it was checked.
@@ -82,7 +75,7 @@ def read_batches(pairs: list[Pair], batch_size: int) -> Iterator[PairBatch]:
         images = map_ahead(executor, _load, order, 2 * batch_size)
         for indices in batches:
             truths, restored = zip(*islice(images, len(indices)), strict=True)
-            yield PairBatch(indices, torch.stack(truths), torch.stack(restored))
+            yield indices, torch.stack(truths), torch.stack(restored)
 
 
 def _equal_sized(pairs: list[Pair], batch_size: int) -> Iterator[list[int]]:

@@ -138,14 +138,14 @@ def evaluate_folders(
     if not scores and features is None:
         raise InputError("none of the metrics can be computed: " + "; ".join(result.notes))
     with tqdm(total=len(pairs), desc="evaluating", unit="image") as bar:
-        for batch in read_batches(pairs, batch_size):
-            truth, image = batch.truth.to(device), batch.restored.to(device)
+        for indices, truth, image in read_batches(pairs, batch_size):
+            truth, image = truth.to(device), image.to(device)
             for metric, score in scores.items():
-                for index, value in zip(batch.indices, score(image, truth).tolist(), strict=True):
+                for index, value in zip(indices, score(image, truth).tolist(), strict=True):
                     result.per_image[pairs[index].name][metric] = value
             if features is not None:
-                features.add(batch.indices, truth, image)
-            bar.update(len(batch.indices))
+                features.add(indices, truth, image)
+            bar.update(len(indices))
     for metric in scores:
         result.summary[metric] = mean_and_error(
             [values[metric] for values in result.per_image.values()]
