@@ -50,7 +50,7 @@ def test_the_folder_is_complete_and_small() -> None:
 def test_files_are_what_the_shipped_configs_make() -> None:
     for path in SHIPPED:
         model = model_of(path)
-        kind, values = read_header(path)
+        kind, values, _ = read_header(path)
         assert kind == {RunConfig: GENERATOR, PriorRunConfig: PRIOR, I2SBRunConfig: I2SB}[model]
         config = load_config(REPOSITORY / f"configs/{path.stem}.yaml", model)
         assert parse_config(values, model, "header") == config

@@ -176,7 +176,7 @@ def test_a_full_disk_is_said_in_one_line_and_nothing_unwritten_is_recorded(
 ) -> None:
     save_image, record = davi.folders.restoring.save_image, Ledger.record
 
-    def save_until_full(image: Tensor, path: Path, rounding: str) -> None:
+    def save_until_full(image: Tensor, path: Path, rounding: str = "nearest") -> None:
         if path.stem == "033":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
         save_image(image, path, rounding)

@@ -61,7 +61,9 @@ def _layers(path: Path, overrides: Sequence[str]) -> list[dict]:
         value = _parse(text, f"--set {key}")
         if isinstance(value, str) and text[0] not in "'\"":
             value = text  # YAML would take " #" in a path for a comment
-        layers.append(_nested(key.split("."), value))
+        for part in reversed(key.split(".")):
+            value = {part: value}
+        layers.append(value)
     return layers
 
 
@@ -71,8 +73,7 @@ def read_method(path: Path, overrides: Sequence[str] = ()) -> str | None:
     Raises:
         InputError: unreadable file.
     """
-    values = functools.reduce(_merge, _layers(path, overrides), {})
-    return values.get("method")
+    return functools.reduce(_merge, _layers(path, overrides), {}).get("method")
 
 
 def parse_config(values: dict, model: type[Config], where: str) -> Config:
@@ -81,8 +82,7 @@ def parse_config(values: dict, model: type[Config], where: str) -> Config:
     Raises:
         InputError: as `load_config`.
     """
-    unknown = list(_unknown_keys(values, model, ""))
-    if unknown:
+    if unknown := list(_unknown_keys(values, model, "")):
         raise InputError(f"{where}: " + "; ".join(unknown))
     try:
         return model.model_validate(values)
@@ -139,12 +139,12 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[dict]:
 
 def _resolve(layers: list[dict], model: type[Section], where: str) -> dict:
     """All layers in one, on top of the recipe they ask for."""
-    values: dict = {}
     if "recipe" not in model.model_fields:
-        return functools.reduce(_merge, layers, values)
+        return functools.reduce(_merge, layers, {})
     recipe = next((layer["recipe"] for layer in reversed(layers) if "recipe" in layer), PAPER)
     if recipe not in RECIPES:
         raise InputError(f"{where}: recipe: {recipe!r} is none of {', '.join(RECIPES)}")
+    values: dict = {}
     for layer in layers:
         special = layer.pop("recipes", None) or {}
         if not _are_recipes(special):
@@ -172,12 +172,6 @@ def _merge(base: Any, changes: Any) -> Any:
     if "name" in changes and changes["name"] != base.get("name"):
         return changes  # another operator or noise: none of the old one's keys belong to it
     return base | {key: _merge(base.get(key), value) for key, value in changes.items()}
-
-
-def _nested(keys: list[str], value: Any) -> dict:
-    for key in reversed(keys):
-        value = {key: value}
-    return value
 
 
 def _unknown_keys(values: Any, model: type[Section] | None, prefix: str) -> Iterator[str]:

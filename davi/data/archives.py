@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache, partial
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from davi.system.errors import InputError
 
 MAX_OPEN_FILES = 256  # per process; a system allows 1024 as a rule
 _ZIP_HEADER = struct.Struct("<26xHH")  # of a member: lengths of its name and of its extra field
+_ZIP_FACTS = attrgetter("header_offset", "compress_size", "file_size", "CRC", "compress_type")
 _ENCRYPTED = 1  # in the flags of a zip member
 
 
@@ -57,13 +59,7 @@ class ZipImages(ImageSet):
         members = _zip_members(path)
         super().__init__(path, members, image_size)
         # A ZipInfo takes a kilobyte: too much for a million of them in every worker.
-        self._members = np.array(
-            [
-                (info.header_offset, info.compress_size, info.file_size, info.CRC)
-                for info in members.values()
-            ]
-        )
-        self._deflated = np.array([bool(info.compress_type) for info in members.values()])
+        self._members = np.array(list(map(_ZIP_FACTS, members.values())))
         self._pieces = _FilePieces()
 
     def files(self) -> Iterator[Path]:
@@ -71,12 +67,12 @@ class ZipImages(ImageSet):
         yield self.origin
 
     def _read(self, index: int) -> bytes:
-        start, size, _, checksum = self._members[index].tolist()
+        start, size, _, checksum, compression = self._members[index].tolist()
         try:
             header = self._pieces.read(self.origin, start, _ZIP_HEADER.size)
             start += _ZIP_HEADER.size + sum(_ZIP_HEADER.unpack(header))
             content = self._pieces.read(self.origin, start, size)
-            if self._deflated[index]:
+            if compression == zipfile.ZIP_DEFLATED:
                 content = zlib.decompress(content, -zlib.MAX_WBITS)
         except (struct.error, zlib.error) as error:
             raise InputError(f"{self.source(index)}: damaged in the archive ({error})") from error
@@ -85,7 +81,7 @@ class ZipImages(ImageSet):
         return content
 
     def _facts(self, index: int) -> tuple[int, ...]:
-        _, _, size, checksum = self._members[index].tolist()
+        _, _, size, checksum, _ = self._members[index].tolist()
         return size, checksum
 
 
@@ -98,7 +94,6 @@ def _zip_members(path: Path) -> dict[str, zipfile.ZipInfo]:
     except zipfile.BadZipFile as error:
         raise InputError(f"{path}: not a readable zip file ({error})") from error
     names = [name for name in members if name and name.lower().endswith(IMAGE_SUFFIXES)]
-    _require_images(names, path)
     for name in names:
         if members[name].flag_bits & _ENCRYPTED:
             raise InputError(f"{path}/{name}: is encrypted; unpack it and give the folder")
@@ -133,9 +128,7 @@ class TarImages(ImageSet):
             for number, shard in enumerate(self.shards)
             for name, start, size in _tar_members(shard)
         ]
-        names = [name for name, *_ in members]
-        _require_images(names, Path(pattern))
-        super().__init__(Path(pattern), names, image_size)
+        super().__init__(Path(pattern), (name for name, *_ in members), image_size)
         self._members = np.array([place for _, *place in members])
         self._pieces = _FilePieces()
 
@@ -234,8 +227,3 @@ def _visible(name: str) -> str | None:
 def _require_file(path: Path) -> None:
     if not path.is_file():
         raise InputError(f"{path}: no such file (looked for {path.resolve()})")
-
-
-def _require_images(names: list[str], origin: Path) -> None:
-    if not names:
-        raise InputError(f"{origin}: holds no image ({', '.join(IMAGE_SUFFIXES)})")

@@ -20,7 +20,7 @@ from davi.system.world import ONE_PROCESS, World
 PHOTOS_PREFIX = "photos:"
 
 
-def open_images(source: str, image_size: int) -> ImageSet | PhotoCrops:
+def open_images(source: str, image_size: int) -> ImageSet:
     """Returns the data set of a source.
 
     Args:

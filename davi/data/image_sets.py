@@ -1,4 +1,4 @@
-"""Sets of image files that training and `degrade.py` read by index."""
+"""Sets of images that training and `degrade.py` read by index."""
 
 import hashlib
 from array import array
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from davi.data.images import (
+    IMAGE_SUFFIXES,
     centred_square,
     image_to_tensor,
     list_names,
@@ -74,6 +75,9 @@ class ImageSet(Dataset):
         origin: where the files are, in the user's words; messages and `source` begin with it.
         names: of the files, relative to the origin, with suffix.
         image_size: side of the returned images.
+
+    Raises:
+        InputError: there are no names.
     """
 
     folder: Path | None = None  # the folder in which each image is a file of its own, if any
@@ -81,6 +85,8 @@ class ImageSet(Dataset):
     def __init__(self, origin: Path, names: Iterable[str], image_size: int) -> None:
         self.origin = origin
         self.names = Names(names)
+        if not self.names:
+            raise InputError(f"{origin}: holds no image ({', '.join(IMAGE_SUFFIXES)})")
         self.image_size = image_size
 
     def __len__(self) -> int:

@@ -38,11 +38,6 @@ def list_names(root: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[s
     return found
 
 
-def list_files(root: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[Path]:
-    """Returns what `list_names` does, as paths."""
-    return [Path(name) for name in list_names(root, suffixes)]
-
-
 def _walk(folder: Path, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
     """Sorted names of the files below a folder; links are followed, but not to a folder above."""
     real = os.path.realpath(folder)
@@ -182,11 +177,12 @@ def save_image(x: Tensor, path: Path, rounding: str = "nearest") -> None:
 
     Args:
         x: the image.
-        path: its file.
+        path: its file, in a folder that is created if needed.
         rounding: see `to_uint8`.
     """
     array = to_uint8(x, rounding).permute(1, 2, 0).cpu().numpy()
     image = Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         image.save(temporary, format="PNG")
 

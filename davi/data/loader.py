@@ -3,12 +3,15 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
+from tqdm import tqdm
 
 PREFETCH = 4  # batches that each worker prepares ahead, against slow files
+CHUNK = 8  # keys that a worker of `load_each` takes at once
 
 
 def load_batches(
@@ -39,6 +42,16 @@ def load_batches(
             worker_init_fn=_obey_parent_only,
         )
     )
+
+
+def load_each(
+    dataset: Dataset, keys: Sequence, num_workers: int, bar: str, show: bool = True
+) -> Iterator[Any]:
+    """Yields dataset[key] for every key, in their order, and shows a bar of this name."""
+    chunks = BatchSampler(keys, CHUNK, drop_last=False)
+    read = load_batches(dataset, chunks, num_workers=num_workers, collate=list)
+    items = chain.from_iterable(read)
+    yield from tqdm(items, desc=bar, unit="image", total=len(keys), disable=not show)
 
 
 def _obey_parent_only(_: int) -> None:

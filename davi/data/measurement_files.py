@@ -64,13 +64,10 @@ def find_measurements(source: Path) -> Measurements:
             found[name] = exact[0]
         else:
             del found[name]
-            refused += _refuse([source / (name + suffix) for suffix in suffixes])
+            paths = [source / (name + suffix) for suffix in suffixes]
+            reason = f"{SAME_NAME} ({', '.join(path.name for path in paths)})"
+            refused += [(path, reason) for path in paths]
     return Measurements(source, found, refused)
-
-
-def _refuse(paths: list[Path]) -> list[tuple[Path, str]]:
-    names = ", ".join(path.name for path in paths)
-    return [(path, f"{SAME_NAME} ({names})") for path in paths]
 
 
 def measurement_folder(source: Path) -> tuple[Path, dict[str, Any]]:

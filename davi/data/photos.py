@@ -6,11 +6,11 @@ its texture. Two photographs are held out entirely; pictures of other kinds are 
 own, for generators that never saw the like.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from davi.data.image_sets import content_digest
+from davi.data.image_sets import ImageSet
 from davi.data.images import from_uint8
 from davi.system.errors import InputError
 
@@ -78,7 +78,7 @@ def _load(photo: tuple[str, str], reduction: int) -> Tensor:
     return torch.from_numpy(np.array(image.reduce(reduction))).permute(2, 0, 1).contiguous()
 
 
-class PhotoCrops(torch.utils.data.Dataset):
+class PhotoCrops(ImageSet):
     """All square crops of a split on a regular grid.
 
     Args:
@@ -92,25 +92,14 @@ class PhotoCrops(torch.utils.data.Dataset):
     def __init__(self, split: str, image_size: int) -> None:
         if split not in SPLITS:
             raise InputError(f"photos:{split}: unknown split, choose from {', '.join(SPLITS)}")
-        self.image_size = image_size
-        self.folder = None  # the photographs lie in installed packages
         self.crops = [
             Crop(photo, reduction, top, left)
-            for photo in SPLITS[split]
-            for reduction in REDUCTIONS
-            for top, left in self._corners(photo, reduction, STRIDES[split] // reduction)
+            for photo, reduction in product(SPLITS[split], REDUCTIONS)
+            for top, left in _corners(photo, reduction, STRIDES[split] // reduction, image_size)
         ]
         if not self.crops:
             raise InputError(f"photos: no photograph is as large as image_size={image_size}")
-
-    def _corners(self, photo: tuple[str, str], reduction: int, stride: int) -> list[tuple]:
-        _, height, width = _load(photo, reduction).shape
-        tops = range(0, height - self.image_size + 1, stride)
-        lefts = range(0, width - self.image_size + 1, stride)
-        return [(top, left) for top in tops for left in lefts]
-
-    def __len__(self) -> int:
-        return len(self.crops)
+        super().__init__(Path("photos"), (crop.name for crop in self.crops), image_size)
 
     def __getitem__(self, index: int) -> Tensor:
         """Returns crop `index` as (3, S, S) float32 in [-1, 1]."""
@@ -119,23 +108,22 @@ class PhotoCrops(torch.utils.data.Dataset):
         columns = slice(crop.left, crop.left + self.image_size)
         return from_uint8(_load(crop.photo, crop.reduction)[:, rows, columns])
 
-    def name(self, index: int) -> str:
-        """Returns the file name (no suffix) of crop `index`."""
-        return self.crops[index].name
-
     def source(self, index: int) -> Path:
         """Returns the name of the photograph of crop `index`."""
         return Path(*self.crops[index].photo)
 
-    def sha256(self, index: int) -> str:
-        """Returns the hash of the pixels of crop `index`."""
-        return hashlib.sha256(self[index].numpy().tobytes()).hexdigest()
-
-    def fingerprint(self) -> dict[str, int | str]:
-        """Returns {"images": number, "sha256": digest of the crops' names and sizes}."""
-        rows = ((crop.name, self.image_size) for crop in self.crops)
-        return {"images": len(self), "sha256": content_digest(rows)}
-
     def files(self) -> Iterator[Path]:
         """Yields no file: what lies in an installed package is taken to be sound."""
         return iter(())
+
+    def _read(self, index: int) -> bytes:
+        return self[index].numpy().tobytes()
+
+    def _facts(self, index: int) -> tuple[int, ...]:
+        return (self.image_size,)
+
+
+def _corners(photo: tuple[str, str], reduction: int, stride: int, size: int) -> Iterator[tuple]:
+    """Upper left corners (top, left) of the crops of a photograph at a scale."""
+    _, height, width = _load(photo, reduction).shape
+    return product(range(0, height - size + 1, stride), range(0, width - size + 1, stride))

@@ -2,22 +2,20 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from torch.utils.data import BatchSampler, Dataset
-from tqdm import tqdm
+from torch.utils.data import Dataset
 
 from davi.data.images import save_image
-from davi.data.loader import load_batches
+from davi.data.loader import load_each
 from davi.data.selections import Split, require_disjoint
 from davi.system.errors import SAME_NAME, InputError
 from davi.system.files import disk_full_as_input_error, sha256_of
 from davi.system.ledger import FolderReport, Ledger, read_entries, require_outside
 
-CHUNK = 8  # images that a worker takes at once
 PREPARATION = "centre crop to the short side, bilinear antialiased resize, 8-bit PNG"
 # What the record says of an image: "sha256" of its file, "output_sha256" of the PNG file, and
 # "short_side" in pixels of the original.
@@ -26,27 +24,23 @@ Entry = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Job:
-    """One image of a split, and what the record of an earlier command says of it."""
+    """One image of a split, and what the record of it says.
+
+    `entry` is that of an earlier command, once done the one that holds. It is None where there is
+    none; once done, `reason` says why.
+    """
 
     split: str
     index: int
     name: str
     source: Path
-    before: Entry | None
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """What became of a job: an entry of the record, new or not, or why there is none."""
-
-    job: _Job
-    entry: Entry | None = None
+    entry: Entry | None
     is_new: bool = False
     reason: str = ""
 
 
 class _Preparation(Dataset):
-    """A data set indexed by jobs: does the job and gives its outcome.
+    """A data set indexed by jobs: does the job and gives it back with its outcome.
 
     An error of writing is returned: raised in a worker process, it would reach the user wrapped in
     that process's traceback.
@@ -56,32 +50,25 @@ class _Preparation(Dataset):
         self.images = {split.name: split.images for split in splits}
         self.output = output
 
-    def __getitem__(self, job: _Job) -> _Outcome | Exception:
+    def __getitem__(self, job: _Job) -> _Job | Exception:
         images, target = self.images[job.split], self.output / job.split / f"{job.name}.png"
         try:
             sha256 = images.sha256(job.index)
-            if _is_done(job.before, sha256, target):
-                return _Outcome(job, job.before)
+            known = job.entry is not None and job.entry["sha256"] == sha256
+            if known and target.exists() and sha256_of(target) == job.entry["output_sha256"]:
+                return job
             picture = images[job.index]
             with Image.open(job.source) as handle:
                 short_side = min(handle.size)
         except (InputError, OSError) as error:
-            return _Outcome(job, reason=str(error))
+            return replace(job, entry=None, reason=str(error))
         try:
             with disk_full_as_input_error(self.output):
-                target.parent.mkdir(parents=True, exist_ok=True)
                 save_image(picture, target)
         except (InputError, OSError) as error:
             return error
         entry = {"sha256": sha256, "output_sha256": sha256_of(target), "short_side": short_side}
-        return _Outcome(job, entry, is_new=True)
-
-
-def _is_done(before: Entry | None, sha256: str, target: Path) -> bool:
-    """Whether the record belongs to this source, and the result is still what it says."""
-    if before is None or before["sha256"] != sha256 or not target.exists():
-        return False
-    return sha256_of(target) == before["output_sha256"]
+        return replace(job, entry=entry, is_new=True)
 
 
 def prepare_images(splits: list[Split], output: Path, num_workers: int) -> FolderReport:
@@ -115,10 +102,18 @@ def prepare_images(splits: list[Split], output: Path, num_workers: int) -> Folde
     ledger, report = Ledger(output, settings), FolderReport()
     jobs = _jobs(splits, output, report)
     entries: dict[str, dict[str, Entry]] = {split.name: {} for split in splits}
-    for outcome in _run(jobs, _Preparation(splits, output), num_workers):
-        if outcome.entry is not None:
-            entries[outcome.job.split][outcome.job.name] = outcome.entry
-        _take_down(outcome, ledger, report)
+    for job in load_each(_Preparation(splits, output), jobs, num_workers, "preparing"):
+        if isinstance(job, Exception):
+            raise job
+        if job.entry is None:
+            report.failed.append((job.source, job.reason))
+            continue
+        entries[job.split][job.name] = job.entry
+        if job.is_new:
+            ledger.record(f"{job.split}/{job.name}", job.source, **job.entry)
+            report.done += 1
+        else:
+            report.skipped += 1
     for split, name, reason in list(_overlaps(entries)):
         (output / split / f"{name}.png").unlink()
         del entries[split][name]
@@ -142,30 +137,6 @@ def _jobs(splits: list[Split], output: Path, report: FolderReport) -> list[_Job]
                 continue
             jobs.append(_Job(split.name, index, name, source, before.get(f"{split.name}/{name}")))
     return jobs
-
-
-def _take_down(outcome: _Outcome, ledger: Ledger, report: FolderReport) -> None:
-    """Counts an outcome, and records a new result."""
-    job, entry = outcome.job, outcome.entry
-    if entry is None:
-        report.failed.append((job.source, outcome.reason))
-    elif outcome.is_new:
-        ledger.record(f"{job.split}/{job.name}", job.source, **entry)
-        report.done += 1
-    else:
-        report.skipped += 1
-
-
-def _run(jobs: list[_Job], preparation: _Preparation, num_workers: int) -> Iterator[_Outcome]:
-    """Yields the outcomes of all jobs, in their order."""
-    chunks = BatchSampler(jobs, CHUNK, drop_last=False)
-    with tqdm(total=len(jobs), desc="preparing", unit="image") as bar:
-        for chunk in load_batches(preparation, chunks, num_workers=num_workers, collate=list):
-            for outcome in chunk:
-                if isinstance(outcome, Exception):
-                    raise outcome
-                bar.update()
-                yield outcome
 
 
 def _overlaps(entries: dict[str, dict[str, Entry]]) -> Iterator[tuple[str, str, str]]:

@@ -1,20 +1,18 @@
 """Looks at every image once before training, and remembers what it found."""
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import PIL
-from torch.utils.data import BatchSampler, Dataset
-from tqdm import tqdm
+from torch.utils.data import Dataset
 
 from davi.data.image_sets import ImageSet, content_digest
-from davi.data.loader import load_batches
+from davi.data.loader import load_each
 from davi.system.errors import InputError, shown
 from davi.system.files import cache_folder, make_folder, write_text
 from davi.system.world import ONE_PROCESS, World
-
-CHUNK = 16  # images that a worker takes at once
 
 
 class _Check(Dataset):
@@ -53,7 +51,9 @@ def scan_images(
     broken = world.on_first(lambda: _read(record))
     if broken is None:
         (mine,) = world.share(len(images))
-        found = list(_decode(images, mine, num_workers, show=world.is_first))
+        bar = f"checking {images.origin}"
+        looks = load_each(_Check(images), mine, num_workers, bar, show=world.is_first)
+        found = [(images.names[index], reason) for index, reason in looks if reason]
         broken = [item for part in world.gather(found) for item in part]
         world.on_first(lambda: _write(record, broken))
     return broken
@@ -76,18 +76,6 @@ def require_readable(images: ImageSet, num_workers: int, world: World = ONE_PROC
         f"{shown(f'{name} ({reason})' for name, reason in broken)}; set data.on_error=skip to "
         "train without them"
     )
-
-
-def _decode(
-    images: ImageSet, indices: range, num_workers: int, show: bool
-) -> Iterator[tuple[str, str]]:
-    chunks = BatchSampler(indices, CHUNK, drop_last=False)
-    with tqdm(
-        total=len(indices), desc=f"checking {images.origin}", unit="image", disable=not show
-    ) as bar:
-        for chunk in load_batches(_Check(images), chunks, num_workers=num_workers, collate=list):
-            bar.update(len(chunk))
-            yield from ((images.names[index], reason) for index, reason in chunk if reason)
 
 
 def _key(images: ImageSet) -> str:
@@ -116,7 +104,5 @@ def _read(record: Path) -> list[tuple[str, str]] | None:
 
 def _write(record: Path, broken: list[tuple[str, str]]) -> None:
     """Keeps the outcome where that is possible; where not, the next scan starts afresh."""
-    try:
+    with contextlib.suppress(InputError, OSError):
         write_text(make_folder(record.parent) / record.name, json.dumps(broken))
-    except (InputError, OSError):
-        return

@@ -138,7 +138,5 @@ def _degrade(
 def _write(pictures: dict[str, Tensor], output: Path, name: str) -> None:
     """Writes the pictures and, last, the exact measurement."""
     for folder, picture in pictures.items():
-        path = output / folder / f"{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_image(picture, path)
+        save_image(picture, output / folder / f"{name}.png")
     save_array(pictures[MEASUREMENT_FOLDER], output / MEASUREMENT_FOLDER / f"{name}.npy")

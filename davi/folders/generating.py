@@ -88,26 +88,20 @@ def generate_images(
     with tqdm(total=len(missing), desc="drawing", unit="image", disable=not world.is_first) as bar:
         for batch in BatchSampler(missing, batch_size, drop_last=False):
             rngs = [keyed_rng("cpu", seed, "generate", number) for number in batch]
-            images = _draw(model, image_shape, sampler, num_steps, rngs, world.device)
+            # Drawn on the CPU: the same on every device.
+            z = normal_each(image_shape, rngs).to(world.device)
+            images = _draw(model, z, sampler, num_steps, rngs)
             for image, number in zip(images, batch, strict=True):
-                path = folder / image_path(number)
-                path.parent.mkdir(exist_ok=True)
-                save_image(image, path)
+                save_image(image, folder / image_path(number))
             report.done += len(batch)
             bar.update(len(batch))
     return FolderReport.of_all(world.gather(report))
 
 
 def _draw(
-    model: ScoreModel,
-    image_shape: ImageShape,
-    sampler: str,
-    num_steps: int,
-    rngs: list[torch.Generator],
-    device: torch.device,
+    model: ScoreModel, z: Tensor, sampler: str, num_steps: int, rngs: list[torch.Generator]
 ) -> Tensor:
-    """One image per generator, (B, C, H, W) in [-1, 1]."""
-    z = normal_each(image_shape, rngs).to(device)  # drawn on the CPU: the same on every device
+    """One image per generator, (B, C, H, W) in [-1, 1], from the noise z."""
     if sampler == "ddim":
         images = ddim_sample(model, z, num_steps)
     else:

@@ -3,14 +3,14 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 from torch import Tensor
 from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
-from davi.data.images import list_files, load_image, open_image
+from davi.data.images import list_names, load_image, open_image
 from davi.metrics.scores import SSIM_WINDOW
 from davi.system.errors import SAME_NAME, InputError, shown
 from davi.system.files import sha256_of
@@ -34,15 +34,6 @@ class Pair:
     restored: Path
     size: tuple[int, int]
     sha256: str
-
-
-@dataclass(frozen=True)
-class PairBatch:
-    """Pairs of one size: their places in the list of all, and both images (B, 3, H, W)."""
-
-    indices: list[int]
-    truth: Tensor
-    restored: Tensor
 
 
 def pair_by_name(reference: Path, restored: Path) -> list[Pair]:
@@ -70,8 +61,10 @@ def pair_by_name(reference: Path, restored: Path) -> list[Pair]:
     return outcomes
 
 
-def read_batches(pairs: list[Pair], batch_size: int) -> Iterator[PairBatch]:
+def read_batches(pairs: list[Pair], batch_size: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Yields all pairs, in batches of images of equal size that are read ahead.
+
+    A batch is the places of its pairs in the list, the truths and the restored, (B, 3, H, W) each.
 
     Raises:
         InputError: a file has changed since it was checked.
@@ -82,7 +75,7 @@ def read_batches(pairs: list[Pair], batch_size: int) -> Iterator[PairBatch]:
         images = map_ahead(executor, _load, order, 2 * batch_size)
         for indices in batches:
             truths, restored = zip(*islice(images, len(indices)), strict=True)
-            yield PairBatch(indices, torch.stack(truths), torch.stack(restored))
+            yield indices, torch.stack(truths), torch.stack(restored)
 
 
 def _equal_sized(pairs: list[Pair], batch_size: int) -> Iterator[list[int]]:
@@ -115,11 +108,11 @@ def _load(pair: Pair) -> tuple[Tensor, Tensor]:
 
 def _by_name(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
-    for path in list_files(folder):
-        name = path.with_suffix("").as_posix()
+    for file in list_names(folder):
+        name = PurePosixPath(file).with_suffix("").as_posix()
         if name in files:
-            raise InputError(f"{folder / path}: {SAME_NAME}")
-        files[name] = folder / path
+            raise InputError(f"{folder / file}: {SAME_NAME}")
+        files[name] = folder / file
     return files
 
 

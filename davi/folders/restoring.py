@@ -41,12 +41,7 @@ class _Item:
     samples: Tensor | None = None
 
 
-@dataclass(frozen=True)
-class _Failed:
-    path: Path
-    reason: str
-
-
+_Failed = tuple[Path, str]  # a file, and why it cannot be restored
 DONE_BEFORE = None  # what reading gives for a measurement that needs no work
 
 
@@ -115,41 +110,20 @@ def restore_folder(
     return FolderReport.of_all(world.gather(report))
 
 
-def restore_measured(
-    restorer: Restorer,
-    measured: Path,
-    output: Path,
-    *,
-    rounding: str,
-    batch_size: int,
-    seed: int,
-    origin: dict[str, Any],
-) -> None:
+def restore_measured(restorer: Restorer, measured: Path, output: Path, **options: Any) -> None:
     """Restores every measurement of a folder of degrade.py, one sample each.
 
     Args:
         restorer: the generator.
         measured: the folder.
         output: a new folder, or one that this command has begun.
-        rounding: of the pictures to 8 bits.
-        batch_size: measurements per network evaluation.
-        seed: of the samples.
-        origin: which network this is, for the record.
+        options: `batch_size`, `seed`, `rounding` and `origin` of `restore_folder`.
 
     Raises:
         InputError: some measurement cannot be restored, so that a mean would miss it.
     """
-    report = restore_folder(
-        restorer,
-        measured,
-        output,
-        num_samples=1,
-        batch_size=batch_size,
-        seed=seed,
-        rounding=rounding,
-        origin=origin,
-        world=World(0, 1, restorer.device),
-    )
+    world = World(0, 1, restorer.device)
+    report = restore_folder(restorer, measured, output, num_samples=1, world=world, **options)
     report.print_summary("restored")
     if report.failed:
         raise InputError(f"{measured}: {len(report.failed)} measurements cannot be restored")
@@ -200,15 +174,14 @@ class _FolderJob:
         path = self.found.path(name)
         try:
             sha256 = sha256_of(path)
-            results = _results(self.ledger.folder, name, self.num_samples)
-            if self.ledger.is_done(name, sha256, results):
+            if self.ledger.is_done(name, sha256, self.results(name)):
                 return DONE_BEFORE
             y = read_measurement(path, self.restorer.measurement_shape)
             if (masks := self.masks) is not None:
                 mask_path = masks / f"{name}.png" if masks.is_dir() else masks
                 y = y * read_mask(mask_path, self.restorer.image_shape[1:])
         except (InputError, OSError) as error:
-            return _Failed(path, str(error))
+            return path, str(error)
         return _Item(name, sha256, y)
 
     def restore(self, batch: list[_Item]) -> Iterator[_Item]:
@@ -219,9 +192,25 @@ class _FolderJob:
             yield replace(item, samples=own_samples)
 
     def write(self, item: _Item) -> _Item:
-        """Writes the samples of an item, and returns it."""
-        _write(item.samples, self.ledger.folder, item.name, self.rounding)
+        """Writes the samples (N, C, H, W) of an item, and returns it."""
+        samples, output, name = item.samples, self.ledger.folder, item.name
+        for sample, path in zip(samples, self.results(name), strict=True):
+            save_image(sample, path, self.rounding)
+        if len(samples) > 1:
+            save_image(samples.mean(dim=0), output / "mean" / f"{name}.png", self.rounding)
+            std = samples.std(dim=0)
+            brightness = std.mean(dim=0, keepdim=True)
+            view = 2 * brightness / brightness.max().clamp(min=1e-6) - 1
+            save_image(view, output / "std" / f"{name}.png")
+            save_array(std, output / "std" / f"{name}.npy")
         return item
+
+    def results(self, name: str) -> list[Path]:
+        """Returns where the samples of a measurement go."""
+        output, file = self.ledger.folder, f"{name}.png"
+        if self.num_samples == 1:
+            return [output / file]
+        return [output / f"sample_{number:03d}" / file for number in range(self.num_samples)]
 
 
 def _to_be_done(
@@ -235,31 +224,5 @@ def _to_be_done(
         if outcome is DONE_BEFORE:
             report.skipped += 1
         else:
-            report.failed.append((outcome.path, outcome.reason))
+            report.failed.append(outcome)
         bar.update()
-
-
-def _results(output: Path, name: str, num_samples: int) -> list[Path]:
-    """Where the samples of a measurement go."""
-    if num_samples == 1:
-        return [output / f"{name}.png"]
-    return [output / f"sample_{number:03d}" / f"{name}.png" for number in range(num_samples)]
-
-
-def _write(samples: Tensor, output: Path, name: str, rounding: str) -> None:
-    """Writes the (N, C, H, W) samples of one measurement."""
-    for sample, path in zip(samples, _results(output, name, len(samples)), strict=True):
-        _save(sample, path, rounding)
-    if len(samples) == 1:
-        return
-    _save(samples.mean(dim=0), output / "mean" / f"{name}.png", rounding)
-    std = samples.std(dim=0)
-    brightness = std.mean(dim=0, keepdim=True)
-    view = 2 * brightness / brightness.max().clamp(min=1e-6) - 1
-    _save(view, output / "std" / f"{name}.png")
-    save_array(std, output / "std" / f"{name}.npy")
-
-
-def _save(image: Tensor, path: Path, rounding: str = "nearest") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(image, path, rounding)

@@ -80,10 +80,8 @@ class Evaluation:
             open(temporary, "w", newline="", encoding="utf-8") as stream,
         ):
             writer = csv.writer(stream)
-            metrics = list(next(iter(self.per_image.values())))
-            writer.writerow(["name", *metrics])
-            for name, values in self.per_image.items():
-                writer.writerow([name, *(values[metric] for metric in metrics)])
+            writer.writerow(["name", *next(iter(self.per_image.values()))])
+            writer.writerows([name, *row.values()] for name, row in self.per_image.items())
         write_text(folder / SUMMARY, json.dumps(self._as_json(), indent=2) + "\n")
 
     def _as_json(self) -> dict[str, Any]:
@@ -140,14 +138,14 @@ def evaluate_folders(
     if not scores and features is None:
         raise InputError("none of the metrics can be computed: " + "; ".join(result.notes))
     with tqdm(total=len(pairs), desc="evaluating", unit="image") as bar:
-        for batch in read_batches(pairs, batch_size):
-            truth, image = batch.truth.to(device), batch.restored.to(device)
+        for indices, truth, image in read_batches(pairs, batch_size):
+            truth, image = truth.to(device), image.to(device)
             for metric, score in scores.items():
-                for index, value in zip(batch.indices, score(image, truth).tolist(), strict=True):
+                for index, value in zip(indices, score(image, truth).tolist(), strict=True):
                     result.per_image[pairs[index].name][metric] = value
             if features is not None:
-                features.add(batch.indices, truth, image)
-            bar.update(len(batch.indices))
+                features.add(indices, truth, image)
+            bar.update(len(indices))
     for metric in scores:
         result.summary[metric] = mean_and_error(
             [values[metric] for values in result.per_image.values()]
@@ -199,11 +197,10 @@ def _set_metrics(
 ) -> tuple[list[str], PairedFeatures | None]:
     """The metrics of the sets that can be computed, and what gathers their features."""
     wanted = []
-    for metric in (metric for metric in MIN_IMAGES if metric in metrics):
-        if len(pairs) >= MIN_IMAGES[metric]:
+    for metric, needed in MIN_IMAGES.items():
+        if metric in metrics and len(pairs) >= needed:
             wanted.append(metric)
-        else:
-            needed = MIN_IMAGES[metric]
+        elif metric in metrics:
             result.notes.append(f"{metric} is left out: it needs at least {needed} images")
     if not wanted:
         return [], None
@@ -231,12 +228,8 @@ def _compare_sets(
         distance, halves = kid(truth, restored, KID_SUBSETS, KID_SEED)
         low, high = np.quantile(halves, [0.025, 0.975]).tolist()
         error = float(halves.std(ddof=1))
-        result.summary["kid"] = {
-            "mean": distance,
-            "standard_error": error,
-            "low": low,
-            "high": high,
-        }
+        row = {"mean": distance, "standard_error": error, "low": low, "high": high}
+        result.summary["kid"] = row
         result.protocols["kid"] = kid_protocol(len(truth), KID_SUBSETS, KID_SEED)
 
 

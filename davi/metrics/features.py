@@ -1,5 +1,6 @@
 """Inception features of two sets of images; those of the references are kept for the next time."""
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,7 @@ class PairedFeatures:
         self._record = cache_folder("features") / f"{key}.npy"
         remembered = _read(self._record, shape)
         self._is_new = remembered is None
-        self._truth = np.empty(shape, np.float32) if remembered is None else remembered
+        self._truth = np.empty(shape, np.float32) if self._is_new else remembered
         self._restored = np.empty(shape, np.float32)
 
     def add(self, indices: list[int], truth: Tensor, restored: Tensor) -> None:
@@ -49,7 +50,10 @@ class PairedFeatures:
     def sets(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns (N, 2048) float32 of references and restorations, once all pairs are in."""
         if self._is_new:
-            _write(self._record, self._truth)
+            # Where they cannot be kept, the next evaluation computes them.
+            with contextlib.suppress(InputError, OSError):
+                folder = make_folder(self._record.parent)
+                save_array(torch.from_numpy(self._truth), folder / self._record.name)
         return self._truth, self._restored
 
 
@@ -61,11 +65,3 @@ def _read(record: Path, shape: tuple[int, int]) -> np.ndarray | None:
         return None
     sound = features.shape == shape and features.dtype == np.float32
     return features if sound else None
-
-
-def _write(record: Path, features: np.ndarray) -> None:
-    """Keeps the features where that is possible; where not, the next evaluation computes them."""
-    try:
-        save_array(torch.from_numpy(features), make_folder(record.parent) / record.name)
-    except (InputError, OSError):
-        return

@@ -1,6 +1,6 @@
 """What exactly a number in a table of scores is, in words and as settings for programs."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from davi.metrics.scores import SSIM_SIGMA, SSIM_WINDOW
@@ -16,7 +16,7 @@ class Protocol:
     """
 
     text: str
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any]
 
     def as_json(self) -> dict[str, Any]:
         """Returns both as one mapping."""

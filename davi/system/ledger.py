@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from davi.system.errors import InputError
-from davi.system.files import make_folder, remove_leftovers
-from davi.system.world import World
+from davi.system.files import append_json, make_folder, remove_leftovers
+from davi.system.world import ONE_PROCESS, World
 
 MANIFEST = "manifest.jsonl"
 OTHER_MANIFEST = re.compile(r"manifest\.\d+\.jsonl")
@@ -44,16 +44,15 @@ class Ledger:
         folder: Path,
         settings: dict[str, Any],
         source: Path | None = None,
-        world: World | None = None,
+        world: World = ONE_PROCESS,
     ) -> None:
         self.folder = folder
-        if world is None:
-            self.path = folder / MANIFEST
-            self._prepare(settings, source)
-        else:
-            self.path = folder / (MANIFEST if world.is_first else f"manifest.{world.rank}.jsonl")
-            world.on_first(lambda: self._prepare(settings, source))
-        self._done = _read_done(folder)
+        self.path = folder / (MANIFEST if world.is_first else f"manifest.{world.rank}.jsonl")
+        world.on_first(lambda: self._prepare(settings, source))
+        # {name: hash}, as small as it gets: there may be a million.
+        self._done = {
+            entry["name"]: bytes.fromhex(entry["sha256"]) for entry in read_entries(folder)
+        }
 
     def _prepare(self, settings: dict[str, Any], source: Path | None) -> None:
         """Checks that the folder may be written to, and brings its record into one file."""
@@ -67,19 +66,17 @@ class Ledger:
             )
         make_folder(self.folder)
         if exists:
-            self._require_same(json.loads(json.dumps(settings)))
+            now = json.loads(json.dumps(settings))
+            if differing := differences(read_settings(self.folder), now):
+                raise InputError(
+                    f"{self.folder}: was written with other settings ({'; '.join(differing)}); "
+                    "choose another --output"
+                )
             _end_line(self.path)
             _absorb_others(self.path)
             remove_leftovers(self.folder)
         else:
-            self._append(settings)
-
-    def _require_same(self, settings: dict[str, Any]) -> None:
-        if differing := differences(read_settings(self.folder), settings):
-            raise InputError(
-                f"{self.folder}: was written with other settings ({'; '.join(differing)}); choose "
-                "another --output"
-            )
+            append_json(self.path, settings)
 
     def is_done(self, name: str, sha256: str, results: Iterable[Path]) -> bool:
         """Returns whether an earlier command finished a file of this name and content.
@@ -98,11 +95,8 @@ class Ledger:
             sha256: of its content.
             facts: what else is to be known of it, plain JSON values.
         """
-        self._append({"name": name, "source": str(source), "sha256": sha256, **facts})
-
-    def _append(self, entry: dict[str, Any]) -> None:
-        with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
+        entry = {"name": name, "source": str(source), "sha256": sha256, **facts}
+        append_json(self.path, entry)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], prefix: str = "") -> list[str]:
@@ -134,11 +128,6 @@ def read_entries(folder: Path) -> Iterator[dict[str, Any]]:
         yield from filter(None, map(_parse, stream))
 
 
-def _read_done(folder: Path) -> dict[str, bytes]:
-    """Returns {name: hash} of the finished files, as small as it gets: there may be a million."""
-    return {entry["name"]: bytes.fromhex(entry["sha256"]) for entry in read_entries(folder)}
-
-
 def _end_line(path: Path) -> None:
     """Ends a last line that a crash cut off, so that the next entry begins a new one."""
     with open(path, "rb+") as stream:
@@ -155,7 +144,7 @@ def _absorb_others(path: Path) -> None:
     """
     with os.scandir(path.parent) as entries:
         names = [entry.name for entry in entries if OTHER_MANIFEST.fullmatch(entry.name)]
-    for other in (path.with_name(name) for name in names):
+    for other in map(path.with_name, names):
         _end_line(other)
         with open(path, "ab") as stream, open(other, "rb") as lines:
             shutil.copyfileobj(lines, stream)

@@ -181,13 +181,10 @@ def _is_web_page(path: Path) -> bool:
 def _found(public: PublicFile, source: Path) -> Path:
     """The file in a folder, which may also be the sub-folder it belongs into."""
     path = Path(public.file)
-    candidates = [source / path]
     is_its_own = path.parent.name in ("", source.resolve().name)
-    if is_its_own:
-        candidates.append(source / path.name)
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
+    for candidate in (path, path.name) if is_its_own else (path,):
+        if (source / candidate).is_file():
+            return source / candidate
     reason = ""
     if not is_its_own and not (source / path.parent).is_dir():
         reason = f"; DIR must contain the sub-folder {path.parent}"
@@ -339,16 +336,13 @@ def _refuse_other_content(
 
 
 def _append(response: http.client.HTTPResponse, part: Path, start: int, total: int | None) -> None:
+    bar = {"initial": start, "desc": part.stem, "unit": "B", "unit_scale": True, "disable": None}
     with (
         open(part, "r+b" if start else "wb") as stream,
-        tqdm(
-            total=total, initial=start, desc=part.stem, unit="B", unit_scale=True, disable=None
-        ) as bar,
+        tqdm.wrapattr(response, "read", total, bytes=False, **bar) as counted,
     ):
         stream.seek(start)
-        while block := response.read(BLOCK):
-            stream.write(block)
-            bar.update(len(block))
+        shutil.copyfileobj(counted, stream, BLOCK)
 
 
 def _size(path: Path) -> int:

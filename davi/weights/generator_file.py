@@ -30,6 +30,7 @@ from guided_diffusion.unet import UNetModel
 
 AS_RELEASED = f"recipe={RELEASE}"
 DATA_OF_PRESET = {"ffhq_256": "ffhq", "imagenet_256": "imagenet"}
+PRIOR_NAMES = ("ffhq_10m.pt", "diffusion_ffhq_10m.pt", "256x256_diffusion_uncond.pt")
 OPERATOR_FILE = "operator.file="
 _RESTORING = ("schedule", "operator", "bridge", "generator")  # sections that shape a restoration
 
@@ -98,8 +99,17 @@ def usual_part(file: WeightFile, config: RunConfig | str | Path | None) -> str:
     Raises:
         InputError: it is a bare network, and neither its name nor a config says what of.
     """
-    as_generator = config is not None or _release_name(file.path) is not None
-    return file.unnamed_part(as_generator)
+    if file.role_known:
+        has_generator = file.parts.keys() & {"generator", "raw_generator"}
+        return "generator" if has_generator else next(iter(file.parts))
+    if file.path.name in PRIOR_NAMES:
+        return "prior"
+    if config is not None or _release_name(file.path) is not None:
+        return "generator"
+    raise InputError(
+        f"{file.path}: is {file.layout}, which may be a prior or a generator: import it with "
+        "scripts/import_checkpoint.py --part prior, or give the --config of the generator's run"
+    )
 
 
 def run_of(
@@ -160,8 +170,13 @@ def part_values(
     elif KINDS[part] == GENERATOR or config is not None:
         values = run_of(file, weights, config, overrides).model_dump(mode="json")
         values = values if KINDS[part] == GENERATOR else {"network": values["network"]}
+    elif preset := preset_of(weights):
+        values = {"network": {"preset": preset}}
     else:
-        values = {"network": {"preset": _known_preset(file.path, weights)}}
+        raise InputError(
+            f"{file.path}: holds an ADM network of no known architecture ({', '.join(PRESETS)}); "
+            "give a config whose network section describes it, with --config"
+        )
     network = parse_config(values.get("network", {}), NetworkConfig, str(file.path))
     require_architecture(weights, network.unet(), str(file.path))
     return values
@@ -233,13 +248,3 @@ def _refuse_another_config(file: WeightFile, config: object, overrides: Sequence
             f"{file.path}: holds its own config; another one (--config, --set) is for files of the "
             "authors"
         )
-
-
-def _known_preset(path: Path, weights: Weights) -> str:
-    preset = preset_of(weights)
-    if preset is None:
-        raise InputError(
-            f"{path}: holds an ADM network of no known architecture ({', '.join(PRESETS)}); give a "
-            "config whose network section describes it, with --config"
-        )
-    return preset

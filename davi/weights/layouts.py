@@ -22,10 +22,10 @@ from davi.weights.network_file import (
     I2SB,
     PRIOR,
     averaged_weights,
+    entries_below,
     is_training_checkpoint,
     kind_of,
     read_header,
-    read_iteration,
 )
 from guided_diffusion.checkpoint import read_pt, read_weights
 from guided_diffusion.errors import CheckpointError
@@ -42,12 +42,17 @@ KINDS = {
     "i2sb": I2SB,
 }
 BARE_ROLES = ("generator", "raw_generator", "score", "prior")  # what an ADM network may be
-PRIOR_NAMES = ("ffhq_10m.pt", "diffusion_ffhq_10m.pt", "256x256_diffusion_uncond.pt")
 # Networks in a training file of the release, all but the average: its key and our part.
 _RELEASE_NETWORKS = {
     "implicit_func": "raw_generator",
     "student_func": "score",
     "criterion_2d": "discriminator",
+}
+# The same in one of ours: our part and its key.
+_OWN_NETWORKS = {
+    "raw_generator": "generator",
+    "score": "fake_score",
+    "discriminator": "discriminator",
 }
 _RELEASE_AVERAGE = "implicit_func_ema"
 _ADM_KEYS = {"time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight"}
@@ -87,27 +92,6 @@ class WeightFile:
                 f"{', '.join(self.parts)} (scripts/import_checkpoint.py --part)"
             )
         return self.parts[name]
-
-    def unnamed_part(self, as_generator: bool) -> str:
-        """Returns the part that is meant where none is named.
-
-        Args:
-            as_generator: whether a bare ADM network is known to be a generator.
-
-        Raises:
-            InputError: it may be anything.
-        """
-        if self.role_known:
-            has_generator = self.parts.keys() & {"generator", "raw_generator"}
-            return "generator" if has_generator else next(iter(self.parts))
-        if self.path.name in PRIOR_NAMES:
-            return "prior"
-        if as_generator:
-            return "generator"
-        raise InputError(
-            f"{self.path}: is {self.layout}, which may be a prior or a generator: import it with "
-            "scripts/import_checkpoint.py --part prior, or give the --config of the generator's run"
-        )
 
 
 def read_weight_file(path: Path) -> WeightFile:
@@ -161,15 +145,13 @@ def require_finite(weights: Weights, where: str) -> None:
 
 def _read_safetensors(path: Path) -> WeightFile:
     weights = read_weights(path)
-    kind, config = read_header(path)
+    kind, config, iteration = read_header(path)
     if kind is None:
         return _state_dict(path, weights)
     if kind not in KINDS.values():
         raise CheckpointError(f"{path}: holds a {kind!r}, which this version does not know")
-    part = _part_of(kind)
-    return WeightFile(
-        path, f"a {kind}", {part: weights}, config=config, iteration=read_iteration(path)
-    )
+    parts = {_part_of(kind): weights}
+    return WeightFile(path, f"a {kind}", parts, config=config, iteration=iteration)
 
 
 def _part_of(kind: str) -> str:
@@ -180,15 +162,11 @@ def _part_of(kind: str) -> str:
 def _own_training_file(path: Path, content: Mapping[str, Any]) -> WeightFile:
     kind = kind_of(content)
     parts = {_part_of(kind): averaged_weights(content, kind)}
-    own_names = {
-        "raw_generator": "generator",
-        "score": "fake_score",
-        "discriminator": "discriminator",
-    }
-    states = {part: content[name] for part, name in own_names.items() if name in content}
-    if not all(map(_is_state_dict, states.values())):
-        raise _unknown(path, content)
-    parts |= {part: dict(state) for part, state in states.items()}
+    for part, name in _OWN_NETWORKS.items():
+        if name in content:
+            if not _is_state_dict(content[name]):
+                raise _unknown(path, content)
+            parts[part] = dict(content[name])
     return WeightFile(
         path,
         f"a training checkpoint of a {kind}",
@@ -230,7 +208,10 @@ def _averaged_parts(state: Mapping[str, Tensor]) -> dict[str, Weights]:
 
     Before the first update the average holds what the network was created with.
     """
-    parts = {"generator": _below(state, _EMA_PREFIX), "raw_generator": _below(state, _RAW_PREFIX)}
+    parts = {
+        "generator": entries_below(state, _EMA_PREFIX),
+        "raw_generator": entries_below(state, _RAW_PREFIX),
+    }
     if "initted" in state and not state["initted"].any():
         del parts["generator"]
     return {part: _without(weights, "module.") for part, weights in parts.items() if weights}
@@ -246,11 +227,6 @@ def _is_state_dict(value: Any) -> bool:
     return isinstance(value, Mapping) and all(
         isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in value.items()
     )
-
-
-def _below(state: Mapping[str, Tensor], prefix: str) -> Weights:
-    """The entries whose names begin with a prefix, without it."""
-    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
 
 
 def _without(state: Mapping[str, Tensor], prefix: str) -> Weights:

@@ -54,12 +54,12 @@ def is_training_checkpoint(content: Any) -> bool:
 
 def averaged_weights(checkpoint: Mapping[str, Any], kind: str) -> dict[str, Tensor]:
     """Returns the averaged network of a training checkpoint, under the keys of the ADM UNet."""
-    prefix = EMA_PREFIXES[kind]
-    return {
-        key.removeprefix(prefix): value
-        for key, value in checkpoint["ema"].items()
-        if key.startswith(prefix)
-    }
+    return entries_below(checkpoint["ema"], EMA_PREFIXES[kind])
+
+
+def entries_below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Returns the entries whose names begin with a prefix, without it."""
+    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
 
 
 def kind_of(checkpoint: Mapping[str, Any]) -> str:
@@ -118,35 +118,20 @@ def save_weights(
         temporary.write_bytes(save(tensors, metadata=header))
 
 
-def read_header(path: Path) -> tuple[str | None, dict | None]:
-    """Returns kind and configuration from the header of a safetensors file, None where absent.
+def read_header(path: Path) -> tuple[str | None, dict | None, int | None]:
+    """Returns kind, configuration and iteration of a safetensors file, None where absent.
 
     Raises:
         CheckpointError: damaged, or no safetensors file.
     """
-    header = _read_entries(path)
-    try:
-        return header.get("kind"), json.loads(header.get("config", "null"))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path}: damaged or not a safetensors file ({error})") from error
-
-
-def read_iteration(path: Path) -> int | None:
-    """Returns how long the network of a safetensors file was trained, None if it does not say.
-
-    Raises:
-        CheckpointError: damaged, or no safetensors file.
-    """
-    iteration = _read_entries(path).get("iteration", "")
-    return int(iteration) if iteration.isdecimal() else None
-
-
-def _read_entries(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as stream:
-            return stream.metadata() or {}
-    except (SafetensorError, OSError) as error:
+            header = stream.metadata() or {}
+        config = json.loads(header.get("config", "null"))
+    except (SafetensorError, OSError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path}: damaged or not a safetensors file ({error})") from error
+    iteration = header.get("iteration", "")
+    return header.get("kind"), config, int(iteration) if iteration.isdecimal() else None
 
 
 def weights_file(path: Path) -> Path:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from davi.data.images import from_uint8, list_files, load_image, save_array, save_image, to_uint8
+from davi.data.images import from_uint8, list_names, load_image, save_array, save_image, to_uint8
 from davi.system.errors import InputError
 from davi.system.files import atomic_path, make_folder, sha256_of
 
@@ -146,7 +146,7 @@ def test_links_back_to_a_folder_above_end_nowhere(tmp_path: Path) -> None:
     (tmp_path / "a/b.png").touch()
     (tmp_path / "a/up").symlink_to(tmp_path)
     (tmp_path / "c").symlink_to(tmp_path / "a")
-    assert [str(path) for path in list_files(tmp_path)] == ["a/b.png", "c/b.png"]
+    assert list_names(tmp_path) == ["a/b.png", "c/b.png"]
 
 
 def test_float_images_are_refused(tmp_path: Path) -> None:
@@ -189,17 +189,17 @@ def test_folders_are_listed_nested_sorted_and_without_hidden_files(tmp_path: Pat
     for name in ("b.png", "a/c.jpg", ".hidden.png", "a/.cache/d.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert [str(path) for path in list_files(tmp_path)] == ["a/c.jpg", "b.png"]
+    assert list_names(tmp_path) == ["a/c.jpg", "b.png"]
 
 
 def test_missing_and_empty_folders_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="absent: no such folder"):
-        list_files(tmp_path / "absent")
+        list_names(tmp_path / "absent")
     with pytest.raises(InputError, match="holds no image"):
-        list_files(tmp_path)
+        list_names(tmp_path)
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="is a file, a folder is needed"):
-        list_files(tmp_path / "file")
+        list_names(tmp_path / "file")
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:

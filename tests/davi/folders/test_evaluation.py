@@ -142,9 +142,9 @@ def test_fid_and_kid_are_those_of_the_features_of_both_folders(noisy: tuple[Path
 
     (truth, restored) = (
         np.concatenate(
-            [Features(CPU)(getattr(batch, side)) for batch in read_batches(pair_by_name(*noisy), 1)]
+            [Features(CPU)(batch[side]) for batch in read_batches(pair_by_name(*noisy), 1)]
         )
-        for side in ("truth", "restored")
+        for side in (1, 2)  # the truths, and the restored
     )
     result = evaluate_folders(*noisy, ("fid", "kid"), device=CPU)
     expected = frechet_distance(*moments(truth), *moments(restored))

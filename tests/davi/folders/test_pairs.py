@@ -41,8 +41,8 @@ def test_batches_hold_images_of_one_size_and_all_of_them(
     pairs = pair_by_name(*folders)
     seen = {}
     for batch in read_batches(pairs, batch_size):
-        assert len(batch.indices) == len(batch.truth) == len(batch.restored) <= batch_size
-        for index, truth, restored in zip(batch.indices, batch.truth, batch.restored, strict=True):
+        assert all(len(part) == len(batch[0]) <= batch_size for part in batch)
+        for index, truth, restored in zip(*batch, strict=True):
             seen[index] = truth, restored
     assert sorted(seen) == [0, 1, 2, 3]
     for index, (truth, restored) in seen.items():

@@ -230,7 +230,7 @@ def test_a_run_its_checkpoint_and_its_export_restore_alike(
     code, text = script("export", finished, "--output", output, "--dtype", "float32")
     assert code == 0
     assert "davi i2sb after 4 iterations" in text
-    kind, values = read_header(output)
+    kind, values, _ = read_header(output)
     assert kind == "davi i2sb"
     assert I2SBRunConfig.model_validate(values) == load_config(
         finished / "config.yaml", I2SBRunConfig

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from davi.config.schema import RunConfig
 from davi.config.yaml_file import load_config
 from davi.system.errors import InputError
-from davi.weights.generator_file import part_values, read_generator_file, run_of
+from davi.weights.generator_file import part_values, read_generator_file, run_of, usual_part
 from davi.weights.layouts import KINDS, WeightFile, read_weight_file
 from guided_diffusion.errors import CheckpointError
 from guided_diffusion.presets import PHOTOS_64, PRESETS, create_unet
@@ -50,7 +50,7 @@ def test_a_training_file_holds_four_networks(networks: list[Weights], tmp_path: 
     content = training_file(average, in_ddp(raw), in_ddp(score), step=24000)
     file = saved(content, tmp_path / "model-ema-024000.pt")
     assert file.iteration == 24000
-    assert file.unnamed_part(as_generator=False) == "generator"
+    assert usual_part(file, None) == "generator"
     assert_same(file.part("generator"), average)
     assert_same(file.part("raw_generator"), raw)
     assert_same(file.part("score"), score)
@@ -68,7 +68,7 @@ def test_the_average_comes_without_its_wrapper(networks: list[Weights], tmp_path
         content = state if bare else {"step": 42000, "implicit_func_ema": state}
         file = saved(content, tmp_path / "gaussian_ema.pt")
         assert file.iteration == 42000
-        assert file.unnamed_part(as_generator=False) == "generator"
+        assert usual_part(file, None) == "generator"
         assert_same(file.part("generator"), networks[0])
         assert_same(file.part("raw_generator"), networks[1])
 
@@ -81,7 +81,7 @@ def test_an_average_that_was_never_begun_is_not_taken(
     for content in (state, {"step": 0, "implicit_func_ema": state}):
         file = saved(content, tmp_path / "deno_ema.pt")
         with pytest.raises(InputError, match="holds no generator; there is raw_generator"):
-            file.part(file.unnamed_part(as_generator=True))
+            file.part(usual_part(file, "run.yaml"))
         assert_same(file.part("raw_generator"), networks[1])
 
 
@@ -92,8 +92,8 @@ def test_a_bare_network_may_be_anything_but_a_discriminator(
     content = in_ddp(networks[0]) if wrapped else networks[0]
     file = saved(content, tmp_path / "network.pt")
     with pytest.raises(InputError, match="may be a prior or a generator"):
-        file.unnamed_part(as_generator=False)
-    assert file.unnamed_part(as_generator=True) == "generator"
+        usual_part(file, None)
+    assert usual_part(file, "run.yaml") == "generator"
     assert file.parts.keys() == KINDS.keys() - {"discriminator", "i2sb"}
     for part in file.parts:
         assert_same(file.part(part), networks[0])
@@ -105,7 +105,7 @@ def test_a_bare_network_may_be_anything_but_a_discriminator(
 
 def test_published_priors_are_known_by_name(networks: list[Weights], tmp_path: Path) -> None:
     file = saved(networks[0], tmp_path / "ffhq_10m.pt")
-    assert file.unnamed_part(as_generator=True) == "prior"
+    assert usual_part(file, "run.yaml") == "prior"
     with pytest.raises(InputError, match="holds a davi prior, a davi generator is needed"):
         read_generator_file(file.path, write_run(tmp_path / "run.yaml", DENOISING))
 
@@ -143,7 +143,7 @@ def test_what_is_no_network_is_refused(content: object, tmp_path: Path) -> None:
 
 def test_a_discriminator_is_told_from_others(networks: list[Weights], tmp_path: Path) -> None:
     file = saved(discriminator_state(), tmp_path / "criterion_2d.pt")
-    assert file.unnamed_part(as_generator=False) == "discriminator"
+    assert usual_part(file, None) == "discriminator"
     assert part_values(file, "discriminator") is None
     state = discriminator_state()
     state["discriminator_2d.model2.0.weight"] = torch.zeros(256, 128, 3, 3)
