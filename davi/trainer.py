@@ -2,19 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from davi.bridge import PosteriorBridge
-from davi.data.panel import image_grid
 from davi.generator import ImplicitGenerator
-from davi.metrics.scores import psnr, ssim
-from davi.operators.measurement import ForwardModel, lift
-from davi.operators.svd import SVDOperator
-from davi.sampler import posterior_sample
+from davi.operators.measurement import ForwardModel
 from davi.score import FrozenPrior, ScoreModel
 from davi.system.errors import InputError
 from davi.system.parallel import unwrapped
@@ -23,6 +18,7 @@ from davi.training.adversary import Adversary, compared_weight
 from davi.training.inputs import InputDraws, StepInputs
 from davi.training.learner import Learner
 from davi.training.network_optimizer import NetworkOptimizer
+from davi.training.validation import validate_generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,26 +214,11 @@ class DaviTrainer(Learner):
             total = total + weight * adversarial
         return total, parts
 
-    @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], Tensor]:
-        """Returns PSNR and SSIM of the validation images, and a picture.
-
-        Its rows are measurement, pseudo-inverse (of an operator that has one), restoration, truth.
-        Measurements and z are always the same.
-        """
-        images = self.validation
-        inputs = self.inputs.draw(images, range(len(images)), "validation")
-        y_image = lift(inputs.y, images.shape[1:], self.bridge.resize)
-        sample = partial(posterior_sample, self.ema.module, self.bridge)
-        restored = self.world.map_rows(sample, y_image, inputs.z)
-        scores = {
-            "psnr": psnr(restored, images).mean().item(),
-            "ssim": ssim(restored, images).mean().item(),
-        }
-        rows = [y_image, restored, images]
-        if isinstance(inputs.operator, SVDOperator):
-            rows.insert(1, inputs.operator.A_dagger(inputs.y))
-        return scores, image_grid(rows)
+        """Returns scores of the validation images and a picture, see `validate_generator`."""
+        return validate_generator(
+            self.ema.module, self.bridge, self.validation, self.inputs, self.world
+        )
 
     def quality(self, scores: dict[str, float]) -> float:
         """Returns what the best checkpoint has the most of."""
