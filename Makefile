@@ -3,6 +3,7 @@
 # make test-slow  the other tests: trainings that are killed or shared by processes, compilers, GPUs
 # make test-all   linter, formatter and all tests
 # make lint       linter and formatter
+# make docs       the site, in site/
 # Each creates .venv, installs the package there and does its whole job.
 
 PYTHON ?= python3
@@ -12,10 +13,16 @@ INSTALLED := $(VENV)/.installed
 # some of another's.
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --dist worksteal
 
-.PHONY: demo lint test test-slow test-all
+.PHONY: demo docs lint test test-slow test-all
 
 demo: $(INSTALLED)
-	$(VENV)/bin/python scripts/demo.py
+	$(VENV)/bin/davi demo
+
+docs: $(INSTALLED)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -e '.[docs]'
+	$(VENV)/bin/python docs/configuration.py
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
+	@echo "open site/index.html"
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -137,7 +137,7 @@ class Restorer:
         if (largest := means.abs().max().item()) > LARGEST_MEAN_IN_HOLE:
             raise InputError(
                 "measurements: this generator was trained with noise around 0 in the hole, whose "
-                f"mean is {largest:.3g} here; make measurements with scripts/degrade.py, or fill "
+                f"mean is {largest:.3g} here; make measurements with davi degrade, or fill "
                 "the hole with 0"
             )
 

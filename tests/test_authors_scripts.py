@@ -268,7 +268,7 @@ def test_eval_says_what_it_needs(script: object, tmp_path: Path) -> None:
     code, text = script(
         "eval", "--checkpoint", tmp_path, "--measured", tmp_path, "--output", tmp_path / "out"
     )
-    assert "reference: no such folder; give --measured a folder of degrade.py" in text
+    assert "reference: no such folder; give --measured a folder of davi degrade" in text
     both = ("--reference", tmp_path, "--restored", tmp_path)
     code, text = script("eval", *both, "--seed", 3, "--rounding", "truncate")
     assert code == 2

@@ -1,4 +1,4 @@
-"""What `scripts/benchmark.py` measures: one speed-up after the other, with random weights."""
+"""What `davi benchmark` measures: one speed-up after the other, with random weights."""
 
 import itertools
 from collections.abc import Callable, Iterator

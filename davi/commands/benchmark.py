@@ -3,7 +3,7 @@
 train      a step of Algorithm 1, from eager float32 to everything on
 sample     Algorithm 2 for one batch, likewise
 operators  A, its adjoint and its pseudo-inverse of the five tasks
-folder     sample.py from folder to folder against the network alone
+folder     davi sample from folder to folder against the network alone
 data       reading images as training does
 cost       one image by DAVI, and by solvers that evaluate the network 20 to 1000 times (Table 13)
 solvers    one image by every solver, each measured, and against its bare network evaluations
@@ -11,7 +11,8 @@ startup    imports and --help, each in a new process
 posterior  how far the samples of every solver are from exact Gaussian posteriors
 
 Every table compares what was measured in one run (of `cost`, each row says whether it is measured
-or extrapolated). Nothing else should run meanwhile. `benchmark.py SUBJECT --help` has the options.
+or extrapolated). Nothing else should run meanwhile. `davi benchmark SUBJECT --help` has the
+options.
 """
 
 import argparse

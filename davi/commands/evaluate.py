@@ -73,7 +73,7 @@ def _folders(arguments: Namespace) -> Iterator[tuple[Path, Path, Path]]:
         return
     reference = arguments.measured / "reference"
     if not reference.is_dir():
-        raise InputError(f"{reference}: no such folder; give --measured a folder of degrade.py")
+        raise InputError(f"{reference}: no such folder; give --measured a folder of davi degrade")
     restorer, origin = read_generator(arguments, select_device(arguments.device))
     for rounding in arguments.rounding or ROUNDINGS[:1]:
         restored = arguments.output / f"restored_{rounding}"

@@ -4,7 +4,7 @@ Writes OUTPUT/000/000000.png and so on, a thousand in each subfolder, and OUTPUT
 Image number i depends on the seed and i only: bit for bit on a CPU, up to the rounding of its
 kernels on a GPU. Running the command again does what is missing; --num-images may grow. Several
 processes, on several GPUs, share the work when started by
-`torchrun --nproc_per_node=N scripts/generate.py ...`.
+`torchrun --nproc_per_node=N -m davi generate ...`.
 
 ddpm  ancestral sampling, with the learned variance where the prior has one, otherwise with that of
       q(x_{t-1} | x_t, x_0)

@@ -1,11 +1,11 @@
 """Restore a folder of degraded images by Algorithm 2: one network evaluation per sample.
 
 Reads .npy (float, [-1, 1] scale), png, jpg, webp, tiff and bmp, nested folders included, or the
-output folder of degrade.py, and writes PNG files of the same names. A result depends on the file's
-content, its name and the seed: bit for bit on a CPU, where images are evaluated one by one, and up
-to the rounding of its kernels on a GPU. Running the command again does what is missing. Exit code
-1: some files could not be used. Several processes, on several GPUs, share the folder when started
-by `torchrun --nproc_per_node=N scripts/sample.py ...`.
+output folder of `davi degrade`, and writes PNG files of the same names. A result depends on the
+file's content, its name and the seed: bit for bit on a CPU, where images are evaluated one by one,
+and up to the rounding of its kernels on a GPU. Running the command again does what is missing. Exit
+code 1: some files could not be used. Several processes, on several GPUs, share the folder when
+started by `torchrun --nproc_per_node=N -m davi sample ...`.
 """
 
 import time

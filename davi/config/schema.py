@@ -89,7 +89,7 @@ class LoopConfig(Section):
 
 
 class PriorRunConfig(Section):
-    """A run of scripts/train_prior.py."""
+    """A run of davi train-prior."""
 
     seed: int = 0  # of every random number of the run
     network: NetworkConfig
@@ -292,7 +292,7 @@ class TrainConfig(LoopConfig):
 
 
 class RunConfig(Section):
-    """A run of scripts/train.py."""
+    """A run of davi train."""
 
     recipe: Literal[RECIPES] = PAPER  # see davi/config/recipes.py
     seed: int = 0  # of every random number of the run
@@ -341,7 +341,7 @@ class I2SBBridgeConfig(Section):
 
 
 class I2SBRunConfig(Section):
-    """A run of scripts/train.py that trains an I2SB network."""
+    """A run of davi train that trains an I2SB network."""
 
     method: Literal["i2sb"]
     seed: int = 0  # of every random number of the run

@@ -1,4 +1,4 @@
-"""Sets of images that training and `degrade.py` read by index."""
+"""Sets of images that training and `davi degrade` read by index."""
 
 import hashlib
 from array import array

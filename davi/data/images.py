@@ -140,7 +140,7 @@ def match_channels(image: Tensor, channels: int, path: Path) -> Tensor:
         return gray
     raise InputError(
         f"{path}: has {image.shape[0]} channels, {channels} needed "
-        "(a clean colour photo becomes a measurement through scripts/degrade.py)"
+        "(a clean colour photo becomes a measurement through davi degrade)"
     )
 
 

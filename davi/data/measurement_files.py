@@ -16,7 +16,7 @@ from davi.system.errors import SAME_NAME, InputError
 from davi.system.ledger import read_settings
 
 MEASUREMENT_SUFFIXES = (".npy", *IMAGE_SUFFIXES)
-MEASUREMENT_FOLDER = "measurement"  # where scripts/degrade.py puts them
+MEASUREMENT_FOLDER = "measurement"  # where davi degrade puts them
 
 
 @dataclass(frozen=True)
@@ -71,9 +71,9 @@ def find_measurements(source: Path) -> Measurements:
 
 
 def measurement_folder(source: Path) -> tuple[Path, dict[str, Any]]:
-    """Returns where the measurements are, and what scripts/degrade.py noted about them.
+    """Returns where the measurements are, and what davi degrade noted about them.
 
-    The output folder of degrade.py stands for the measurements in it; elsewhere nothing is known
+    The output folder of davi degrade stands for the measurements in it; elsewhere nothing is known
     and {} is returned.
     """
     if source.name == MEASUREMENT_FOLDER and (settings := read_settings(source.parent)):

@@ -111,7 +111,7 @@ def restore_folder(
 
 
 def restore_measured(restorer: Restorer, measured: Path, output: Path, **options: Any) -> None:
-    """Restores every measurement of a folder of degrade.py, one sample each.
+    """Restores every measurement of a folder of davi degrade, one sample each.
 
     Args:
         restorer: the generator.

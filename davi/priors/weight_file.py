@@ -58,7 +58,7 @@ def read_prior_file(path: Path, unet: UNetConfig | None = None) -> PriorFile:
         if network == {"preset": None}:
             raise InputError(
                 f"{path}: does not tell its architecture, which is none of {', '.join(PRESETS)}; "
-                "import it with scripts/import_checkpoint.py --part prior --config CONFIG"
+                "import it with davi import --part prior --config CONFIG"
             )
         unet = parse_config(network, NetworkConfig, str(path)).unet()
     return PriorFile(path, weights, unet, config.get("schedule", "linear"))

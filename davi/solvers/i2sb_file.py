@@ -67,7 +67,7 @@ def load_i2sb(source: str, device: str, precision: str) -> TrainedI2SB:
     file = read_weight_file(path)
     if "i2sb" not in file.parts or file.config is None:
         raise InputError(
-            f"{path}: holds {file.layout}, a {I2SB} is needed (one is trained by scripts/train.py "
+            f"{path}: holds {file.layout}, a {I2SB} is needed (one is trained by davi train "
             "with a config that says method: i2sb)"
         )
     config = parse_config(file.config, I2SBRunConfig, str(path))

@@ -62,7 +62,7 @@ class Problem:
         return self.images[self.indices[position]]
 
     def measure(self, position: int) -> Tensor:
-        """Returns the measurement that scripts/degrade.py writes of an image."""
+        """Returns the measurement that davi degrade writes of an image."""
         return self.forward_model.measure(self.clean(position)[None], [self._rng(position)])[0][0]
 
     def source_files(self) -> list[Path]:

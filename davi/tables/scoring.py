@@ -1,7 +1,7 @@
 """Scores of the restorations in the cache, computed once and kept there.
 
 All metrics see what a reader sees: restorations and clean images rounded to the nearest of 256
-levels, as `scripts/eval.py` finds them in folders.
+levels, as `davi evaluate` finds them in folders.
 """
 
 import hashlib

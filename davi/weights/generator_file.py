@@ -85,8 +85,7 @@ def read_generator_file(
     part = usual_part(file, config)
     if KINDS[part] != GENERATOR:
         raise InputError(
-            f"{path}: holds a {KINDS[part]}, a {GENERATOR} is needed (one is trained by "
-            "scripts/train.py)"
+            f"{path}: holds a {KINDS[part]}, a {GENERATOR} is needed (one is trained by davi train)"
         )
     weights = file.part(part)
     run = run_of(file, weights, config, overrides)
@@ -108,7 +107,7 @@ def usual_part(file: WeightFile, config: RunConfig | str | Path | None) -> str:
         return "generator"
     raise InputError(
         f"{file.path}: is {file.layout}, which may be a prior or a generator: import it with "
-        "scripts/import_checkpoint.py --part prior, or give the --config of the generator's run"
+        "davi import --part prior, or give the --config of the generator's run"
     )
 
 

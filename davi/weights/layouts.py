@@ -89,7 +89,7 @@ class WeightFile:
         if name not in self.parts:
             raise InputError(
                 f"{self.path}: is {self.layout} and holds no {name}; there is "
-                f"{', '.join(self.parts)} (scripts/import_checkpoint.py --part)"
+                f"{', '.join(self.parts)} (davi import --part)"
             )
         return self.parts[name]
 
@@ -237,5 +237,5 @@ def _unknown(path: Path, content: Any) -> CheckpointError:
     keys = ", ".join(map(str, list(content)[:4])) if isinstance(content, Mapping) else "none"
     return CheckpointError(
         f"{path}: holds no network known here; a flat ADM state dict, an EMA of one, or a training "
-        f"checkpoint of the DAVI release or of scripts/train.py is needed (its first keys: {keys})"
+        f"checkpoint of the DAVI release or of davi train is needed (its first keys: {keys})"
     )

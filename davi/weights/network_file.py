@@ -36,14 +36,14 @@ def read_training_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]
     content = read_pt(path, mapped)
     if not is_training_checkpoint(content):
         raise CheckpointError(
-            f"{path}: not a checkpoint of scripts/train.py or train_prior.py (no iteration, "
+            f"{path}: not a checkpoint of davi train or davi train-prior (no iteration, "
             "config and ema in it)"
         )
     return content
 
 
 def is_training_checkpoint(content: Any) -> bool:
-    """Returns whether this was written by scripts/train.py or train_prior.py."""
+    """Returns whether this was written by davi train or davi train-prior."""
     return (
         isinstance(content, dict)
         and {"iteration", "config", "ema"} <= content.keys()

@@ -192,7 +192,7 @@ def test_the_learning_rate_rises_stays_and_falls(tiny_prior: Path) -> None:
 
 
 def run(folder: Path, prior: Path, *overrides: str) -> dict:
-    """Trains as scripts/train.py does; returns the newest checkpoint."""
+    """Trains as `davi train` does; returns the newest checkpoint."""
     config = tiny_config(prior, *overrides)
     run_folder = RunFolder(folder, config, {})
     run_training(

@@ -67,7 +67,7 @@ def clean_batch(count: int = 4) -> Tensor:
 
 
 def run(folder: Path, prior: Path, *overrides: str) -> dict:
-    """Trains as scripts/train.py does; returns the newest checkpoint."""
+    """Trains as `davi train` does; returns the newest checkpoint."""
     config = config_of(prior, *overrides)
     run_folder = RunFolder(folder, config, {})
     run_training(

@@ -33,7 +33,7 @@ SETTINGS = (
 
 
 def train(world: World, folder: Path, prior: Path, last: int, *overrides: str) -> None:
-    """Trains as scripts/train.py does."""
+    """Trains as `davi train` does."""
     overrides = (*SETTINGS, f"train.num_iterations={last}", f"train.save_every={last}", *overrides)
     config = tiny_config(prior, *overrides)
     run = world.on_first(lambda: RunFolder(folder, config, {}))
