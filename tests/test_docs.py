@@ -116,7 +116,7 @@ def test_named_files_exist(path: Path) -> None:
 def test_named_commands_exist(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     blocks = "".join(match.group() for match in FENCE.finditer(text))
-    shown = re.findall(r"^davi ([\w-]+)", blocks, re.M) + re.findall(r"`davi ([\w-]+)", text)
+    shown = re.findall(r"^davi (\w[\w-]*)", blocks, re.M) + re.findall(r"`davi (\w[\w-]*)", text)
     assert set(shown) - {"COMMAND", "SUBCOMMAND"} <= commands()
 
 

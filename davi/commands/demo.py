@@ -18,11 +18,11 @@ from davi.commands.program import read_command_line
 CONFIG = "photos_super_resolution"
 NUM_CROPS = 128  # of 561; the same ones as in the tables of the photographs
 SHOWN = (  # crops in the picture: whole objects, parts, textures
-    "chelsea_r4_y000_x048",
-    "chelsea_r2_y032_x096",
+    "chelsea_r4_y008_x024",
+    "chelsea_r2_y032_x032",
     "chelsea_r1_y064_x192",
-    "coffee_r4_y032_x048",
-    "coffee_r2_y080_x160",
+    "coffee_r4_y024_x040",
+    "coffee_r2_y064_x144",
     "coffee_r1_y160_x352",
 )
 
