@@ -1,6 +1,7 @@
 """The command `davi`: one word, then what that command takes."""
 
 import os
+import select
 import sys
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
@@ -106,10 +107,14 @@ def run_command(name: str, words: list[str] | None = None, prog: str | None = No
         work = record(work)
     try:
         code = work()
+        sys.stdout.flush()
     except (InputError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = EXIT_BAD_INPUT
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_left():
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
         if error.filename is None:  # not about a file: a bug, to be seen whole
             raise
         print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
@@ -117,3 +122,10 @@ def run_command(name: str, words: list[str] | None = None, prog: str | None = No
     except KeyboardInterrupt:
         sys.exit("interrupted")
     sys.exit(code or 0)
+
+
+def _reader_has_left() -> bool:
+    """Whether nobody reads what is printed any more, as behind `| head`."""
+    output = select.poll()
+    output.register(sys.__stdout__, 0)  # asks for errors alone
+    return bool(output.poll(0))

@@ -131,3 +131,11 @@ def test_a_config_that_is_not_there_is_said_with_the_nearest_name(
     assert code == 2
     assert "photos_inpaintin: cannot read this config (no such file; did you mean" in output
     assert "photos_inpainting, which davi ships?" in output
+
+
+def test_a_reader_that_leaves_is_no_traceback() -> None:
+    words = [sys.executable, "-m", "davi", "info"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
