@@ -23,7 +23,7 @@ def train(arguments: argparse.Namespace, methods: Mapping[str | None, Method]) -
     """Trains as the command line says, and returns the exit code.
 
     Args:
-        arguments: of `run_parser`.
+        arguments: of a command that `add_run` made.
         methods: by the `method` that a configuration names; None where it names none.
 
     Raises:
