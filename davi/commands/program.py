@@ -1,5 +1,6 @@
 """The command `davi`: one word, then what that command takes."""
 
+import difflib
 import os
 import select
 import sys
@@ -50,14 +51,17 @@ class Command(Protocol):
 def main() -> None:
     """Runs the command that the first word names."""
     words = sys.argv[1:]
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] in ("-h", "--help", "help"):
         print(overview(), end="")
         sys.exit(0)
     if words[0] == "--version":
         print(f"davi {davi.__version__}")
         sys.exit(0)
     if words[0] not in COMMANDS:
-        print(f"davi: no command {words[0]!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        nearest = difflib.get_close_matches(words[0], COMMANDS, n=1)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        known = ", ".join(COMMANDS)
+        print(f"davi: no command {words[0]!r}; {hint}there are {known}", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     run_command(words[0], words[1:], prog=f"davi {words[0]}")
 

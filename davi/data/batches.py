@@ -188,7 +188,8 @@ def validation_batch(images: Dataset, num_images: int) -> Tensor:
     """
     if num_images > len(images):
         raise InputError(
-            f"train.num_validation_images={num_images}, but the validation set has {len(images)}"
+            f"train.num_validation_images={num_images}, but the validation set has {len(images)}; "
+            f"add images, or --set train.num_validation_images={len(images)}"
         )
     indices = [(2 * k + 1) * len(images) // (2 * num_images) for k in range(num_images)]
     return torch.stack([images[index] for index in indices])

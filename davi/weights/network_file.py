@@ -1,5 +1,6 @@
 """Trained networks as files: safetensors whose header holds the configuration they belong to."""
 
+import difflib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -145,8 +146,9 @@ def weights_file(path: Path) -> Path:
     """
     path = find(path, CHECKPOINTS)
     if not path.exists():
-        shipped = ", ".join(shipped_names(CHECKPOINTS)) or "none"
-        raise InputError(f"{path}: no such file or run folder; networks known by name: {shipped}")
+        nearest = difflib.get_close_matches(path.stem, shipped_names(CHECKPOINTS), n=1)
+        hint = f"; did you mean {nearest[0]}, which davi ships?" if nearest else ""
+        raise InputError(f"{path}: no such file or run folder{hint}")
     if path.is_file():
         return path
     files = sorted((path / "checkpoints").glob("iteration_*.pt"))

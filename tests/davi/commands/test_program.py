@@ -75,11 +75,12 @@ def test_every_script_names_a_command() -> None:
 def test_an_unknown_command_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["davi", "restor"])
+    monkeypatch.setattr(sys, "argv", ["davi", "exprt"])
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2
-    assert capsys.readouterr().err.startswith("davi: no command 'restor'; there are demo, train,")
+    message = capsys.readouterr().err
+    assert message.startswith("davi: no command 'exprt'; did you mean export? there are demo,")
 
 
 def test_choices_are_those_of_the_code() -> None:
@@ -139,3 +140,9 @@ def test_a_reader_that_leaves_is_no_traceback() -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+def test_a_network_that_is_not_there_is_said_with_the_nearest_name(command: object) -> None:
+    code, output = command("export", "photo_denoising", "--output", "w.safetensors")
+    assert code == 2
+    assert "did you mean photos_denoising, which davi ships?" in output
