@@ -18,3 +18,8 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'davi' has no attribute {name!r}")
     return getattr(import_module("davi.restorer"), name)
+
+
+def __dir__() -> list[str]:
+    """Lists what is imported on demand as well."""
+    return sorted({*globals(), *__all__})

@@ -8,7 +8,7 @@ from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import davi
 from davi.system.errors import InputError
@@ -51,19 +51,23 @@ class Command(Protocol):
 def main() -> None:
     """Runs the command that the first word names."""
     words = sys.argv[1:]
+    if words and words[0] in COMMANDS:
+        run_command(words[0], words[1:], prog=f"davi {words[0]}")
+    finish(partial(answer, words))
+
+
+def answer(words: list[str]) -> int:
+    """Prints the overview, the version, or that there is no such command; returns the exit code."""
     if not words or words[0] in ("-h", "--help", "help"):
         print(overview(), end="")
-        sys.exit(0)
+        return 0
     if words[0] == "--version":
         print(f"davi {davi.__version__}")
-        sys.exit(0)
-    if words[0] not in COMMANDS:
-        nearest = difflib.get_close_matches(words[0], COMMANDS, n=1)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        known = ", ".join(COMMANDS)
-        print(f"davi: no command {words[0]!r}; {hint}there are {known}", file=sys.stderr)
-        sys.exit(EXIT_BAD_INPUT)
-    run_command(words[0], words[1:], prog=f"davi {words[0]}")
+        return 0
+    nearest = difflib.get_close_matches(words[0], COMMANDS, n=1)
+    hint = f"did you mean {nearest[0]}? " if nearest else ""
+    known = ", ".join(COMMANDS)
+    raise InputError(f"no command {words[0]!r}; {hint}there are {known}")
 
 
 def overview() -> str:
@@ -96,22 +100,29 @@ def read_command_line(
     return partial(command.run, parser.parse_args(words))
 
 
-def run_command(name: str, words: list[str] | None = None, prog: str | None = None) -> None:
-    """Runs a command and exits; what the user can mend is shown in one line, without a traceback.
+def run_command(name: str, words: list[str] | None = None, prog: str | None = None) -> NoReturn:
+    """Runs a command and exits.
 
     Args:
         name: a key of `COMMANDS`.
         words: what follows it; by default the words behind the name of the script.
         prog: how messages call it; by default the name of the script.
     """
-    work = read_command_line(name, words, prog)
-    if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun's report has the traceback
-        from torch.distributed.elastic.multiprocessing.errors import record
+    finish(lambda: read_command_line(name, words, prog)())
 
-        work = record(work)
+
+def finish(work: Callable[[], int | None]) -> NoReturn:
+    """Does the work and exits; what the user can mend is one line, without a traceback."""
     try:
-        code = work()
-        sys.stdout.flush()
+        if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun's report has the traceback
+            from torch.distributed.elastic.multiprocessing.errors import record
+
+            work = record(work)
+        try:
+            code = work()
+        finally:
+            if sys.stdout is not None:  # it is None behind >&-
+                sys.stdout.flush()
     except (InputError, CheckpointError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = EXIT_BAD_INPUT
@@ -130,6 +141,8 @@ def run_command(name: str, words: list[str] | None = None, prog: str | None = No
 
 def _reader_has_left() -> bool:
     """Whether nobody reads what is printed any more, as behind `| head`."""
+    if sys.__stdout__ is None:
+        return False
     output = select.poll()
     output.register(sys.__stdout__, 0)  # asks for errors alone
     return bool(output.poll(0))

@@ -1,6 +1,7 @@
 """The command `davi`: light, complete, and the same as the scripts."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,7 @@ def test_davi_imports_nothing_heavy() -> None:
 def test_unknown_attributes_of_davi_are_said() -> None:
     with pytest.raises(AttributeError, match="no attribute 'restore'"):
         davi.restore  # noqa: B018
+    assert {"load", "Restorer", "__version__"} <= set(dir(davi))
 
 
 def test_every_file_of_a_command_is_a_command() -> None:
@@ -80,7 +82,28 @@ def test_an_unknown_command_is_one_line(
         main()
     assert stop.value.code == 2
     message = capsys.readouterr().err
-    assert message.startswith("davi: no command 'exprt'; did you mean export? there are demo,")
+    assert message.startswith("error: no command 'exprt'; did you mean export? there are demo,")
+
+
+@pytest.mark.parametrize("words", ["", "--version", "sample --help", "info"])
+def test_a_reader_that_has_left_ends_it_quietly(words: str) -> None:
+    """As behind `| head`: nobody reads the pipe when the first line is written."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [sys.executable, "-m", "davi", *words.split()],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    assert (result.returncode in (0, 1), result.stderr) == (True, "")  # argparse takes it for 0
+
+
+def test_it_works_without_an_output() -> None:
+    program = f"exec {sys.executable} -m davi info >&-"
+    result = subprocess.run(["sh", "-c", program], stderr=subprocess.PIPE, text=True)
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_choices_are_those_of_the_code() -> None:
