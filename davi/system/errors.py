@@ -8,7 +8,7 @@ SAME_NAME = "another file has the same name but for the suffix; rename one of th
 class InputError(ValueError):
     """Something the user gave cannot be used: a config, a file, a folder, a device.
 
-    The message says what it is, where, what is allowed and what to do. Scripts print it as one
+    The message says what it is, where, what is allowed and what to do. Commands print it as one
     line; from Python it is an ordinary ValueError.
     """
 

@@ -34,7 +34,9 @@ def find(path: str | Path, kind: str) -> Path:
         A file or folder that exists; `path` as it is if there is none, for the reader to refuse.
     """
     path = Path(path)
-    if path.exists() or path.is_absolute() or ".." in path.parts:
+    # A folder of the same name is meant only where folders are: runs, which hold checkpoints/.
+    own = path.is_file() or (kind == CHECKPOINTS and (path / "checkpoints").is_dir())
+    if own or path.is_absolute() or ".." in path.parts:
         return path
     inside = path.relative_to(kind) if path.parts[:1] == (kind,) else path
     candidate = shipped_folder(kind) / inside
