@@ -78,7 +78,8 @@ def _facts(work: Work) -> dict[str, object]:
         **{metric: text for metric, text in costs.items() if metric in config.metrics},
         "standard deviation": f"pictures show {WHITE_DEVIATION:g} on the [-1, 1] scale as white",
         **{
-            f"SHA-256 of {problem.config.prior.path}": problem.facts["prior_sha256"] or "missing"
+            f"SHA-256 of {problem.config.prior.checkpoint}": problem.facts["prior_sha256"]
+            or "missing"
             for problem in plan.problems.values()
         },
         **{
