@@ -13,8 +13,10 @@ from davi.config.schema import (
     ColorizationConfig,
     CustomOperatorConfig,
     DenoisingConfig,
+    FakeScoreConfig,
     GaussianBlurConfig,
     GaussianNoiseConfig,
+    GeneratorConfig,
     I2SBRunConfig,
     InpaintingConfig,
     NoiseConfig,
@@ -34,7 +36,7 @@ from davi.operators.inpainting import (
     random_pixels,
 )
 from davi.operators.linear import ImageShape, LinearOperator
-from davi.operators.measurement import ForwardModel
+from davi.operators.measurement import ForwardModel, MeasurementChannels
 from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.operators.super_resolution import SuperResolution
 from davi.schedule import Schedule
@@ -116,6 +118,13 @@ def build_forward_model(
     """Returns y = A x + n for images of the given (C, H, W)."""
     operator = build_operator(config.operator, shape).to(device)
     return ForwardModel(operator, build_noise(config.noise))
+
+
+def build_sight(
+    section: GeneratorConfig | FakeScoreConfig, config: RunConfig
+) -> MeasurementChannels | None:
+    """Returns how a network of the run is shown the measurement; None: not at all."""
+    return MeasurementChannels(config.shows_mask) if section.sees_measurement else None
 
 
 def build_bridge(config: BridgeConfig, schedule: Schedule) -> PosteriorBridge:

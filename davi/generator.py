@@ -3,6 +3,7 @@
 from torch import Tensor, nn
 
 from davi.bridge import symmetric_betas
+from davi.operators.measurement import MeasurementChannels
 from davi.schedule import Schedule
 from davi.system.runtime import autocast
 
@@ -38,20 +39,27 @@ class ImplicitGenerator(nn.Module):
         parametrisation: a key of `PARAMETRISATIONS`.
         schedule: gives alpha_bar.
         precision: what the network runs in; results are float32.
+        sees: how the network is shown the measurement itself, beside y_a; None: not at all.
     """
 
     coefficient: Tensor
 
     def __init__(
-        self, network: nn.Module, parametrisation: str, schedule: Schedule, precision: str = "fp32"
+        self,
+        network: nn.Module,
+        parametrisation: str,
+        schedule: Schedule,
+        precision: str = "fp32",
+        sees: MeasurementChannels | None = None,
     ) -> None:
         super().__init__()
         table, self.squash = PARAMETRISATIONS[parametrisation]
         self.network = network
         self.precision = precision
+        self.sees = sees
         self.register_buffer("coefficient", table(schedule), persistent=False)
 
-    def forward(self, y_a: Tensor, a: Tensor) -> Tensor:
+    def forward(self, y_a: Tensor, a: Tensor, y_image: Tensor | None = None) -> Tensor:
         """Returns x0_hat (B, C, H, W), nominally in [-1, 1].
 
         Source: Eq. 38.
@@ -59,9 +67,11 @@ class ImplicitGenerator(nn.Module):
         Args:
             y_a: (B, C, H, W) point of the bridge.
             a: (B,) int64 index of the bridge.
+            y_image: (B, C, H, W) measurements on the image grid, for a network that sees them.
         """
+        network_input = y_a if self.sees is None else self.sees.append(y_a, y_image)
         with autocast(y_a.device, self.precision):
-            output = self.network(y_a, a)
+            output = self.network(network_input, a)
         eps = output[:, : y_a.shape[1]].to(y_a.dtype)
         x0_hat = y_a - self.coefficient[a].to(y_a.dtype)[:, None, None, None] * eps
         return x0_hat.tanh() if self.squash else x0_hat

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from davi.build import build_bridge, build_operator, image_shape
+from davi.build import build_bridge, build_operator, build_sight, image_shape
 from davi.config.schema import RunConfig
 from davi.generator import ImplicitGenerator
 from davi.operators.inpainting import Inpainting
@@ -76,7 +76,8 @@ class Restorer:
         if compile:
             network.compile(dynamic=False, mode=COMPILE_MODES[device.type])
         # No autocast: the network itself has the precision.
-        generator = ImplicitGenerator(network.eval(), parametrisation, schedule, "fp32")
+        sees = build_sight(config.generator, config)
+        generator = ImplicitGenerator(network.eval(), parametrisation, schedule, "fp32", sees)
         self.generator = generator.to(device)
 
     def restore(

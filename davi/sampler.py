@@ -22,4 +22,4 @@ def posterior_sample(
         z: standard normal, shape as y_image.
     """
     a = torch.full((len(y_image),), bridge.END, device=y_image.device)
-    return generator(bridge.endpoint(y_image, z), a)
+    return generator(bridge.endpoint(y_image, z), a, y_image)

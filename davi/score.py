@@ -6,6 +6,7 @@ Both are ADM UNets that predict the noise; s = -eps / sqrt(1 - alpha_bar_t).
 import torch
 from torch import Tensor, nn
 
+from davi.operators.measurement import MeasurementChannels
 from davi.schedule import Schedule
 from davi.system.runtime import autocast
 
@@ -18,36 +19,49 @@ class ScoreModel(nn.Module):
             a learned variance.
         schedule: the diffusion that x_t comes from.
         precision: fp32, bf16 or fp16; what the network runs in. Results are float32.
+        sees: how the network is shown the measurement, which makes it the score of
+            q(x_t | y); None: not at all, as in the paper.
     """
 
-    def __init__(self, network: nn.Module, schedule: Schedule, precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        precision: str = "fp32",
+        sees: MeasurementChannels | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
         self.schedule = schedule
         self.precision = precision
+        self.sees = sees
 
-    def eps(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def eps(self, x_t: Tensor, t: Tensor, y_image: Tensor | None = None) -> Tensor:
         """Returns the predicted noise, shape as x_t (B, C, H, W).
 
         Args:
             x_t: noised images.
             t: (B,) int64 index.
+            y_image: (B, C, H, W) measurements on the image grid, for a network that sees them.
         """
-        return self.eps_and_variance(x_t, t)[0]
+        return self.eps_and_variance(x_t, t, y_image)[0]
 
-    def eps_and_variance(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def eps_and_variance(
+        self, x_t: Tensor, t: Tensor, y_image: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Returns the predicted noise and what the network's further channels say.
 
         Those mean a variance, see `Schedule.learned_log_variance`; a network without has none.
         """
+        network_input = x_t if self.sees is None else self.sees.append(x_t, y_image)
         with autocast(x_t.device, self.precision):
-            output = self.network(x_t, t).to(x_t.dtype)
+            output = self.network(network_input, t).to(x_t.dtype)
         channels = x_t.shape[1]
         return output[:, :channels], output[:, channels:]
 
-    def score(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Returns the estimate of grad log q(x_t), shape as x_t."""
-        return self.schedule.score_from_eps(self.eps(x_t, t), t)
+    def score(self, x_t: Tensor, t: Tensor, y_image: Tensor | None = None) -> Tensor:
+        """Returns the estimate of grad log q(x_t), shape as x_t; arguments as of `eps`."""
+        return self.schedule.score_from_eps(self.eps(x_t, t, y_image), t)
 
 
 class FrozenPrior(nn.Module):

@@ -44,7 +44,7 @@ def generate(
         z: standard normal, shape as x0.
     """
     y_image = lift(y, x0.shape[1:], bridge.resize)
-    return generator(bridge.perturb(x0, y_image, a, z), a)
+    return generator(bridge.perturb(x0, y_image, a, z), a, y_image)
 
 
 def fake_score_term(
@@ -53,6 +53,7 @@ def fake_score_term(
     t: Tensor,
     eps: Tensor,
     *,
+    y_image: Tensor | None = None,
     with_bound: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
@@ -65,12 +66,13 @@ def fake_score_term(
         x0_hat: (B, C, H, W) samples of the generator; taken as constants.
         t: (B,) diffusion index.
         eps: standard normal, shape as x0_hat.
+        y_image: (B, C, H, W) measurements on the image grid, for an s_psi that sees them.
         with_bound: train the learned variance, too.
         reduction: see `losses.reduce`.
     """
     schedule, x0_hat = fake_score.schedule, x0_hat.detach()
     x_t = schedule.add_noise(x0_hat, t, eps)
-    eps_hat, variance = fake_score.eps_and_variance(x_t, t)
+    eps_hat, variance = fake_score.eps_and_variance(x_t, t, y_image)
     loss = fake_score_loss(eps_hat, eps, reduction)
     if with_bound:
         bits = variational_bound(schedule, x0_hat, x_t, t, eps_hat, variance)
@@ -85,6 +87,7 @@ def ikl_term(
     t: Tensor,
     eps: Tensor,
     *,
+    y_image: Tensor | None = None,
     ikl_weight: str = "sigma_over_alpha",
     reduction: str = "mean",
 ) -> tuple[Tensor, Tensor]:
@@ -98,13 +101,14 @@ def ikl_term(
         x0_hat: (B, C, H, W) samples, with graph back to phi.
         t: (B,) diffusion index.
         eps: standard normal, shape as x0_hat.
+        y_image: (B, C, H, W) measurements on the image grid, for an s_psi that sees them.
         ikl_weight: see `Schedule.ikl_weight`.
         reduction: see `losses.reduce`.
     """
     schedule = fake_score.schedule
     with torch.no_grad():
         x_t = schedule.add_noise(x0_hat, t, eps)
-        delta_s = fake_score.score(x_t, t) - prior.score(x_t, t)
+        delta_s = fake_score.score(x_t, t, y_image) - prior.score(x_t, t)
         gap = schedule.ikl_weight(ikl_weight, t, x_t) * delta_s
         direction = schedule.alpha_bar_t(t, x_t).sqrt() * gap
     return ikl_surrogate(x0_hat, direction, reduction), gap.square().mean()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from davi.bridge import PosteriorBridge
 from davi.generator import ImplicitGenerator
-from davi.operators.measurement import ForwardModel
+from davi.operators.measurement import ForwardModel, lift
 from davi.score import FrozenPrior, ScoreModel
 from davi.system.errors import InputError
 from davi.system.parallel import unwrapped
@@ -149,6 +149,12 @@ class DaviTrainer(Learner):
     def _generate(self, inputs: StepInputs) -> Tensor:
         return generate(self.generator, self.bridge, inputs.x0, inputs.y, inputs.a, inputs.z)
 
+    def _seen(self, inputs: StepInputs) -> Tensor | None:
+        """The measurements on the image grid, if s_psi is shown them."""
+        if self.fake_score.sees is None:
+            return None
+        return lift(inputs.y, inputs.x0.shape[1:], self.bridge.resize)
+
     def _share(self, inputs: StepInputs) -> float:
         """The share of the global batch, which a mean over these images counts with."""
         return len(inputs.x0) / self.batch_size
@@ -171,6 +177,7 @@ class DaviTrainer(Learner):
                 x0_hat,
                 inputs.t,
                 inputs.eps,
+                y_image=self._seen(inputs),
                 with_bound=self.weights.variational_bound,
                 reduction=self.weights.reduction,
             )
@@ -197,6 +204,7 @@ class DaviTrainer(Learner):
             x0_hat,
             inputs.t,
             inputs.eps,
+            y_image=self._seen(inputs),
             ikl_weight=weights.ikl_weight,
             reduction=reduction,
         )

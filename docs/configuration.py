@@ -43,6 +43,7 @@ SECTIONS = {
     "noise: poisson": schema.PoissonNoiseConfig,
     "bridge": schema.BridgeConfig,
     "generator": schema.GeneratorConfig,
+    "fake_score": schema.FakeScoreConfig,
     "loss": schema.LossConfig,
     "adversarial": schema.AdversarialConfig,
     "bridge of I2SB": schema.I2SBBridgeConfig,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -111,6 +112,13 @@ def without_variance(weights: Mapping[str, Tensor], out_channels: int) -> dict[s
     """
     last = ("out.2.weight", "out.2.bias")
     return {key: value[:out_channels] if key in last else value for key, value in weights.items()}
+
+
+def with_input_channels(weights: Mapping[str, Tensor], in_channels: int) -> dict[str, Tensor]:
+    """Returns ADM weights whose first layer takes so many channels and ignores the further ones."""
+    first = "input_blocks.0.0.weight"
+    further = in_channels - weights[first].shape[1]
+    return {**weights, first: F.pad(weights[first], (0, 0, 0, 0, 0, further))}
 
 
 def require_architecture(weights: Mapping[str, Tensor], config: UNetConfig, where: str) -> None:

@@ -12,8 +12,8 @@ LADDER = """
     guided_diffusion
     davi.system
     davi.schedule davi.losses
-    davi.config davi.operators davi.release davi.score davi.bridge
-    davi.data davi.weights davi.generator
+    davi.config davi.operators davi.release davi.bridge
+    davi.data davi.weights davi.generator davi.score
     davi.metrics davi.terms davi.build davi.sampler
     davi.training
     davi.priors davi.restorer davi.trainer

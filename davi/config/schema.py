@@ -4,6 +4,7 @@
 work, which know nothing of configurations.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -242,6 +243,13 @@ class GeneratorConfig(Section):
     """The implicit generator I_phi,a."""
 
     parametrisation: Literal["paper", "release"] = "paper"  # see docs/fidelity.md
+    sees_measurement: bool = False  # y itself in further input channels, besides y + h z
+
+
+class FakeScoreConfig(Section):
+    """The fake score s_psi."""
+
+    sees_measurement: bool = False  # y in further input channels: the score of q(x_t | y)
 
 
 class LossConfig(Section):
@@ -303,6 +311,7 @@ class RunConfig(Section):
     noise: NoiseConfig  # n, what is added then
     bridge: BridgeConfig = BridgeConfig()
     generator: GeneratorConfig = GeneratorConfig()
+    fake_score: FakeScoreConfig = FakeScoreConfig()
     loss: LossConfig
     adversarial: AdversarialConfig = AdversarialConfig()
     data: DataConfig
@@ -331,6 +340,18 @@ class RunConfig(Section):
         if isinstance(self.operator, CustomOperatorConfig):
             return Path(self.operator.file).stem
         return self.operator.name
+
+    @property
+    def shows_mask(self) -> bool:
+        """Whether y on the image grid shows what is measured: in a hole of inpainting it is 0."""
+        return isinstance(self.operator, InpaintingConfig) and not self.operator.noise_in_hole
+
+    def unet(self, section: GeneratorConfig | FakeScoreConfig) -> UNetConfig:
+        """Returns the architecture of a trained network: the prior's, wider if it sees y."""
+        unet = self.network.unet()
+        if not section.sees_measurement:
+            return unet
+        return replace(unet, in_channels=2 * unet.in_channels + self.shows_mask)
 
 
 class I2SBBridgeConfig(Section):

@@ -38,6 +38,30 @@ class ForwardModel:
         return y, operator
 
 
+@dataclass(frozen=True)
+class MeasurementChannels:
+    """Shows a network the measurement, in input channels behind those of the prior.
+
+    Attributes:
+        with_mask: one more channel is 1 where a pixel is measured. For inpainting, whose hole is
+            exactly 0 in every channel of y.
+    """
+
+    with_mask: bool
+
+    def append(self, x: Tensor, y_image: Tensor) -> Tensor:
+        """Returns x with the further channels, (B, 2 C or 2 C + 1, H, W).
+
+        Args:
+            x: (B, C, H, W) input of the network.
+            y_image: (B, C, H, W) measurements on the image grid, see `lift`.
+        """
+        parts = [x, y_image]
+        if self.with_mask:
+            parts.append((y_image != 0).any(dim=1, keepdim=True).to(x.dtype))
+        return torch.cat(parts, dim=1)
+
+
 def require_measurement_scale(y: Tensor, where: str) -> None:
     """Refuses values that cannot be measurements on the [-1, 1] scale.
 

@@ -1,6 +1,5 @@
 """Configuration values -> data sets and trainers. Nothing else happens here."""
 
-import copy
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from davi.build import build_bridge, build_forward_model, image_shape
+from davi.build import build_bridge, build_forward_model, build_sight, image_shape
 from davi.config.schema import (
     CustomOperatorConfig,
     I2SBRunConfig,
@@ -36,8 +35,8 @@ from davi.training.adversary import Adversary
 from davi.training.ema import Ema
 from davi.training.learning_rate import RateShape
 from davi.training.network_optimizer import NetworkOptimizer
-from guided_diffusion.checkpoint import unet_from_weights, without_variance
-from guided_diffusion.presets import create_unet
+from guided_diffusion.checkpoint import unet_from_weights, with_input_channels, without_variance
+from guided_diffusion.presets import UNetConfig, create_unet
 from guided_diffusion.unet import UNetModel
 
 AnyRunConfig = RunConfig | PriorRunConfig | I2SBRunConfig
@@ -104,9 +103,17 @@ def assemble_trainer(
     """
     common, train = _common(config, validation, world), config.train
     schedule = Schedule.named(config.schedule)
-    generator_network, score_network = (copy.deepcopy(prior).train() for _ in range(2))
-    parametrisation = config.generator.parametrisation
-    generator = ImplicitGenerator(generator_network, parametrisation, schedule, train.precision)
+    generator_network, score_network = (
+        _from_prior(prior, config.unet(section))
+        for section in (config.generator, config.fake_score)
+    )
+    generator = ImplicitGenerator(
+        generator_network,
+        config.generator.parametrisation,
+        schedule,
+        train.precision,
+        build_sight(config.generator, config),
+    )
     generator.to(world.device)
     ema = Ema(generator, train.ema_decay, train.ema_policy)
     for model in (generator, ema.module):
@@ -116,7 +123,9 @@ def assemble_trainer(
     prior = (_distributed if train.shard_prior else _replicated)(prior, train, world)
     return DaviTrainer(
         generator=generator,
-        fake_score=ScoreModel(score_network, schedule, train.precision),
+        fake_score=ScoreModel(
+            score_network, schedule, train.precision, build_sight(config.fake_score, config)
+        ),
         prior=FrozenPrior(ScoreModel(prior, schedule, train.precision)),
         ema=ema,
         generator_optimizer=_optimizer(generator.network, train, train.learning_rate),
@@ -129,6 +138,12 @@ def assemble_trainer(
         draws=train.draws,
         **common,
     )
+
+
+def _from_prior(prior: UNetModel, unet: UNetConfig) -> UNetModel:
+    """A network to train that begins as the prior, whatever further input it has."""
+    weights = with_input_channels(prior.state_dict(), unet.in_channels)
+    return unet_from_weights(weights, unet, "the prior").train()
 
 
 def _build_adversary(config: RunConfig, world: World) -> Adversary:

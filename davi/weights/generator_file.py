@@ -23,9 +23,9 @@ from davi.weights.layouts import (
     read_weight_file,
     require_patch_discriminator,
 )
-from davi.weights.network_file import GENERATOR
+from davi.weights.network_file import FAKE_SCORE, GENERATOR
 from guided_diffusion.checkpoint import preset_of, require_architecture, unet_from_weights
-from guided_diffusion.presets import PRESETS
+from guided_diffusion.presets import PRESETS, UNetConfig
 from guided_diffusion.unet import UNetModel
 
 AS_RELEASED = f"recipe={RELEASE}"
@@ -57,7 +57,9 @@ class GeneratorFile:
         Raises:
             CheckpointError: the weights are of another architecture.
         """
-        return unet_from_weights(self.weights, self.config.network.unet(), str(self.path))
+        return unet_from_weights(
+            self.weights, self.config.unet(self.config.generator), str(self.path)
+        )
 
     def record(self) -> dict[str, Any]:
         """Returns what a record of restorations must say of the generator, as JSON values."""
@@ -176,9 +178,17 @@ def part_values(
             f"{file.path}: holds an ADM network of no known architecture ({', '.join(PRESETS)}); "
             "give a config whose network section describes it, with --config"
         )
-    network = parse_config(values.get("network", {}), NetworkConfig, str(file.path))
-    require_architecture(weights, network.unet(), str(file.path))
+    require_architecture(weights, _architecture(part, values, str(file.path)), str(file.path))
     return values
+
+
+def _architecture(part: str, values: dict[str, Any], where: str) -> UNetConfig:
+    """That of a part's network, by what is known of its run."""
+    section = {GENERATOR: "generator", FAKE_SCORE: "fake_score"}.get(KINDS[part])
+    if section in values:  # a whole run, which says whether this network sees the measurement
+        run = parse_config(values, RunConfig, where)
+        return run.unet(getattr(run, section))
+    return parse_config(values.get("network", {}), NetworkConfig, where).unet()
 
 
 def _release_name(path: Path) -> str | None:

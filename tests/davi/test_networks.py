@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from davi.generator import ImplicitGenerator
+from davi.operators.measurement import MeasurementChannels
 from davi.priors.analytic import GaussianMixturePrior
 from davi.schedule import Schedule
 from davi.score import FrozenPrior, ScoreModel
@@ -71,6 +72,17 @@ def test_score_model_drops_the_variance_channels_and_scales_to_a_score() -> None
     assert model.eps(x, t).shape == x.shape
     expected = -0.3 / (1 - LINEAR.alpha_bar[400]).sqrt().float()
     torch.testing.assert_close(model.score(x, t)[0, 0, 0, 0].detach(), expected)
+
+
+def test_measurement_channels_show_where_inpainting_measures() -> None:
+    x, y = torch.full((2, 3, 4, 4), 0.5), torch.rand(2, 3, 4, 4) + 0.1
+    y[0, :, :2] = 0  # a hole of one image
+    y[1, 0, 3, 3] = 0  # one channel that happens to be 0
+    shown = MeasurementChannels(with_mask=True).append(x, y)
+    mask = torch.ones(2, 1, 4, 4)
+    mask[0, :, :2] = 0
+    assert torch.equal(shown, torch.cat([x, y, mask], dim=1))
+    assert torch.equal(MeasurementChannels(with_mask=False).append(x, y), shown[:, :6])
 
 
 def test_frozen_prior_gives_no_graph_and_has_no_trainable_weight() -> None:

@@ -53,6 +53,24 @@ def test_a_sample_is_algorithm_2(restorer: davi.Restorer) -> None:
     assert torch.equal(sample.clamp(-1, 1), expected)
 
 
+def test_a_generator_that_sees_the_measurement_begins_without_its_help(
+    tiny_prior: Path, tmp_path: Path
+) -> None:
+    """Its file says so; the further weights are 0 before training."""
+    sees = "generator.sees_measurement=true"
+    blind = write_tiny_generator(tmp_path / "blind.safetensors", tiny_prior, INPAINTING)
+    seeing = write_tiny_generator(tmp_path / "seeing.safetensors", tiny_prior, INPAINTING, sees)
+    y = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
+    restorer = davi.load(seeing, "cpu")
+    first_layer = restorer.generator.network.input_blocks[0][0].weight
+    assert first_layer.shape[1] == 3 + 3 + 1
+    expected = davi.load(blind, "cpu").restore(y)
+    torch.testing.assert_close(restorer.restore(y), expected)
+    with torch.no_grad():
+        first_layer[:, 3:6] += 0.1
+    assert (restorer.restore(y) - expected).abs().max() > 0.01
+
+
 def test_a_result_does_not_depend_on_its_company(restorer: davi.Restorer) -> None:
     y, names = measurements(3), ["a", "b", "c"]
     together = restorer.restore(y, 2, seed=1, names=names)

@@ -13,11 +13,14 @@ from torch import Tensor
 
 from davi.data.batches import KeyedOrder, open_images
 from davi.data.images import save_image
+from davi.generator import ImplicitGenerator
+from davi.operators.inpainting import Inpainting
 from davi.operators.measurement import lift
 from davi.runs.build import build_images, build_trainer
 from davi.runs.finite import FiniteWatch
 from davi.runs.loop import run_training
 from davi.runs.run_folder import RunFolder
+from davi.score import ScoreModel
 from davi.system.errors import InputError
 from davi.system.files import sha256_of
 from davi.system.world import World
@@ -61,16 +64,27 @@ def expected_gradients(
 
     y_image = lift(inputs.y, x0.shape[1:])
     y_a = trainer.bridge.perturb(x0, y_image, inputs.a, inputs.z)
-    frozen_x0_hat = generator(y_a, inputs.a).detach()
-    x_t = abar.sqrt() * frozen_x0_hat + (1 - abar).sqrt() * eps
-    F.mse_loss(fake_score.network(x_t, t)[:, :3], eps).backward()
+    shown = y_image  # what networks that see the measurement are shown
+    if isinstance(inputs.operator, Inpainting):
+        shown = torch.cat([y_image, inputs.operator.singular_values.float()], dim=1)
+
+    def with_shown(x: Tensor, model: ImplicitGenerator | ScoreModel) -> Tensor:
+        return x if model.sees is None else torch.cat([x, shown], dim=1)
+
+    def generated() -> Tensor:
+        eps_hat = generator.network(with_shown(y_a, generator), inputs.a)[:, :3]
+        return y_a - (1 - schedule.alpha_bar[inputs.a]).sqrt().float().view(-1, 1, 1, 1) * eps_hat
+
+    x_t = abar.sqrt() * generated().detach() + (1 - abar).sqrt() * eps
+    F.mse_loss(fake_score.network(with_shown(x_t, fake_score), t)[:, :3], eps).backward()
     psi_gradients = gradients(fake_score)
     optimizer = torch.optim.AdamW(fake_score.parameters(), lr=1e-4, weight_decay=0.01)
     optimizer.step()
 
     with torch.no_grad():
-        eps_gap = trainer.prior.model.network(x_t, t) - fake_score.network(x_t, t)
-    x0_hat = generator(y_a, inputs.a)
+        eps_gap = trainer.prior.model.network(x_t, t)
+        eps_gap -= fake_score.network(with_shown(x_t, fake_score), t)
+    x0_hat = generated()
     noise_weight = trainer.forward_model.noise.consistency_weight(inputs.y)
     residual = inputs.y - inputs.operator.A(x0_hat)
     # The default w(t) leaves the plain gap of the noises as gradient with respect to x0_hat.
@@ -86,9 +100,20 @@ def expected_gradients(
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("task", OPERATORS)
 def test_step_is_algorithm_1(task: str, noise: str, tiny_prior: Path) -> None:
-    trainer = tiny_trainer(
-        tiny_prior, f"operator={OPERATORS[task]}", f"noise={NOISES[noise]}", "loss.gamma=2.0"
-    )
+    assert_step_is_algorithm_1(tiny_prior, f"operator={OPERATORS[task]}", f"noise={NOISES[noise]}")
+
+
+@pytest.mark.parametrize("task", ["super_resolution", "inpainting"])
+@pytest.mark.parametrize("section", ["generator", "fake_score"])
+def test_step_is_algorithm_1_for_networks_that_see_the_measurement(
+    section: str, task: str, tiny_prior: Path
+) -> None:
+    sees = f"{section}.sees_measurement=true"
+    assert_step_is_algorithm_1(tiny_prior, f"operator={OPERATORS[task]}", sees)
+
+
+def assert_step_is_algorithm_1(prior: Path, *settings: str) -> None:
+    trainer = tiny_trainer(prior, "loss.gamma=2.0", *settings)
     inputs = trainer.inputs.draw(clean_batch(), range(4), "test")
     expected_psi, expected_phi = expected_gradients(trainer, inputs)
     trainer.step([inputs])

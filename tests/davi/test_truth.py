@@ -1,8 +1,9 @@
 """The trainer against the minimiser of its own objective, where that can be computed.
 
-Prior and noise are Gaussian, so that the best generator is affine, x0_hat = G u + b with
-u = y + h z, and the objective is a closed form of G and b (docs/objective.md derives it). The
-score network is not given y: the KL divergence in the objective is that of the marginal of x_t.
+Prior and noise are Gaussian, so that the best generator is affine and the objective is a closed
+form of its matrices (docs/objective.md derives it). As the paper has it, the generator sees
+u = y + h z alone, and the score network is not given y: the KL divergence in the objective is that
+of the marginal of x_t. With networks that see y, it is that of x_t given y.
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ import davi.terms
 from davi.bridge import PosteriorBridge, end_cdf
 from davi.generator import ImplicitGenerator
 from davi.operators.inpainting import Inpainting
-from davi.operators.measurement import ForwardModel
+from davi.operators.measurement import ForwardModel, MeasurementChannels
 from davi.operators.noise import GaussianNoise
 from davi.priors.analytic import GaussianMixturePrior
 from davi.sampler import posterior_sample
@@ -44,6 +45,8 @@ SIGMA_Y, H = 0.3, 0.3
 # than the tolerances below.
 WEIGHTS = LossWeights(gamma=0.16, ikl=0.23, reg=0.4, t_ikl=200, ikl_weight="sigma_over_alpha")
 SCHEDULE = Schedule.named("linear")
+# Under these, networks that see y leave spreads that can be measured.
+SEEING_WEIGHTS = replace(WEIGHTS, ikl=1.0, reg=0.1)
 BATCH, NUM_ITERATIONS = 256, 4000
 MEASUREMENTS = (-0.5, 0.3, 1.0)  # of the first entry
 MEAN_TOLERANCE = 0.05  # of the prior's standard deviation
@@ -55,16 +58,19 @@ def h_of_the_endpoint() -> float:
     return H * (1 - SCHEDULE.alpha_bar[-1].item())
 
 
-def objective(G: Tensor, b: Tensor, weights: LossWeights) -> Tensor:
-    """The expected loss of the generator G u + b, in float64, without constant terms.
+def objective(G: Tensor, K: Tensor, b: Tensor, weights: LossWeights, conditional: bool) -> Tensor:
+    """The expected loss of the generator G u + K y + b, in float64, without constant terms.
 
     Every expectation is over x0 ~ N(MEAN, COVARIANCE), noise n and z.
+
+    With `conditional` s_psi is given y.
     """
     M, identity = torch.diag(MASK).double(), torch.eye(DIM, dtype=torch.float64)
     cov_y = M @ COVARIANCE @ M + SIGMA_Y**2 * M
-    cov_u = cov_y + h_of_the_endpoint() ** 2 * identity
-    mean_y = M @ MEAN
-    mean, covariance = G @ mean_y + b, G @ cov_u @ G.T  # of x0_hat
+    mean_y, on_y = M @ MEAN, G + K
+    mean, from_y = on_y @ mean_y + b, on_y @ cov_y @ on_y.T  # of x0_hat
+    from_z = h_of_the_endpoint() ** 2 * G @ G.T  # its covariance given y
+    covariance = from_y + from_z
 
     def mean_square_gap(
         B: Tensor, target_mean: Tensor, target_cov: Tensor, cross: Tensor
@@ -73,8 +79,8 @@ def objective(G: Tensor, b: Tensor, weights: LossWeights) -> Tensor:
         bias = target_mean - B @ mean
         return (target_cov + B @ covariance @ B.T - 2 * B @ cross).trace() + bias @ bias
 
-    consistency = mean_square_gap(M, mean_y, cov_y, G @ cov_y)
-    regulariser = mean_square_gap(identity, MEAN, COVARIANCE, G @ M @ COVARIANCE)
+    consistency = mean_square_gap(M, mean_y, cov_y, on_y @ cov_y)
+    regulariser = mean_square_gap(identity, MEAN, COVARIANCE, on_y @ M @ COVARIANCE)
 
     abar = SCHEDULE.alpha_bar[: weights.t_ikl]
     w = {
@@ -84,12 +90,13 @@ def objective(G: Tensor, b: Tensor, weights: LossWeights) -> Tensor:
     }[weights.ikl_weight]
     a = abar[:, None, None]
     q, p = a * covariance + (1 - a) * identity, a * COVARIANCE + (1 - a) * identity
+    entropy_of = a * from_z + (1 - a) * identity if conditional else q
     gap = abar.sqrt()[:, None] * (mean - MEAN)
     kl = 0.5 * (
         torch.linalg.solve(p, q).diagonal(dim1=1, dim2=2).sum(dim=1)
         - DIM
         + p.logdet()
-        - q.logdet()
+        - entropy_of.logdet()
         + (gap * torch.linalg.solve(p, gap)).sum(dim=1)
     )
     # Losses are means over entries; Eq. 11 is a mean over t, too.
@@ -98,12 +105,19 @@ def objective(G: Tensor, b: Tensor, weights: LossWeights) -> Tensor:
     ) / DIM
 
 
-def minimiser(weights: LossWeights) -> tuple[np.ndarray, np.ndarray]:
-    """Conditional means (measurements, DIM) and spreads (DIM,) of the best generator."""
+def minimiser(weights: LossWeights, sees: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Conditional means (measurements, DIM) and spreads (DIM,) of the best generator.
+
+    With `sees` both networks are given y.
+    """
+
+    def generator_of(point: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        G, K, b = point.split([DIM**2, DIM**2, DIM])
+        return G.view(DIM, DIM), K.view(DIM, DIM) * sees, b
 
     def value_and_gradient(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         point = torch.tensor(parameters, requires_grad=True)
-        loss = objective(point[: DIM**2].view(DIM, DIM), point[DIM**2 :], weights)
+        loss = objective(*generator_of(point), weights, conditional=sees)
         loss.backward()
         return loss.item(), point.grad.numpy()
 
@@ -111,7 +125,7 @@ def minimiser(weights: LossWeights) -> tuple[np.ndarray, np.ndarray]:
     runs = [
         scipy.optimize.minimize(
             value_and_gradient,
-            random.normal(0, 0.5, DIM**2 + DIM),
+            random.normal(0, 0.5, 2 * DIM**2 + DIM),
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": 2000, "ftol": 1e-14, "gtol": 1e-10},
@@ -119,19 +133,19 @@ def minimiser(weights: LossWeights) -> tuple[np.ndarray, np.ndarray]:
         for _ in range(5)
     ]
     best = min(runs, key=lambda run: run.fun).x
-    G, b = best[: DIM**2].reshape(DIM, DIM), best[DIM**2 :]
-    means = np.array([G @ [y, 0] + b for y in MEASUREMENTS])
+    G, K, b = (part.numpy() for part in generator_of(torch.tensor(best)))
+    means = np.array([(G + K) @ [y, 0] + b for y in MEASUREMENTS])
     return means, h_of_the_endpoint() * np.sqrt(np.diag(G @ G.T))
 
 
 class Mlp(nn.Module):
-    """A small network of image and time; used for I_phi and s_psi."""
+    """A small network of image and time; used for I_phi and s_psi. `sees`: its input has y, too."""
 
-    def __init__(self, width: int = 64, embedding: int = 32) -> None:
+    def __init__(self, sees: bool, width: int = 64, embedding: int = 32) -> None:
         super().__init__()
         self.embedding = embedding
         self.layers = nn.Sequential(
-            nn.Linear(DIM + embedding, width),
+            nn.Linear((1 + sees) * DIM + embedding, width),
             nn.SiLU(),
             nn.Linear(width, width),
             nn.SiLU(),
@@ -140,7 +154,7 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         features = torch.cat([x.flatten(1), timestep_embedding(t, self.embedding)], dim=1)
-        return self.layers(features).view_as(x)
+        return self.layers(features).view(-1, 1, 1, DIM)
 
 
 def analytic_prior() -> GaussianMixturePrior:
@@ -149,10 +163,11 @@ def analytic_prior() -> GaussianMixturePrior:
     )
 
 
-def build_trainer() -> DaviTrainer:
+def build_trainer(weights: LossWeights = WEIGHTS, sees: bool = False) -> DaviTrainer:
     torch.manual_seed(0)
-    generator = ImplicitGenerator(Mlp(), "paper", SCHEDULE)
-    fake_score = ScoreModel(Mlp(), SCHEDULE)
+    channels = MeasurementChannels(with_mask=False) if sees else None
+    generator = ImplicitGenerator(Mlp(sees), "paper", SCHEDULE, sees=channels)
+    fake_score = ScoreModel(Mlp(sees), SCHEDULE, sees=channels)
     optimizer = partial(
         NetworkOptimizer,
         weight_decay=0.0,
@@ -165,7 +180,7 @@ def build_trainer() -> DaviTrainer:
         ema=Ema(generator, 0.999),
         generator_optimizer=optimizer(generator, learning_rate=3e-4),
         # s_psi has to keep up with the generator.
-        fake_score_optimizer=optimizer(fake_score, learning_rate=3e-3),
+        fake_score_optimizer=optimizer(fake_score, learning_rate=5e-3),
         prior=FrozenPrior(analytic_prior()),
         forward_model=ForwardModel(
             Inpainting((1, 1, DIM), MASK[None]), GaussianNoise(SIGMA_Y, SIGMA_Y)
@@ -178,7 +193,7 @@ def build_trainer() -> DaviTrainer:
             extra_noise=False,
             schedule=SCHEDULE,
         ),
-        weights=WEIGHTS,
+        weights=weights,
         seed=0,
         batch_size=BATCH,
         num_micro_batches=1,
@@ -220,8 +235,12 @@ def deviations(found: tuple, expected: tuple) -> tuple[float, float]:
     return float(mean_gap), float(np.abs(found[1] / expected[1] - 1).max())
 
 
-def test_training_finds_the_minimiser(draws: list[StepInputs]) -> None:
-    mean_gap, std_gap = deviations(train(build_trainer(), draws), minimiser(WEIGHTS))
+@pytest.mark.parametrize(("weights", "sees"), [(WEIGHTS, False), (SEEING_WEIGHTS, True)])
+def test_training_finds_the_minimiser(
+    weights: LossWeights, sees: bool, draws: list[StepInputs]
+) -> None:
+    found, expected = train(build_trainer(weights, sees), draws), minimiser(weights, sees)
+    mean_gap, std_gap = deviations(found, expected)
     print(f"mean {mean_gap:.3f} (limit {MEAN_TOLERANCE}), std {std_gap:.3f} ({STD_TOLERANCE})")
     assert mean_gap < MEAN_TOLERANCE
     assert std_gap < STD_TOLERANCE

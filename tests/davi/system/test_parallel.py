@@ -25,6 +25,8 @@ ITERATIONS = 8
 WIDTH = "network.model_channels=64"
 SETTINGS = (
     WIDTH,
+    "generator.sees_measurement=true",
+    "fake_score.sees_measurement=true",
     "data.flip=true",
     "train.batch_size=12",
     "train.log_every=1",

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from davi.config.schema import RunConfig
 from davi.config.yaml_file import load_config
+from davi.runs.build import build_trainer
 from davi.system.errors import InputError
 from davi.weights.generator_file import part_values, read_generator_file, run_of, usual_part
 from davi.weights.layouts import KINDS, WeightFile, read_weight_file
@@ -25,7 +26,7 @@ from tests.authors import (
     write_run,
 )
 from tests.same import assert_same
-from tests.tiny import tiny_trainer
+from tests.tiny import ALONE, tiny_config, tiny_trainer
 
 UNET = replace(
     PHOTOS_64, image_size=16, channel_mult=(1, 1), attention_resolutions=(2,), out_channels=6
@@ -120,6 +121,19 @@ def test_our_own_training_files_hold_four_networks(tiny_prior: Path, tmp_path: P
     assert part_values(file, "discriminator") == {"seed": 1}
     for part in ("generator", "raw_generator", "score"):
         assert file.part(part).keys() == network.state_dict().keys()
+
+
+def test_parts_that_see_the_measurement_are_wider(tiny_prior: Path, tmp_path: Path) -> None:
+    config = tiny_config(tiny_prior, "fake_score.sees_measurement=true")
+    trainer = build_trainer(config, ALONE)
+    content = {"iteration": 3, "config": config.model_dump(mode="json")}
+    file = saved({**content, **trainer.state_dict(keep=True)}, tmp_path / "iteration_3.pt")
+    for part in ("generator", "score"):
+        assert part_values(file, part) == content["config"]
+    other = tiny_config(tiny_prior, "generator.sees_measurement=true").model_dump(mode="json")
+    file = replace(file, config=other)
+    with pytest.raises(CheckpointError, match=r"input_blocks\.0\.0\.weight"):
+        part_values(file, "generator")
 
 
 @pytest.mark.parametrize(
