@@ -1,10 +1,12 @@
 """Configuration values -> operators, noise, bridge. Nothing else happens here."""
 
 import inspect
+import math
 from functools import partial
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from davi.bridge import PosteriorBridge, beta_cdf, end_cdf, uniform_cdf
 from davi.config.python_file import only_class, run_file
@@ -25,6 +27,7 @@ from davi.config.schema import (
     SuperResolutionConfig,
 )
 from davi.data.measurement_files import read_mask
+from davi.generator import DenoisingGenerator, ImplicitGenerator
 from davi.operators.colorization import Colorization
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur, ReleaseGaussianBlur
@@ -118,6 +121,24 @@ def build_forward_model(
     """Returns y = A x + n for images of the given (C, H, W)."""
     operator = build_operator(config.operator, shape).to(device)
     return ForwardModel(operator, build_noise(config.noise))
+
+
+def build_generator(
+    network: nn.Module, config: RunConfig, bridge: PosteriorBridge, precision: str
+) -> ImplicitGenerator:
+    """Returns I_phi around a network.
+
+    Args:
+        network: of the architecture `config.unet(config.generator)`.
+        config: the run.
+        bridge: of the run; its h is the noise that a denoiser takes away, besides that of y.
+        precision: fp32, bf16 or fp16; what the network runs in.
+    """
+    schedule, sees = Schedule.named(config.schedule), build_sight(config.generator, config)
+    if config.generator.parametrisation == "denoiser":
+        deviation = math.hypot(config.noise.bounds[1], bridge.endpoint_scale)
+        return DenoisingGenerator(network, schedule, deviation, precision, sees)
+    return ImplicitGenerator(network, config.generator.parametrisation, schedule, precision, sees)
 
 
 def build_sight(

@@ -1,5 +1,6 @@
 """The implicit generator I_phi,a: a point of the bridge -> a clean image, in one evaluation."""
 
+import torch
 from torch import Tensor, nn
 
 from davi.bridge import symmetric_betas
@@ -69,9 +70,41 @@ class ImplicitGenerator(nn.Module):
             a: (B,) int64 index of the bridge.
             y_image: (B, C, H, W) measurements on the image grid, for a network that sees them.
         """
-        network_input = y_a if self.sees is None else self.sees.append(y_a, y_image)
-        with autocast(y_a.device, self.precision):
-            output = self.network(network_input, a)
-        eps = output[:, : y_a.shape[1]].to(y_a.dtype)
+        eps = self._eps(y_a, a, y_image)
         x0_hat = y_a - self.coefficient[a].to(y_a.dtype)[:, None, None, None] * eps
         return x0_hat.tanh() if self.squash else x0_hat
+
+    def _eps(self, x: Tensor, time: Tensor, y_image: Tensor | None) -> Tensor:
+        """What the network takes for the noise in x at its time."""
+        network_input = x if self.sees is None else self.sees.append(x, y_image)
+        with autocast(x.device, self.precision):
+            output = self.network(network_input, time)
+        return output[:, : x.shape[1]].to(x.dtype)
+
+
+class DenoisingGenerator(ImplicitGenerator):
+    """I_phi at a = 1 alone: u = y + h z is denoised, at the time whose noise is that of u.
+
+    With the weights of the prior it begins as E[x0 | u] of denoising. For recipe `posterior`.
+
+    Args:
+        network, schedule, precision, sees: as of `ImplicitGenerator`.
+        deviation: of the noise in u, sqrt(sigma_y^2 + h^2).
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        schedule: Schedule,
+        deviation: float,
+        precision: str = "fp32",
+        sees: MeasurementChannels | None = None,
+    ) -> None:
+        super().__init__(network, "paper", schedule, precision, sees)
+        self.deviation = deviation
+        self.time = int(schedule.index_of_noise(torch.tensor(deviation, dtype=torch.float64)))
+
+    def forward(self, y_a: Tensor, a: Tensor, y_image: Tensor | None = None) -> Tensor:
+        """See `ImplicitGenerator.forward`; y_a is u, whatever a is."""
+        u = y_a / (1 + self.deviation**2) ** 0.5  # as the diffusion scales it
+        return y_a - self.deviation * self._eps(u, torch.full_like(a, self.time), y_image)

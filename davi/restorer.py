@@ -6,9 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from davi.build import build_bridge, build_operator, build_sight, image_shape
+from davi.build import build_bridge, build_generator, build_operator, image_shape
 from davi.config.schema import RunConfig
-from davi.generator import ImplicitGenerator
 from davi.operators.inpainting import Inpainting
 from davi.operators.measurement import lift, require_measurement_scale
 from davi.sampler import posterior_sample
@@ -70,15 +69,12 @@ class Restorer:
         self.operator = build_operator(config.operator, self.image_shape).to(device)
         self.measurement_shape = self.operator.measurement_shape
         self.bridge = build_bridge(config.bridge, schedule).to(device)
-        parametrisation = config.generator.parametrisation
         if (dtype := AUTOCAST_DTYPES[precision]) is not None:
             network = to_half_precision(network, dtype)
         if compile:
             network.compile(dynamic=False, mode=COMPILE_MODES[device.type])
         # No autocast: the network itself has the precision.
-        sees = build_sight(config.generator, config)
-        generator = ImplicitGenerator(network.eval(), parametrisation, schedule, "fp32", sees)
-        self.generator = generator.to(device)
+        self.generator = build_generator(network.eval(), config, self.bridge, "fp32").to(device)
 
     def restore(
         self, y: Tensor, num_samples: int = 1, seed: int = 0, names: Sequence[str] | None = None

@@ -77,6 +77,19 @@ class Schedule:
         """Returns alpha_bar at each t, shaped (B, 1, ..., 1) to broadcast against `like`."""
         return self.at("alpha_bar", t, like)
 
+    def noise_ratio(self, t: Tensor, like: Tensor) -> Tensor:
+        """Returns s = (1 - alpha_bar) / alpha_bar, the variance of the noise in x_t / sqrt(abar).
+
+        Shaped (B, 1, ..., 1) to broadcast against `like`.
+        """
+        alpha_bar = self.alpha_bar_t(t, like)
+        return (1 - alpha_bar) / alpha_bar
+
+    def index_of_noise(self, deviation: Tensor) -> Tensor:
+        """Returns the first t at which sqrt((1 - abar) / abar) is not below a deviation, int64."""
+        table = ((1 - self.alpha_bar) / self.alpha_bar).sqrt().to(deviation.device)
+        return torch.searchsorted(table, deviation).clamp(max=len(self) - 1)
+
     def add_noise(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Returns x_t ~ q(x_t | x_0) for the given noise.
 

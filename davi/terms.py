@@ -8,6 +8,7 @@ from torch import Tensor
 
 from davi.bridge import PosteriorBridge
 from davi.generator import ImplicitGenerator
+from davi.likelihood import PosteriorTarget
 from davi.losses import (
     data_consistency,
     fake_score_loss,
@@ -112,6 +113,46 @@ def ikl_term(
         gap = schedule.ikl_weight(ikl_weight, t, x_t) * delta_s
         direction = schedule.alpha_bar_t(t, x_t).sqrt() * gap
     return ikl_surrogate(x0_hat, direction, reduction), gap.square().mean()
+
+
+def posterior_term(
+    fake_score: ScoreModel,
+    target: PosteriorTarget,
+    x0_hat: Tensor,
+    y: Tensor,
+    operator: LinearOperator,
+    t: Tensor,
+    eps: Tensor,
+    y_image: Tensor | None,
+    reduction: str = "mean",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns L_S, the direction of L_IKL and its mean square, where the target is a posterior.
+
+    The noise of the target is eps_theta minus what the likelihood's score says; s_psi is held as
+    that target plus its difference from the prior, eps_psi - eps_theta, which is all that has to be
+    learned, and is 0 once the samples are posterior samples. The direction is taken before s_psi
+    steps: after a step on these very draws it would lean against their own x0_hat.
+
+    Args:
+        fake_score: s_psi.
+        target: the posterior as prior and likelihood.
+        x0_hat: (B, C, H, W) samples of the generator; taken as constants.
+        y: (B, *measurement_shape) measurements.
+        operator: A.
+        t: (B,) diffusion index.
+        eps: standard normal, shape as x0_hat.
+        y_image: (B, C, H, W) measurements on the image grid, for an s_psi that sees them.
+        reduction: see `losses.reduce`.
+    """
+    schedule, x0_hat = fake_score.schedule, x0_hat.detach()
+    x_t = schedule.add_noise(x0_hat, t, eps)
+    eps_theta, likelihood_score = target.parts(y, operator, x0_hat, x_t, t)
+    eps_hat = fake_score.eps(x_t, t, y_image)
+    shifted = eps - schedule.eps_from_score(likelihood_score, t)
+    loss = fake_score_loss(eps_hat, shifted, reduction)
+    s = schedule.noise_ratio(t, x_t)
+    direction = target.weigh((eps_theta - eps_hat.detach()) / s.sqrt(), s, operator)
+    return loss, direction, direction.square().mean()
 
 
 def consistency_term(

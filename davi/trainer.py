@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,13 +10,22 @@ from torch import Tensor, nn
 
 from davi.bridge import PosteriorBridge
 from davi.generator import ImplicitGenerator
+from davi.likelihood import PosteriorTarget
+from davi.losses import ikl_surrogate
 from davi.operators.measurement import ForwardModel, lift
 from davi.score import FrozenPrior, ScoreModel
 from davi.system.errors import InputError
 from davi.system.parallel import unwrapped
-from davi.terms import consistency_term, fake_score_term, generate, ikl_term, regulariser_term
+from davi.terms import (
+    consistency_term,
+    fake_score_term,
+    generate,
+    ikl_term,
+    posterior_term,
+    regulariser_term,
+)
 from davi.training.adversary import Adversary, compared_weight
-from davi.training.inputs import InputDraws, StepInputs
+from davi.training.inputs import InputDraws, StepInputs, log_uniform_time, uniform_time
 from davi.training.learner import Learner
 from davi.training.network_optimizer import NetworkOptimizer
 from davi.training.validation import validate_generator
@@ -34,6 +44,8 @@ class LossWeights:
         reduction: see `losses.reduce`.
         regulariser: "everywhere" or "kept_pixels", see `terms.regulariser_term`.
         variational_bound: see `terms.fake_score_term`.
+        noise_range: bounds of the noise of x_t, log-uniform between them; None: t is uniform
+            below t_ikl.
     """
 
     gamma: float
@@ -44,6 +56,7 @@ class LossWeights:
     reduction: str = "mean"
     regulariser: str = "everywhere"
     variational_bound: bool = False
+    noise_range: tuple[float, float] | None = None
 
 
 @dataclass(kw_only=True, eq=False)
@@ -58,6 +71,8 @@ class DaviTrainer(Learner):
         forward_model: operator and noise.
         bridge: the Perturbed Posterior Bridge.
         weights: of the loss terms.
+        target: the posterior as what samples are to be distributed like; None: the prior is, and
+            L_C pulls towards y, as in the paper.
         adversary: the release's discriminator.
         shared_sample: one sample of the generator serves both turns, as in Algorithm 1; otherwise
             each turn draws its own, as in the release.
@@ -73,16 +88,22 @@ class DaviTrainer(Learner):
     forward_model: ForwardModel
     bridge: PosteriorBridge
     weights: LossWeights
+    target: PosteriorTarget | None = None
     adversary: Adversary | None = None
     shared_sample: bool = True
     draws: str = "per_image"
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        draw_time = partial(uniform_time, self.weights.t_ikl)
+        if self.weights.noise_range is not None:
+            draw_time = partial(
+                log_uniform_time, self.fake_score.schedule, *self.weights.noise_range
+            )
         self.inputs = InputDraws(
             forward_model=self.forward_model,
             bridge=self.bridge,
-            t_ikl=self.weights.t_ikl,
+            draw_time=draw_time,
             rngs=self.rngs,
         )
 
@@ -125,20 +146,23 @@ class DaviTrainer(Learner):
         """
         keep_graph = second is None and len(micro_batches) == 1
         terms: dict[str, Tensor] = {}
+        directions: list[Tensor | None] = []
         for inputs in micro_batches:  # lines 4, 5, 10
             with torch.set_grad_enabled(keep_graph):
                 x0_hat = self._generate(inputs)
             last = inputs is micro_batches[-1]
-            self._add_scaled(terms, self._score_turn(inputs, x0_hat, last), inputs)
+            parts, direction = self._score_turn(inputs, x0_hat, last)
+            self._add_scaled(terms, parts, inputs)
+            directions.append(direction)
         norms = {"fake_score": self.fake_score_optimizer.step()}  # line 11
         if self.adversary is not None:
             norms["discriminator"] = self.adversary.optimizer.step()
 
         own_turn = second or micro_batches
-        for inputs in own_turn:  # lines 13, 14
+        for inputs, direction in zip(own_turn, directions, strict=True):  # lines 13, 14
             with self.generator_optimizer.exchange(inputs is own_turn[-1]):
                 x0_hat = x0_hat if keep_graph else self._generate(inputs)
-                loss, parts = self._generator_loss(inputs, x0_hat)
+                loss, parts = self._generator_loss(inputs, x0_hat, direction)
                 self.generator_optimizer.backward(self._scaled(loss, inputs))
             self._add_scaled(terms, parts, inputs)
         norms["generator"] = self.generator_optimizer.step()  # line 15
@@ -169,49 +193,72 @@ class DaviTrainer(Learner):
         for name, part in parts.items():
             terms[name] = terms.get(name, 0) + self._share(inputs) * part.detach()
 
-    def _score_turn(self, inputs: StepInputs, x0_hat: Tensor, last: bool) -> dict[str, Tensor]:
-        """Gradients of s_psi, and of the discriminator if there is one; returns their losses."""
+    def _score_turn(
+        self, inputs: StepInputs, x0_hat: Tensor, last: bool
+    ) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Gradients of s_psi, and of the discriminator if there is one.
+
+        Returns their losses, and the direction of L_IKL if there is a target.
+        """
+        direction, parts = None, {}
         with self.fake_score_optimizer.exchange(last):
-            loss = fake_score_term(
-                self.fake_score,
-                x0_hat,
-                inputs.t,
-                inputs.eps,
-                y_image=self._seen(inputs),
-                with_bound=self.weights.variational_bound,
-                reduction=self.weights.reduction,
-            )
+            if self.target is None:
+                loss = fake_score_term(
+                    self.fake_score,
+                    x0_hat,
+                    inputs.t,
+                    inputs.eps,
+                    y_image=self._seen(inputs),
+                    with_bound=self.weights.variational_bound,
+                    reduction=self.weights.reduction,
+                )
+            else:
+                loss, direction, parts["score_gap"] = posterior_term(
+                    self.fake_score,
+                    self.target,
+                    x0_hat,
+                    inputs.y,
+                    inputs.operator,
+                    inputs.t,
+                    inputs.eps,
+                    self._seen(inputs),
+                    self.weights.reduction,
+                )
             self.fake_score_optimizer.backward(self._scaled(loss, inputs))
-        parts = {"fake_score_loss": loss}
+        parts["fake_score_loss"] = loss
         if self.adversary is not None:
             with self.adversary.optimizer.exchange(last):
                 loss = self.adversary.discriminator_term(inputs.x0, x0_hat)
                 self.adversary.optimizer.backward(self._scaled(loss, inputs))
             parts["discriminator_loss"] = loss
-        return parts
+        return parts, direction
 
     def _generator_loss(
-        self, inputs: StepInputs, x0_hat: Tensor
+        self, inputs: StepInputs, x0_hat: Tensor, direction: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of line 15 and its terms."""
+        """The loss of line 15 and its terms; without a direction, that of Algorithm 1."""
         weights, reduction = self.weights, self.weights.reduction
         consistency = consistency_term(
             inputs.y, inputs.operator, self.forward_model.noise, x0_hat, reduction
         )
-        ikl, score_gap = ikl_term(
-            self.fake_score,
-            self.prior,
-            x0_hat,
-            inputs.t,
-            inputs.eps,
-            y_image=self._seen(inputs),
-            ikl_weight=weights.ikl_weight,
-            reduction=reduction,
-        )
+        parts = {"consistency": consistency}
+        if direction is None:
+            ikl, parts["score_gap"] = ikl_term(
+                self.fake_score,
+                self.prior,
+                x0_hat,
+                inputs.t,
+                inputs.eps,
+                y_image=self._seen(inputs),
+                ikl_weight=weights.ikl_weight,
+                reduction=reduction,
+            )
+        else:
+            ikl = ikl_surrogate(x0_hat, direction, reduction)
         regulariser = regulariser_term(
             x0_hat, inputs.x0, inputs.operator, where=weights.regulariser, reduction=reduction
         )
-        parts = {"consistency": consistency, "regulariser": regulariser, "score_gap": score_gap}
+        parts["regulariser"] = regulariser
         total = weights.gamma * consistency + weights.ikl * ikl + weights.reg * regulariser
         if self.adversary is not None:
             compared = compared_weight(unwrapped(self.generator.network))

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic.fields import FieldInfo
 
 from davi.config import schema
-from davi.config.recipes import RELEASE, recipe_settings
+from davi.config.recipes import POSTERIOR, RELEASE, recipe_settings
 from davi.config.section import Section
 from guided_diffusion.presets import PRESETS
 
@@ -74,7 +74,8 @@ Every key that the YAML file of a run may have. This page is made from the sourc
 From the weakest to the strongest:
 
 1. the defaults on this page,
-2. what `recipe: release` sets, if the file asks for it ([below](#what-recipe-release-sets)),
+2. what `recipe: release` or `recipe: posterior` sets, if the file asks for it
+   ([below](#what-recipe-release-sets)),
 3. the file that `extends: other.yaml` names, relative to the file that names it,
 4. what stands in that file under `recipes:` for the recipe in use,
 5. the file itself, and what stands in it under `recipes:`,
@@ -98,7 +99,7 @@ def page() -> str:
     parts = [OPENING]
     parts += [_section(heading, model, comments) for heading, model in RUNS.items()]
     parts += [_section(heading, model, comments) for heading, model in SECTIONS.items()]
-    return "\n".join([*parts, _presets(), _release()])
+    return "\n".join([*parts, _presets(), _release(), _posterior()])
 
 
 def field_comments(source: str) -> dict[tuple[str, str], str]:
@@ -232,16 +233,32 @@ def _presets() -> str:
 
 
 def _release() -> str:
-    rows = []
     for_all, *_ = recipe_settings(RELEASE, None)
-    for task, settings in [("all", for_all), *((task, _of_task(task)) for task in TASKS)]:
-        rows += [f"| {task} | `{key}` | `{_yaml(value)}` |" for key, value in _leaves(settings, "")]
-    table = "\n".join(["| tasks | key | value |", "|---|---|---|", *rows])
+    parts = [("all", for_all), *((task, _of_task(task)) for task in TASKS)]
     text = (
         "The recipe is what the authors' released code does; [fidelity](fidelity.md) says why it\n"
         "differs from the paper. The files of configs/ add what depends on the data set."
     )
-    return f"## What `recipe: release` sets\n\n{text}\n\n{table}\n"
+    return _recipe(RELEASE, text, parts)
+
+
+def _posterior() -> str:
+    text = (
+        "Its samples are meant to be distributed as the posterior\n"
+        "([objective](objective.md#the-posterior-as-the-target)). "
+        "The files of configs/ add what depends on the\ndata set."
+    )
+    return _recipe(POSTERIOR, text, [("all", *recipe_settings(POSTERIOR, None))])
+
+
+def _recipe(name: str, text: str, parts: list[tuple[str, dict[str, Any]]]) -> str:
+    rows = [
+        f"| {task} | `{key}` | `{_yaml(value)}` |"
+        for task, settings in parts
+        for key, value in _leaves(settings, "")
+    ]
+    table = "\n".join(["| tasks | key | value |", "|---|---|---|", *rows])
+    return f"## What `recipe: {name}` sets\n\n{text}\n\n{table}\n"
 
 
 def _of_task(task: str) -> dict[str, Any]:

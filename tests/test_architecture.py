@@ -14,6 +14,7 @@ LADDER = """
     davi.schedule davi.losses
     davi.config davi.operators davi.release davi.bridge
     davi.data davi.weights davi.generator davi.score
+    davi.likelihood
     davi.metrics davi.terms davi.build davi.sampler
     davi.training
     davi.priors davi.restorer davi.trainer

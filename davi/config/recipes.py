@@ -8,8 +8,8 @@ conflict with Table 12) stands in the YAML files, under `recipes:`.
 
 from typing import Any
 
-PAPER, RELEASE = "paper", "release"
-RECIPES = (PAPER, RELEASE)
+PAPER, RELEASE, POSTERIOR = "paper", "release", "posterior"
+RECIPES = (PAPER, RELEASE, POSTERIOR)
 
 _RELEASE: dict[str, Any] = {
     "seed": 777,
@@ -34,6 +34,22 @@ _RELEASE_OF_TASK: dict[str, dict[str, Any]] = {
     "denoising": {"noise": {"name": "gaussian", "sigma": 0.2}},
     "colorization": {"operator": {"name": "colorization", "weights": [0.3333, 0.3334, 0.3333]}},
 }
+# Samples that are distributed as the posterior, see docs/objective.md. There is no term beside the
+# divergence from the target: sigma_y enters through the likelihood in it.
+_POSTERIOR: dict[str, Any] = {
+    "bridge": {"time": "end", "perturbation": "constant"},
+    "generator": {"parametrisation": "denoiser", "sees_measurement": True},
+    "fake_score": {"sees_measurement": True},
+    "loss": {
+        "gamma": 0.0,
+        "reg": 0.0,
+        "likelihood": "denoised",
+        "noise_range": [0.02, 0.5],
+        "spectral_power": 1,
+    },
+    # Adam without momentum: the generator must not run ahead of s_psi.
+    "train": {"adam_betas": [0.0, 0.99]},
+}
 
 # What the release calls a task, in `NAME_ema.pt`, and what it is here.
 RELEASE_TASKS = {
@@ -53,4 +69,6 @@ def recipe_settings(recipe: str, task: str | None) -> list[dict[str, Any]]:
         recipe: one of `RECIPES`.
         task: name of the operator, if the config has one.
     """
+    if recipe == POSTERIOR:
+        return [_POSTERIOR]
     return [_RELEASE, _RELEASE_OF_TASK.get(task, {})] if recipe == RELEASE else []

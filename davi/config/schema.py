@@ -16,6 +16,7 @@ from davi.config.section import Section
 from davi.system.shipped import CHECKPOINTS, find
 from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
 
+Fraction = Annotated[float, Field(ge=0, lt=1)]
 ScheduleName = Literal["linear", "quadratic"]
 MAX_SIGMA = 2.0  # the whole range of an image; larger numbers are on another scale
 
@@ -73,6 +74,7 @@ class LoopConfig(Section):
     warmup_iterations: int = Field(0, ge=0)  # the learning rate rises first; paper: none
     cooldown_iterations: int = Field(0, ge=0)  # it falls to 0 at the end; paper: none
     weight_decay: float = Field(0.01, ge=0)  # of AdamW, its default, as in the release
+    adam_betas: tuple[Fraction, Fraction] = (0.9, 0.999)  # of AdamW, its defaults
     ema_decay: float = Field(0.9999, ge=0, lt=1)  # of the average of the weights; release
     ema_policy: Literal["warmup", "release"] = "warmup"  # how it gets there: davi/training/ema.py
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the networks' passes
@@ -242,7 +244,8 @@ class BridgeConfig(Section):
 class GeneratorConfig(Section):
     """The implicit generator I_phi,a."""
 
-    parametrisation: Literal["paper", "release"] = "paper"  # see docs/fidelity.md
+    # see docs/fidelity.md; denoiser: the prior's estimate of x0 in y + h z, at a = 1 only
+    parametrisation: Literal["paper", "release", "denoiser"] = "paper"
     sees_measurement: bool = False  # y itself in further input channels, besides y + h z
 
 
@@ -265,6 +268,21 @@ class LossConfig(Section):
     # where the l2 term counts; kept_pixels: the release's, for inpainting
     regulariser: Literal["everywhere", "kept_pixels"] = "everywhere"
     variational_bound: bool = False  # trains the learned variance of the fake score
+    # grad log p(y | x_t) in the target of the fake score: what A is applied to (docs/objective.md)
+    likelihood: Literal["none", "sample", "noised", "denoised"] = "none"
+    # bounds of the noise deviation of x_t / sqrt(alpha_bar_t), drawn log-uniformly; null: t_ikl
+    noise_range: tuple[PositiveFloat, PositiveFloat] | None = None
+    # p of the weight that lets each singular direction learn at its own noise; null: no such weight
+    spectral_power: int | None = Field(None, ge=0, le=4)
+    image_deviation: float = Field(0.5, gt=0)  # of the pixels, in that weight
+
+    @model_validator(mode="after")
+    def _target_is_whole(self) -> "LossConfig":
+        if self.noise_range is not None and self.noise_range[0] >= self.noise_range[1]:
+            raise ValueError(f"noise_range={self.noise_range}: the first must be the smaller one")
+        if self.spectral_power is not None and self.likelihood == "none":
+            raise ValueError("spectral_power weighs what a likelihood asks for; set likelihood")
+        return self
 
 
 class AdversarialConfig(Section):
@@ -319,11 +337,24 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> "RunConfig":
+        """Refuses settings that exclude each other."""
         unet = self.network.unet()
         if self.loss.variational_bound and unet.out_channels < 2 * unet.in_channels:
             raise ValueError(
                 f"loss.variational_bound needs {2 * unet.in_channels} output channels, the network "
                 f"has {unet.out_channels}: no variance was learned; set it to false"
+            )
+        if self.loss.likelihood != "none":
+            low, high = getattr(self.noise, "bounds", (0.0, 0.0))
+            if not 0 < low == high:
+                raise ValueError("loss.likelihood needs Gaussian noise of one sigma above 0")
+            if not self.train.shared_sample:
+                raise ValueError("loss.likelihood needs train.shared_sample: true")
+        if self.generator.parametrisation == "denoiser" and (
+            self.bridge.time != "end" or self.noise.name != "gaussian"
+        ):
+            raise ValueError(
+                "generator.parametrisation: denoiser needs bridge.time: end and Gaussian noise"
             )
         if self.loss.regulariser == "kept_pixels" and self.task != "inpainting":
             raise ValueError("loss.regulariser: kept_pixels is for inpainting only")

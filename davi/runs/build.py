@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from davi.build import build_bridge, build_forward_model, build_sight, image_shape
+from davi.build import build_bridge, build_forward_model, build_generator, build_sight, image_shape
 from davi.config.schema import (
     CustomOperatorConfig,
     I2SBRunConfig,
@@ -18,7 +18,10 @@ from davi.config.schema import (
     RunConfig,
 )
 from davi.data.batches import open_images, validation_batch
-from davi.generator import ImplicitGenerator
+from davi.likelihood import PosteriorTarget, denoising_error
+from davi.operators.inpainting import RandomInpainting
+from davi.operators.measurement import ForwardModel
+from davi.operators.svd import SVDOperator
 from davi.priors.trainer import PriorTrainer
 from davi.priors.weight_file import read_prior_file
 from davi.release.discriminator import PatchDiscriminator
@@ -29,6 +32,7 @@ from davi.solvers.i2sb_trainer import I2SBTrainer
 from davi.system.errors import InputError
 from davi.system.files import sha256_of
 from davi.system.parallel import replicated, sharded
+from davi.system.runtime import keyed_rng, normal_each
 from davi.system.world import World
 from davi.trainer import DaviTrainer, LossWeights
 from davi.training.adversary import Adversary
@@ -40,6 +44,8 @@ from guided_diffusion.presets import UNetConfig, create_unet
 from guided_diffusion.unet import UNetModel
 
 AnyRunConfig = RunConfig | PriorRunConfig | I2SBRunConfig
+ERROR_TIMES = 24  # at which the prior's denoising error is measured
+TARGET_SETTINGS = {"likelihood", "spectral_power", "image_deviation"}  # of the section loss
 COMPILED_VARIANTS = 1000  # more than blocks of four networks, with and without gradients
 
 
@@ -107,13 +113,8 @@ def assemble_trainer(
         _from_prior(prior, config.unet(section))
         for section in (config.generator, config.fake_score)
     )
-    generator = ImplicitGenerator(
-        generator_network,
-        config.generator.parametrisation,
-        schedule,
-        train.precision,
-        build_sight(config.generator, config),
-    )
+    bridge = build_bridge(config.bridge, schedule).to(world.device)
+    generator = build_generator(generator_network, config, bridge, train.precision)
     generator.to(world.device)
     ema = Ema(generator, train.ema_decay, train.ema_policy)
     for model in (generator, ema.module):
@@ -121,22 +122,54 @@ def assemble_trainer(
     score_network = _distributed(score_network, train, world)
     prior.requires_grad_(False)
     prior = (_distributed if train.shard_prior else _replicated)(prior, train, world)
+    frozen = FrozenPrior(ScoreModel(prior, schedule, train.precision))
+    forward_model = build_forward_model(config, image_shape(config), world.device)
     return DaviTrainer(
         generator=generator,
         fake_score=ScoreModel(
             score_network, schedule, train.precision, build_sight(config.fake_score, config)
         ),
-        prior=FrozenPrior(ScoreModel(prior, schedule, train.precision)),
+        prior=frozen,
+        target=_build_target(config, frozen, forward_model, validation),
         ema=ema,
         generator_optimizer=_optimizer(generator.network, train, train.learning_rate),
         fake_score_optimizer=_optimizer(score_network, train, train.fake_score_learning_rate),
-        forward_model=build_forward_model(config, image_shape(config), world.device),
-        bridge=build_bridge(config.bridge, schedule).to(world.device),
-        weights=LossWeights(**config.loss.model_dump()),
+        forward_model=forward_model,
+        bridge=bridge,
+        weights=LossWeights(**config.loss.model_dump(exclude=TARGET_SETTINGS)),
         adversary=_build_adversary(config, world) if config.adversarial.enabled else None,
         shared_sample=train.shared_sample,
         draws=train.draws,
         **common,
+    )
+
+
+def _build_target(
+    config: RunConfig, prior: FrozenPrior, forward_model: ForwardModel, images: torch.Tensor
+) -> PosteriorTarget | None:
+    """The posterior to be reached, if it is the target; the prior's error is measured on images."""
+    loss, operator = config.loss, forward_model.operator
+    if loss.likelihood == "none":
+        return None
+    spectral = loss.spectral_power is not None or loss.likelihood != "sample"
+    if spectral and not isinstance(operator, SVDOperator | RandomInpainting):
+        raise InputError(
+            f"operator: {type(operator).__name__} has no singular values; for it set "
+            "loss.likelihood to sample (or none), and loss.spectral_power to null"
+        )
+    error = None
+    if loss.likelihood == "denoised":
+        device = next(prior.parameters()).device
+        rngs = [keyed_rng("cpu", config.seed, "denoising error", i) for i in range(len(images))]
+        eps = normal_each(images.shape[1:], rngs)
+        error = denoising_error(prior, images.to(device), eps.to(device), ERROR_TIMES).to(device)
+    return PosteriorTarget(
+        prior=prior,
+        form=loss.likelihood,
+        sigma=forward_model.noise.sigma_low,
+        error=error,
+        spectral_power=loss.spectral_power,
+        image_deviation=loss.image_deviation,
     )
 
 
@@ -279,6 +312,7 @@ def _optimizer(network: torch.nn.Module, config: LoopConfig, rate: float) -> Net
         network,
         learning_rate=rate,
         weight_decay=config.weight_decay,
+        betas=config.adam_betas,
         rate_shape=shape,
         precision=config.precision,
     )

@@ -9,6 +9,7 @@ from torch import Tensor
 from davi.bridge import PosteriorBridge
 from davi.operators.linear import LinearOperator
 from davi.operators.measurement import ForwardModel
+from davi.schedule import Schedule
 from davi.system.runtime import draw_each, normal_each
 
 
@@ -32,6 +33,20 @@ class StepInputs:
     eps: Tensor
 
 
+def uniform_time(end: int, rng: torch.Generator) -> Tensor:
+    """Returns a diffusion index (), int64, uniform below `end`, which Table 12 calls T."""
+    return torch.randint(end, (), generator=rng, device=rng.device)
+
+
+def log_uniform_time(schedule: Schedule, low: float, high: float, rng: torch.Generator) -> Tensor:
+    """Returns a diffusion index (), int64, whose noise is log-uniform.
+
+    Between the bounds low and high of sqrt((1 - alpha_bar) / alpha_bar), on the [-1, 1] scale.
+    """
+    u = torch.rand((), generator=rng, device=rng.device, dtype=torch.float64)
+    return schedule.index_of_noise(low * (high / low) ** u)
+
+
 @dataclass(frozen=True, kw_only=True)
 class InputDraws:
     """Draws inputs, each a function of seed, key and position in the global batch only.
@@ -39,13 +54,13 @@ class InputDraws:
     Attributes:
         forward_model: operator and noise.
         bridge: has the distribution of a.
-        t_ikl: T, the exclusive upper bound of the diffusion index.
+        draw_time: returns a diffusion index () from a generator.
         rngs: gives the generators of positions for a key, see `Learner.rngs`.
     """
 
     forward_model: ForwardModel
     bridge: PosteriorBridge
-    t_ikl: int
+    draw_time: Callable[[torch.Generator], Tensor]
     rngs: Callable[..., list[torch.Generator]]
 
     def draw(self, x0: Tensor, positions: Sequence[int], *key: int | str) -> StepInputs:
@@ -69,8 +84,6 @@ class InputDraws:
         return {
             "a": self.bridge.sample_time(rngs),
             "z": normal_each(x0.shape[1:], rngs),
-            "t": draw_each(
-                lambda rng: torch.randint(self.t_ikl, (), generator=rng, device=rng.device), rngs
-            ),
+            "t": draw_each(self.draw_time, rngs),
             "eps": normal_each(x0.shape[1:], rngs),
         }

@@ -20,7 +20,7 @@ class NetworkOptimizer:
 
     Args:
         network: distributed already.
-        learning_rate, weight_decay: of AdamW.
+        learning_rate, weight_decay, betas: of AdamW.
         rate_shape: of the learning rate over the run.
         precision: fp32, bf16 or fp16; what the network runs in.
     """
@@ -33,6 +33,7 @@ class NetworkOptimizer:
         weight_decay: float,
         rate_shape: RateShape,
         precision: str,
+        betas: tuple[float, float] = (0.9, 0.999),
     ) -> None:
         self.network = network
         self.learning_rate = learning_rate
@@ -40,7 +41,7 @@ class NetworkOptimizer:
         self.scale_adapts = precision == "fp16"
         self.parameters = list(network.parameters())
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=learning_rate, weight_decay=weight_decay, fused=True
+            self.parameters, lr=learning_rate, betas=betas, weight_decay=weight_decay, fused=True
         )
         device = self.parameters[0].device.type
         initial = {} if self.scale_adapts else {"init_scale": 1.0}

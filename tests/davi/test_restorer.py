@@ -11,9 +11,12 @@ from safetensors.torch import save_file
 
 import davi
 from davi.operators.measurement import lift
+from davi.priors.weight_file import read_prior_file
 from davi.sampler import posterior_sample
+from davi.schedule import Schedule
+from davi.score import ScoreModel
 from davi.system.errors import InputError
-from davi.system.runtime import keyed_rng, select_device
+from davi.system.runtime import keyed_rng, normal_each, select_device
 from guided_diffusion.errors import CheckpointError
 from tests.conftest import REPOSITORY
 from tests.tiny import write_tiny_generator, write_tiny_prior
@@ -69,6 +72,24 @@ def test_a_generator_that_sees_the_measurement_begins_without_its_help(
     with torch.no_grad():
         first_layer[:, 3:6] += 0.1
     assert (restorer.restore(y) - expected).abs().max() > 0.01
+
+
+def test_a_generator_of_the_posterior_recipe_begins_as_a_denoiser(
+    tiny_prior: Path, tmp_path: Path
+) -> None:
+    settings = ("recipe=posterior", "operator={name: denoising}", "noise.sigma=0.4", "bridge.h=0.3")
+    path = write_tiny_generator(tmp_path / "generator.safetensors", tiny_prior, *settings)
+    y = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
+    schedule = Schedule.named("linear")
+    prior = ScoreModel(read_prior_file(tiny_prior).network(), schedule)
+    rngs = [keyed_rng("cpu", 0, "restore", name, 0) for name in ("0", "1")]
+    u = y + 0.3 * normal_each((3, 16, 16), rngs)
+    t = schedule.index_of_noise(torch.tensor(0.5, dtype=torch.float64)).expand(2)  # 3, 4, 5
+    with torch.no_grad():
+        x_t = schedule.alpha_bar_t(t, u).sqrt() * u
+        expected = schedule.x0_from_eps(x_t, t, prior.eps(x_t, t))
+    found = davi.load(path, "cpu").restore(y)[0]
+    torch.testing.assert_close(found, expected.clamp(-1, 1), rtol=0, atol=0.01)
 
 
 def test_a_result_does_not_depend_on_its_company(restorer: davi.Restorer) -> None:

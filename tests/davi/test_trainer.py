@@ -14,6 +14,7 @@ from torch import Tensor
 from davi.data.batches import KeyedOrder, open_images
 from davi.data.images import save_image
 from davi.generator import ImplicitGenerator
+from davi.likelihood import at_noised, posterior_weight
 from davi.operators.inpainting import Inpainting
 from davi.operators.measurement import lift
 from davi.runs.build import build_images, build_trainer
@@ -38,6 +39,13 @@ OPERATORS = {
     "denoising": "{name: denoising}",
     "colorization": "{name: colorization}",
 }
+POSTERIOR = (
+    "recipe=posterior",
+    "bridge.h=0.3",
+    "loss.likelihood=noised",
+    "loss.gamma=0",
+    "loss.reg=0",
+)
 GPU = World(0, 1, torch.device("cuda"))
 NOISES = {"gaussian": "{name: gaussian, sigma: 0.05}", "poisson": "{name: poisson}"}
 
@@ -122,11 +130,47 @@ def assert_step_is_algorithm_1(prior: Path, *settings: str) -> None:
     torch.testing.assert_close(gradients(trainer.generator), expected_phi, rtol=1e-4, atol=1e-7)
 
 
-def test_micro_batches_make_no_difference(tiny_prior: Path) -> None:
+@pytest.mark.parametrize("task", ["super_resolution", "inpainting"])
+def test_step_towards_a_posterior(task: str, tiny_prior: Path) -> None:
+    """Both turns start from the networks as they were before the step."""
+    trainer = tiny_trainer(tiny_prior, f"operator={OPERATORS[task]}", *POSTERIOR)
+    inputs = trainer.inputs.draw(clean_batch(), range(4), "test")
+    generator, fake_score = copy.deepcopy((trainer.generator, trainer.fake_score))
+    y, operator, t, schedule = inputs.y, inputs.operator, inputs.t, fake_score.schedule
+    y_image = lift(y, inputs.x0.shape[1:])
+    abar = schedule.alpha_bar[t].float().view(-1, 1, 1, 1)
+
+    u = y_image + 0.3 * inputs.z
+    deviation = (0.05**2 + 0.3**2) ** 0.5
+    ratio = (1 - schedule.alpha_bar) / schedule.alpha_bar
+    time = (ratio < deviation**2).sum().expand(4)
+    shown = (operator.singular_values.float(),) if task == "inpainting" else ()
+    scaled = u / (1 + deviation**2) ** 0.5
+    eps_u = generator.network(torch.cat([scaled, y_image, *shown], dim=1), time)[:, :3]
+    x0_hat = u - deviation * eps_u
+
+    x_t = abar.sqrt() * x0_hat.detach() + (1 - abar).sqrt() * inputs.eps
+    likelihood = at_noised(y, operator, 0.05, x_t, abar)
+    eps_psi = fake_score.network(torch.cat([x_t, y_image, *shown], dim=1), t)[:, :3]
+    F.mse_loss(eps_psi, inputs.eps + (1 - abar).sqrt() * likelihood).backward()
+    s = (1 - abar) / abar
+    direction = (trainer.prior.eps(x_t, t) - eps_psi.detach()) / s.sqrt()
+    direction = posterior_weight(direction, s, operator, 0.05, 0.5, 1)
+    (direction * x0_hat).mean().backward()
+
+    trainer.step([inputs])
+    torch.testing.assert_close(gradients(trainer.fake_score), gradients(fake_score))
+    torch.testing.assert_close(
+        gradients(trainer.generator), gradients(generator), rtol=1e-4, atol=1e-7
+    )
+
+
+@pytest.mark.parametrize("recipe", [(), POSTERIOR], ids=["paper", "posterior"])
+def test_micro_batches_make_no_difference(recipe: tuple[str, ...], tiny_prior: Path) -> None:
     """Not even pieces of two sizes, whose means do not count alike."""
     found = []
     for pieces in (1, 2):
-        settings = ("train.batch_size=3", f"train.num_micro_batches={pieces}")
+        settings = ("train.batch_size=3", f"train.num_micro_batches={pieces}", *recipe)
         trainer = tiny_trainer(tiny_prior, *settings)
         terms = trainer.train_step(clean_batch(3), 0)
         networks = {"generator": trainer.generator, "fake_score": trainer.fake_score}
