@@ -36,7 +36,7 @@ setup(
         "scipy",
         "pyyaml",
         "tqdm",
-        "filelock",
+        "filelock>=3.30",  # fallback_to_soft
         "gdown>=6.4",  # finds files in Google Drive folders by their names
         "pillow>=10.1",
         "lpips",
