@@ -38,6 +38,8 @@ setup(
         "tqdm",
         "filelock>=3.30",  # fallback_to_soft
         "gdown>=6.4",  # finds files in Google Drive folders by their names
+        "requests",
+        "urllib3>=2.2",  # HTTPResponse.read1
         "pillow>=10.1",
         "lpips",
         "pytorch-fid",
