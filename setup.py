@@ -28,7 +28,7 @@ setup(
         "davi.shipped.configs": ["**/*.yaml"],
         "davi.shipped.checkpoints": ["*.safetensors", "*.md"],
     },
-    entry_points={"console_scripts": ["davi = davi.commands.program:main"]},
+    entry_points={"console_scripts": ["davi = davi.__main__:main"]},
     install_requires=[
         "torch>=2.11",
         "torchvision",
