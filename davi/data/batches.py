@@ -166,17 +166,13 @@ def training_batches(
         [order[iteration * batch_size + position] for position in positions]
         for iteration in range(first_iteration, num_iterations)
     )
-    # Without a name for it, an error ends the loop's workers at once, and not when it is forgotten.
-    for batch in load_batches(
+    for x0, indices, num_skipped in load_batches(
         _KeyedDataset(images, skip=on_error == "skip"),
         wanted,
         num_workers=num_workers,
         collate=_collate,
         pin_memory=world.device.type == "cuda",
     ):
-        if isinstance(batch, InputError):
-            raise batch
-        x0, indices, num_skipped = batch
         yield Batch(x0, positions, indices, num_skipped)
 
 

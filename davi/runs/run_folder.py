@@ -12,6 +12,7 @@ not_finite.json       what to repeat, if a loss or gradient was not finite
 """
 
 import contextlib
+import errno
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ from davi.system.errors import InputError
 from davi.system.files import disk_full_as_input_error, make_folder, write_text
 
 LOCK = ".lock"
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # as of Lustre or NFS, by how it is mounted
 
 
 class RunFolder:
@@ -94,14 +96,22 @@ class RunFolder:
         """Within the block no other process trains in this folder.
 
         Raises:
-            InputError: another one does.
+            InputError: another one does, or the file system cannot tell.
         """
         try:
-            held = FileLock(self.path / LOCK, blocking=False).acquire()
+            # A file that stands for the lock, where there is no other, would outlive a kill.
+            held = FileLock(self.path / LOCK, blocking=False, fallback_to_soft=False).acquire()
         except Timeout as error:
             raise InputError(
                 f"{self.path}: another process is training there; wait for it, or choose another "
                 "--run-dir"
+            ) from error
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            raise InputError(
+                f"{self.path}: this file system locks no files ({error.strerror}), so nothing "
+                "keeps a second training out; choose a --run-dir on another one"
             ) from error
         with held:
             yield

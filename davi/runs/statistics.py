@@ -2,17 +2,19 @@
 
 import hashlib
 import importlib.util
-import json
 import math
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+from pydantic_core import from_json
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from davi.data.images import save_image, to_uint8
 from davi.system.errors import InputError
 from davi.system.files import append_json, flush_to_disk, write_text
+from davi.system.json_file import parse_json
 
 
 class RunStatistics:
@@ -38,12 +40,20 @@ class RunStatistics:
         self._purge_step: int | None = None
 
     def forget_after(self, iteration: int) -> None:
-        """Drops the lines of later iterations, which a resumed run will write again."""
+        """Drops the lines of later iterations, which a resumed run will write again.
+
+        Raises:
+            InputError: a line was not written by a run; the file is left as it is.
+        """
         self._purge_step = iteration + 1
         if self.file.exists():
-            lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = "".join(line for line in lines if _iteration(line) <= iteration)
-            write_text(self.file, kept, durable=True)
+            lines = self.file.read_bytes().splitlines(keepends=True)
+            kept = [
+                line
+                for number, line in enumerate(lines, start=1)
+                if _iteration(line, f"{self.file}: line {number}") <= iteration
+            ]
+            write_text(self.file, b"".join(kept).decode(), durable=True)
 
     def log(self, iteration: int, values: dict[str, float]) -> None:
         """Appends a line to the statistics and the curves."""
@@ -93,9 +103,14 @@ class RunStatistics:
         )
 
 
-def _iteration(line: str) -> float:
+class _Line(BaseModel):
+    iteration: int
+
+
+def _iteration(line: bytes, place: str) -> float:
     """The iteration of a line of statistics; infinity for a line cut off by a crash."""
     try:
-        return json.loads(line)["iteration"]
-    except json.JSONDecodeError:
+        from_json(line)
+    except ValueError:
         return math.inf
+    return parse_json(line, _Line, place).iteration

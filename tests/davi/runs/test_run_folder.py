@@ -158,6 +158,41 @@ def test_a_line_of_statistics_cut_off_by_a_crash_is_dropped(
     assert stats.read_text() == whole.splitlines(keepends=True)[0]
 
 
+@pytest.mark.parametrize("line", ["5", "[]", "{}", '{"iteration": "1"}', '{"iteration": null}'])
+def test_a_foreign_line_of_statistics_is_named(line: str, tmp_path: Path, tiny_prior: Path) -> None:
+    run = open_run(tmp_path, tiny_prior)
+    stats = tmp_path / "stats.jsonl"
+    stats.write_text(f'{{"iteration": 1}}\n{line}\n')
+    with pytest.raises(
+        InputError, match=r"stats\.jsonl: line 2: damaged \(.*\); mend or remove it"
+    ):
+        run.statistics.forget_after(1)
+    assert stats.read_text().endswith(f"{line}\n")
+
+
+@pytest.mark.parametrize(
+    "end", [b"\0\0\0", b"\xff", b"[" * 100_000, b'{"iteration": 2, "l{"iteration": 2}']
+)
+def test_what_a_crash_leaves_of_statistics_is_dropped(
+    end: bytes, tmp_path: Path, tiny_prior: Path
+) -> None:
+    run = open_run(tmp_path, tiny_prior)
+    stats = tmp_path / "stats.jsonl"
+    stats.write_bytes(b'{"iteration": 1}\n' + end)
+    run.statistics.forget_after(1)
+    assert stats.read_bytes() == b'{"iteration": 1}\n'
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"5", b"\xff", b"[" * 5000])
+def test_damaged_inputs_of_a_run_are_named(
+    content: bytes, tmp_path: Path, tiny_prior: Path
+) -> None:
+    open_run(tmp_path, tiny_prior)
+    (tmp_path / "inputs.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"inputs\.json: damaged \(.*\); mend or remove it"):
+        open_run(tmp_path, tiny_prior)
+
+
 def test_curves_of_dropped_iterations_are_purged(tmp_path: Path, tiny_prior: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -189,6 +224,20 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, tiny_prior: Path) 
     os.waitpid(holder, 0)
     with other.lock():
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks_is_said(
+    number: int, tmp_path: Path, tiny_prior: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = open_run(tmp_path, tiny_prior)
+
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(InputError, match=r"this file system locks no files \(\w+.*\), so"):
+        run.lock().__enter__()
 
 
 def test_a_wait_that_ran_out_in_training_is_not_taken_for_a_second_process(
