@@ -17,17 +17,20 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from davi.config.section import Section
 from davi.config.yaml_file import flatten
 from davi.runs.checkpoint_store import CheckpointStore
 from davi.runs.record import INPUTS, RunRecord
 from davi.runs.statistics import RunStatistics
 from davi.system.errors import InputError
-from davi.system.files import disk_full_as_input_error, make_folder, write_text
-
-LOCK = ".lock"
+from davi.system.files import (
+    LOCK,
+    disk_full_as_input_error,
+    folder_lock,
+    make_folder,
+    remove_leftovers,
+    write_text,
+)
 
 
 class RunFolder:
@@ -96,14 +99,9 @@ class RunFolder:
         Raises:
             InputError: another one does.
         """
-        try:
-            held = FileLock(self.path / LOCK, blocking=False).acquire()
-        except Timeout as error:
-            raise InputError(
-                f"{self.path}: another process is training there; wait for it, or choose another "
-                "--run-dir"
-            ) from error
-        with held:
+        busy = "another process is training there; wait for it, or choose another --run-dir"
+        with folder_lock(self.path, busy):
+            remove_leftovers(self.path)
             yield
 
     def find_newest(self) -> Path | None:
