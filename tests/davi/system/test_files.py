@@ -15,14 +15,14 @@ from davi.system.files import append_json, atomic_path, parse_json_object, write
 
 
 @contextlib.contextmanager
-def full_disk() -> Iterator[None]:
+def full_disk(limit: int = 20) -> Iterator[None]:
     """Within the block no file grows beyond a few bytes; errors name no file, as of a disk."""
-    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limit[1]))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
         yield
     finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(
