@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class RunStatistics:
         wandb.init(
             project=project,
             name=self.folder.name,
-            id=hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16],
+            id=hashlib.sha256(os.fsencode(self.folder.resolve())).hexdigest()[:16],
             resume="allow",
             dir=self.folder,
             config=self._config,

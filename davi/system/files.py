@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from davi.system.errors import InputError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)  # of some network file systems
 LOCK = ".lock"
 # Of `atomic_path`, and of versions before 0.2, which had the whole name in it.
 _TEMPORARY = re.compile(r"\.(davi-[0-9a-f]{16}|.+\.(png|npy|pt|jsonl?|yaml|csv))\.\d+\.tmp")
@@ -101,10 +102,15 @@ def folder_lock(folder: Path, busy: str) -> Iterator[None]:
     Raises:
         InputError: another one does.
     """
+    held = contextlib.nullcontext()
     try:
         held = FileLock(folder / LOCK, blocking=False).acquire()
     except Timeout as error:
         raise InputError(f"{folder}: {busy}") from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        print(f"note: {folder}: no locks there ({error.strerror}); start no second command there")
     with held:
         yield
 

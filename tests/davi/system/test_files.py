@@ -1,6 +1,7 @@
 """Writing to disk: what a full one says, which names fit, and what JSON is taken."""
 
 import contextlib
+import errno
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 
 from davi.data.images import save_array, save_image
 from davi.system.errors import InputError
-from davi.system.files import append_json, atomic_path, parse_json_object, write_text
+from davi.system.files import append_json, atomic_path, folder_lock, parse_json_object, write_text
 
 
 @contextlib.contextmanager
@@ -72,3 +73,22 @@ def test_an_error_of_writing_names_the_file_and_not_the_temporary_one(tmp_path: 
 def test_json_that_is_no_object_holds_nothing(text: str) -> None:
     assert parse_json_object(text) == {}
     assert parse_json_object('{"a": 1}') == {"a": 1}
+
+
+def test_where_there_are_no_locks_work_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with folder_lock(tmp_path, "busy"):
+        pass
+    assert "no locks there (No locks available)" in capsys.readouterr().out
+    monkeypatch.undo()
+    with (
+        folder_lock(tmp_path, "busy"),
+        pytest.raises(InputError, match="busy"),
+        folder_lock(tmp_path, "busy"),
+    ):
+        pass
