@@ -211,3 +211,11 @@ def test_training_removes_what_a_killed_one_left_half_written(
     with run.lock():
         assert not left.exists()
         assert own.exists()
+
+
+def test_a_folder_that_tensorboard_cannot_write_is_refused_before_it_is_made(
+    tmp_path: Path, tiny_prior: Path
+) -> None:
+    with pytest.raises(InputError, match="TensorBoard takes UTF-8 only"):
+        open_run(tmp_path / "r\udcfcn", tiny_prior)
+    assert not list(tmp_path.iterdir())
