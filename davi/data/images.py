@@ -3,6 +3,7 @@
 On disk: 8- or 16-bit files. As tensors: float32 (C, H, W) in [-1, 1].
 """
 
+import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,5 +190,7 @@ def save_image(x: Tensor, path: Path, rounding: str = "nearest") -> None:
 
 def save_array(x: Tensor, path: Path) -> None:
     """Writes a tensor as a float32 .npy file, whole or not at all."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.save(stream, x.float().cpu().numpy())
+    content = io.BytesIO()  # numpy's own writing to a file does not say that the disk is full
+    np.save(content, x.float().cpu().numpy())
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getbuffer())

@@ -65,7 +65,7 @@ class CheckpointStore:
                     "score": score,
                 }
                 self._write_manifest(self._manifest() | {path.name: entry})
-        except (OSError, RuntimeError) as error:  # torch.save turns a failed write into the latter
+        except (InputError, OSError, RuntimeError) as error:  # the last by torch.save
             raise _cannot_write(path, state, error) from error
         self._prune()
 

@@ -12,13 +12,10 @@ not_finite.json       what to repeat, if a loss or gradient was not finite
 """
 
 import contextlib
-import errno
 import json
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from davi.config.section import Section
 from davi.config.yaml_file import flatten
@@ -26,10 +23,14 @@ from davi.runs.checkpoint_store import CheckpointStore
 from davi.runs.record import INPUTS, RunRecord
 from davi.runs.statistics import RunStatistics
 from davi.system.errors import InputError
-from davi.system.files import disk_full_as_input_error, make_folder, write_text
-
-LOCK = ".lock"
-NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # as of Lustre or NFS, by how it is mounted
+from davi.system.files import (
+    LOCK,
+    disk_full_as_input_error,
+    folder_lock,
+    make_folder,
+    remove_leftovers,
+    write_text,
+)
 
 
 class RunFolder:
@@ -96,24 +97,11 @@ class RunFolder:
         """Within the block no other process trains in this folder.
 
         Raises:
-            InputError: another one does, or the file system cannot tell.
+            InputError: another one does.
         """
-        try:
-            # A file that stands for the lock, where there is no other, would outlive a kill.
-            held = FileLock(self.path / LOCK, blocking=False, fallback_to_soft=False).acquire()
-        except Timeout as error:
-            raise InputError(
-                f"{self.path}: another process is training there; wait for it, or choose another "
-                "--run-dir"
-            ) from error
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-            raise InputError(
-                f"{self.path}: this file system locks no files ({error.strerror}), so nothing "
-                "keeps a second training out; choose a --run-dir on another one"
-            ) from error
-        with held:
+        busy = "another process is training there; wait for it, or choose another --run-dir"
+        with folder_lock(self.path, busy):
+            remove_leftovers(self.path)
             yield
 
     def find_newest(self) -> Path | None:

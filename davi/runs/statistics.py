@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,15 @@ class RunStatistics:
         config: {"section.key": value}, shown there.
 
     Raises:
-        InputError: a project is named, and wandb is not installed.
+        InputError: a project is named, and wandb is not installed; or the folder's name is no
+            UTF-8.
     """
 
     def __init__(self, folder: Path, wandb_project: str | None, config: dict[str, Any]) -> None:
         if wandb_project is not None and importlib.util.find_spec("wandb") is None:
             raise InputError("train.wandb_project is set: pip install 'davi[tracking]' first")
+        if not _is_utf8(str(folder)):
+            raise InputError(f"{folder}: TensorBoard takes UTF-8 only; choose another --run-dir")
         self.folder = folder
         self.file = folder / "stats.jsonl"
         self._project = wandb_project
@@ -95,12 +99,20 @@ class RunStatistics:
         wandb.init(
             project=project,
             name=self.folder.name,
-            id=hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16],
+            id=hashlib.sha256(os.fsencode(self.folder.resolve())).hexdigest()[:16],
             resume="allow",
             dir=self.folder,
             config=self._config,
             sync_tensorboard=True,
         )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class _Line(BaseModel):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from davi.config.content import operator_files, operator_record
 from davi.config.recipes import RELEASE, RELEASE_TASKS
 from davi.config.schema import NetworkConfig, RunConfig
 from davi.config.yaml_file import load_config, parse_config
@@ -64,7 +65,10 @@ class GeneratorFile:
         record: dict[str, Any] = {"weights_sha256": sha256_of(self.path)}
         if not self.says_its_config:
             values = self.config.model_dump(mode="json")
+            values["operator"] = operator_record(self.config.operator)
             record["config"] = {section: values[section] for section in _RESTORING}
+        elif files := operator_files(self.config.operator):
+            record["operator"] = files
         return record
 
 

@@ -137,8 +137,10 @@ def test_the_file_and_its_name_reach_the_disk(
     events = []
     monkeypatch.setattr("davi.system.files.flush_to_disk", lambda path: events.append(path.name))
     monkeypatch.setattr(
-        "os.replace", lambda source, target: (events.append("rename"), source.rename(target))
+        "os.replace",
+        lambda source, target: (events.append([source.name, target.name]), source.rename(target)),
     )
     saved(tmp_path / "", None)
-    first = next(index for index, name in enumerate(events) if "iteration_0000001.pt" in name)
-    assert events[first : first + 3] == [events[first], "rename", tmp_path.name]
+    renamed = next(event for event in events if event[1] == "iteration_0000001.pt")
+    first = events.index(renamed[0])
+    assert events[first : first + 3] == [renamed[0], renamed, tmp_path.name]

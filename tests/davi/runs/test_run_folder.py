@@ -248,3 +248,23 @@ def test_a_wait_that_ran_out_in_training_is_not_taken_for_a_second_process(
         raise filelock.Timeout("a compiled kernel")
     with run.lock():
         pass
+
+
+def test_training_removes_what_a_killed_one_left_half_written(
+    tmp_path: Path, tiny_prior: Path
+) -> None:
+    run = open_run(tmp_path / "run", tiny_prior)
+    left, own = run.path / ".davi-0123456789abcdef.7.tmp", run.path / ".notes.tmp"
+    left.touch()
+    own.touch()
+    with run.lock():
+        assert not left.exists()
+        assert own.exists()
+
+
+def test_a_folder_that_tensorboard_cannot_write_is_refused_before_it_is_made(
+    tmp_path: Path, tiny_prior: Path
+) -> None:
+    with pytest.raises(InputError, match="TensorBoard takes UTF-8 only"):
+        open_run(tmp_path / "r\udcfcn", tiny_prior)
+    assert not list(tmp_path.iterdir())
