@@ -181,8 +181,8 @@ def load(
         config: for a generator of the authors only: its run, or the YAML file of one, which is
             read with the release's recipe. Not needed where the file has its name in the release.
         overrides: "section.key=value" strings, over the values of that YAML file; of a generator
-            for an operator of your own, "operator.file=PATH", since no code is run that only the
-            weight file names.
+            for an operator of your own, "operator.file=PATH", and of one for a mask of your own
+            "operator.path=PATH", since no file is used that only the weight file names.
 
     Raises:
         InputError, CheckpointError: missing or damaged file, no generator, or nothing says of

@@ -34,6 +34,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Reads, checks and writes."""
+    from davi.build import with_mask_inside
     from davi.system.files import sha256_of
     from davi.weights.generator_file import part_values, usual_part
     from davi.weights.layouts import KINDS, read_weight_file, require_finite
@@ -43,6 +44,8 @@ def run(arguments: Namespace) -> None:
     file = read_weight_file(weights_file(arguments.file))
     part = arguments.part or usual_part(file, arguments.config)
     values = part_values(file, part, arguments.config, arguments.set)
+    if file.config is None and values is not None:  # a path in it is the user's own
+        values = with_mask_inside(values)
     require_finite(file.part(part), str(file.path))
     save_weights(
         output,

@@ -1,5 +1,6 @@
 """Makes measurements of a data set of clean images and writes them to a folder."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,11 +11,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from davi.build import mask_of
 from davi.config.schema import CustomOperatorConfig, OperatorConfig, RunConfig
 from davi.data.image_sets import spread_order
 from davi.data.images import save_array, save_image
 from davi.data.measurement_files import MEASUREMENT_FOLDER
-from davi.operators.inpainting import RandomInpainting
+from davi.operators.inpainting import RandomInpainting, mask_to_text
 from davi.operators.measurement import ForwardModel, lift
 from davi.operators.svd import SVDOperator
 from davi.system.errors import SAME_NAME, InputError
@@ -27,11 +29,14 @@ def recorded_operator(operator: OperatorConfig) -> dict[str, Any]:
     """Returns what a manifest says of an operator.
 
     A hole without noise is not mentioned, so that folders begun before there was a choice go on.
-    Of an operator of the user's own, the content of its file counts.
+    Of an operator of the user's own, and of a mask, the content counts.
     """
     values = operator.model_dump(mode="json")
     if isinstance(operator, CustomOperatorConfig):
         values["file"] = sha256_of(Path(operator.file))
+    if values.get("path") is not None:  # of a mask; the same one may lie in a generator's file
+        mask = mask_to_text(mask_of(operator.path))
+        values["path"] = hashlib.sha256(mask.encode()).hexdigest()
     if not values.get("noise_in_hole"):
         values.pop("noise_in_hole", None)
     return values
