@@ -18,6 +18,7 @@ from guided_diffusion.unet import UNetModel
 
 Shapes = dict[str, tuple[int, ...]]
 _MAX_LISTED = 4  # keys named in an error message
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def read_pt(path: Path, mapped: bool = False) -> Any:
@@ -94,9 +95,11 @@ def unet_from_weights(weights: Mapping[str, Tensor], config: UNetConfig, where: 
     """Returns the network with exactly these weights, float32 on the CPU, in eval mode.
 
     Raises:
-        CheckpointError: they belong to another architecture; `where` names their origin.
+        CheckpointError: they belong to another architecture, or are no finite numbers; `where`
+            names their origin.
     """
     require_architecture(weights, config, where)
+    require_finite(weights, where)
     with torch.device("meta"):  # no time for an initialisation that is overwritten
         network = create_unet(config)
     own = {key: value.to(torch.float32, copy=True) for key, value in weights.items()}
@@ -114,7 +117,7 @@ def without_variance(weights: Mapping[str, Tensor], out_channels: int) -> dict[s
 
 
 def require_architecture(weights: Mapping[str, Tensor], config: UNetConfig, where: str) -> None:
-    """Refuses weights whose names or shapes are not those of the network.
+    """Refuses weights whose names, shapes or kind of number are not those of the network.
 
     Raises:
         CheckpointError: they belong to another architecture; `where` names their origin.
@@ -122,6 +125,31 @@ def require_architecture(weights: Mapping[str, Tensor], config: UNetConfig, wher
     found, wanted = _shapes(weights), _shapes_of(config)
     if found != wanted:
         raise CheckpointError(f"{where}: {_explain_mismatch(found, wanted, preset_of(weights))}")
+    for key, value in weights.items():
+        if value.dtype not in _FLOATS or value.layout != torch.strided:
+            raise CheckpointError(
+                f"{where}: {key} holds {value.dtype}, {value.layout}; the weights of a network are "
+                "dense float16, bfloat16, float32 or float64"
+            )
+
+
+def require_finite(weights: Mapping[str, Tensor], where: str) -> None:
+    """Refuses weights that hold NaN or infinity; `where` names their origin.
+
+    Raises:
+        CheckpointError: a tensor does; it is named.
+    """
+    for key, value in weights.items():
+        if not is_finite(value):
+            raise CheckpointError(
+                f"{where}: {key} holds NaN or infinity; its training diverged, or it is damaged"
+            )
+
+
+def is_finite(value: Tensor) -> bool:
+    """Returns whether a tensor holds neither NaN nor infinity."""
+    # The extremes are NaN if anything is; found about a hundred times as fast as by isfinite.
+    return not value.numel() or bool(torch.stack(value.aminmax()).isfinite().all())
 
 
 def preset_of(weights: Mapping[str, Tensor]) -> str | None:

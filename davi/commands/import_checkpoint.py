@@ -37,8 +37,9 @@ def run(arguments: Namespace) -> None:
     from davi.build import with_mask_inside
     from davi.system.files import sha256_of
     from davi.weights.generator_file import part_values, usual_part
-    from davi.weights.layouts import KINDS, read_weight_file, require_finite
+    from davi.weights.layouts import KINDS, read_weight_file
     from davi.weights.network_file import new_weights_file, save_weights, weights_file
+    from guided_diffusion.checkpoint import require_finite
 
     output = new_weights_file(arguments.output, arguments.overwrite)
     file = read_weight_file(weights_file(arguments.file))
