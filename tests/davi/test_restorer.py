@@ -16,7 +16,7 @@ from davi.system.errors import InputError
 from davi.system.runtime import keyed_rng, select_device
 from guided_diffusion.errors import CheckpointError
 from tests.conftest import REPOSITORY
-from tests.tiny import write_tiny_generator, write_tiny_prior
+from tests.tiny import default_dtype, write_tiny_generator, write_tiny_prior
 
 INPAINTING = "operator={name: inpainting, mask: centred_box, box_size: 8}"
 
@@ -69,6 +69,22 @@ def test_samples_differ_by_seed_name_and_number(restorer: davi.Restorer) -> None
     assert not torch.equal(first[0], restorer.restore(y, seed=1, names=["a"])[0])
     assert not torch.equal(first[0], restorer.restore(y, seed=0, names=["b"])[0])
     assert torch.equal(first[:1], restorer.restore(y, 1, seed=0, names=["a"]))
+
+
+def test_a_seed_and_names_of_numpy_mean_the_same(restorer: davi.Restorer) -> None:
+    y = measurements(2)
+    expected = restorer.restore(y, 2, seed=4, names=["a", "b"])
+    assert torch.equal(restorer.restore(y, 2, np.int64(4), np.array(["a", "b"])), expected)
+    assert torch.equal(restorer.restore(y, np.int32(2), torch.tensor(4), ("a", "b")), expected)
+
+
+def test_another_default_dtype_changes_no_sample(weights: Path) -> None:
+    y = measurements(2)
+    expected = davi.load(weights, "cpu").restore(y)
+    with default_dtype(torch.float64):
+        found = davi.load(weights, "cpu").restore(y)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
 
 
 def test_other_sizes_are_restored_when_asked_for(weights: Path) -> None:
