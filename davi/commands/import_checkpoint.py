@@ -36,7 +36,7 @@ def run(arguments: Namespace) -> None:
     """Reads, checks and writes."""
     from davi.build import with_mask_inside
     from davi.system.files import sha256_of
-    from davi.weights.generator_file import part_values, usual_part
+    from davi.weights.generator_file import part_values, usual_part, what_was_assumed
     from davi.weights.layouts import KINDS, read_weight_file
     from davi.weights.network_file import new_weights_file, save_weights, weights_file
     from guided_diffusion.checkpoint import require_finite
@@ -59,3 +59,5 @@ def run(arguments: Namespace) -> None:
     )
     trained = "" if file.iteration is None else f" after {file.iteration} iterations"
     print(f"{output}: {KINDS[part]}{trained}, from {file.layout}")
+    if note := what_was_assumed(file, values):
+        print(note)

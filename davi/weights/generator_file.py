@@ -32,6 +32,7 @@ from guided_diffusion.unet import UNetModel
 AS_RELEASED = f"recipe={RELEASE}"
 DATA_OF_PRESET = {"ffhq_256": "ffhq", "imagenet_256": "imagenet"}
 PRIOR_NAMES = ("ffhq_10m.pt", "diffusion_ffhq_10m.pt", "256x256_diffusion_uncond.pt")
+_UNSEEN = ("num_heads", "num_head_channels", "use_new_attention_order")  # in the weights
 _RESTORING = ("schedule", "operator", "bridge", "generator")  # sections that shape a restoration
 
 
@@ -70,6 +71,8 @@ class GeneratorFile:
             operator[found[0]] = sha256_of(Path(operator[found[0]]))
         if not self.says_its_config:
             record["config"] = {section: values[section] for section in _RESTORING}
+            if unseen := _unseen(values["network"]):
+                record["config"]["network"] = unseen
         elif named:
             record["operator"] = operator
         return record
@@ -177,6 +180,8 @@ def part_values(
     elif KINDS[part] == GENERATOR or config is not None:
         values = run_of(file, weights, config, overrides).model_dump(mode="json")
         values = values if KINDS[part] == GENERATOR else {"network": values["network"]}
+    elif overrides:
+        raise InputError(f"{file.path}: {', '.join(overrides)}: of which config? add --config")
     elif preset := preset_of(weights):
         values = {"network": {"preset": preset}}
     else:
@@ -187,6 +192,29 @@ def part_values(
     network = parse_config(values.get("network", {}), NetworkConfig, str(file.path))
     require_architecture(weights, network.unet(), str(file.path))
     return values
+
+
+def what_was_assumed(file: WeightFile, values: dict[str, Any] | None) -> str | None:
+    """Returns a line about what weights do not tell of their network, and nobody else did.
+
+    Args:
+        file: where they are from.
+        values: see `part_values`.
+    """
+    published = file.path.name in PRIOR_NAMES or _release_name(file.path) is not None
+    if file.config is not None or published or not values or _unseen(values["network"]):
+        return None
+    unet = parse_config(values["network"], NetworkConfig, str(file.path)).unet()
+    return (
+        "note: weights do not show how many attention heads a network has, nor the betas of a "
+        f"prior; taken are {unet.num_head_channels} channels for each head, and for a prior the "
+        "linear schedule. Another number: --config CONFIG --set network.num_heads=N"
+    )
+
+
+def _unseen(network: dict[str, Any]) -> dict[str, Any]:
+    """What a network section says of what no weights show."""
+    return {key: network[key] for key in _UNSEEN if network.get(key) is not None}
 
 
 def _release_name(path: Path) -> str | None:

@@ -59,6 +59,7 @@ _OWN_NETWORKS = {
 }
 _RELEASE_AVERAGE = "implicit_func_ema"
 _ADM_KEYS = {"time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight"}
+_CLASSES = "label_emb.weight"  # of an ADM network that is told a class
 _EMA_PREFIX, _RAW_PREFIX = "ema_model.", "online_model."
 _DISCRIMINATOR_PREFIX = "discriminator_2d."
 
@@ -197,6 +198,10 @@ def _state_dict(path: Path, state: Weights) -> WeightFile:
     if any(key.startswith(_DISCRIMINATOR_PREFIX) for key in state):
         parts = {"discriminator": _without(state, _DISCRIMINATOR_PREFIX)}
         return WeightFile(path, "a discriminator", parts)
+    if _CLASSES in state:
+        raise CheckpointError(
+            f"{path}: its network is class-conditional ({_CLASSES}); one without classes is needed"
+        )
     if state.keys() >= _ADM_KEYS:
         parts = dict.fromkeys(BARE_ROLES, state)
         return WeightFile(path, "a bare ADM network", parts, role_known=False)
