@@ -32,9 +32,6 @@ from davi.operators.inpainting import (
     Inpainting,
     RandomInpainting,
     centred_box,
-    is_mask_text,
-    mask_from_text,
-    mask_to_text,
     random_box,
     random_pixels,
 )
@@ -44,6 +41,7 @@ from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.operators.super_resolution import SuperResolution
 from davi.schedule import Schedule
 from davi.system.errors import InputError
+from davi.system.mask_text import is_mask_text, mask_from_text, mask_to_text
 
 
 def image_shape(config: RunConfig | I2SBRunConfig) -> ImageShape:

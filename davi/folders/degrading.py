@@ -16,12 +16,13 @@ from davi.config.schema import CustomOperatorConfig, OperatorConfig, RunConfig
 from davi.data.image_sets import spread_order
 from davi.data.images import save_array, save_image
 from davi.data.measurement_files import MEASUREMENT_FOLDER
-from davi.operators.inpainting import RandomInpainting, mask_to_text
+from davi.operators.inpainting import RandomInpainting
 from davi.operators.measurement import ForwardModel, lift
 from davi.operators.svd import SVDOperator
 from davi.system.errors import SAME_NAME, InputError
 from davi.system.files import sha256_of
 from davi.system.ledger import FolderReport, Ledger
+from davi.system.mask_text import mask_to_text
 from davi.system.runtime import keyed_rng
 
 
@@ -34,9 +35,10 @@ def recorded_operator(operator: OperatorConfig) -> dict[str, Any]:
     values = operator.model_dump(mode="json")
     if isinstance(operator, CustomOperatorConfig):
         values["file"] = sha256_of(Path(operator.file))
-    if values.get("path") is not None:  # of a mask; the same one may lie in a generator's file
-        mask = mask_to_text(mask_of(operator.path))
-        values["path"] = hashlib.sha256(mask.encode()).hexdigest()
+    # The same mask may lie in a generator's file.
+    if (path := values.pop("path", None)) is not None:
+        mask = mask_to_text(mask_of(path))
+        values["mask_sha256"] = hashlib.sha256(mask.encode()).hexdigest()
     if not values.get("noise_in_hole"):
         values.pop("noise_in_hole", None)
     return values

@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 import davi
+from davi.folders.degrading import recorded_operator
 from davi.runs.run_folder import RunFolder
 from davi.system.errors import InputError
 from davi.weights.generator_file import read_generator_file
@@ -79,3 +80,15 @@ def test_the_mask_is_that_of_the_beginning(tiny_prior: Path, tmp_path: Path) -> 
     run.save(1, trainer.state_dict(keep=True), None)
     kept = davi.load(tmp_path / "run", "cpu").operator.singular_values
     assert torch.equal(kept, trainer.inputs.forward_model.operator.singular_values)
+
+
+def test_a_mask_is_the_same_in_a_file_of_its_own_and_in_the_weights(
+    run_folder: Path, tiny_prior: Path, tmp_path: Path
+) -> None:
+    """So that measurements of the training's own mask get no note."""
+    inside = davi.load(run_folder, "cpu").config.operator
+    same, other = (
+        tiny_config(tiny_prior, with_mask(write_mask(tmp_path / f"{column}.png", column))).operator
+        for column in (3, 4)
+    )
+    assert recorded_operator(inside) == recorded_operator(same) != recorded_operator(other)
