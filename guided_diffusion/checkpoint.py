@@ -34,8 +34,39 @@ def read_pt(path: Path, mapped: bool = False) -> Any:
     """
     with _errors_of(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickle protocols; the error says it all
-        mapped = mapped and zipfile.is_zipfile(path)  # files of old PyTorch versions cannot be
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        is_zip = zipfile.is_zipfile(path)  # those of old PyTorch versions are not
+        if is_zip:
+            _require_unpacked(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zip)
+
+
+def require_intact(path: Path) -> None:
+    """Refuses a PyTorch file of which a piece differs from its checksum, if it has checksums.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    with _errors_of(path):
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointError(
+                f"{path}: damaged: {damaged} in it differs from its checksum (CRC-32); get the "
+                "original file again"
+            )
+
+
+def _require_unpacked(path: Path) -> None:
+    """Refuses a zip whose members say that they are larger than it is, before one is read."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked > path.stat().st_size:
+        raise CheckpointError(
+            f"{path}: is to be unpacked to {unpacked} bytes, from {path.stat().st_size}; PyTorch "
+            "packs nothing: get the original file again"
+        )
 
 
 @contextlib.contextmanager
@@ -45,6 +76,8 @@ def _errors_of(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: no such weight file (looked for {path.resolve()})")
     try:
         yield
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: not a plain PyTorch weight file (it is damaged, or a pickle that would run "

@@ -29,8 +29,8 @@ def run(arguments: Namespace) -> None:
 
     output = new_weights_file(arguments.output, arguments.overwrite)
     path = weights_file(arguments.run)
-    require_as_written(path)
     content = read_training_checkpoint(path, mapped=True)
+    require_as_written(path)
     kind = kind_of(content)
     weights = averaged_weights(content, kind)
     require_finite(weights, str(path))

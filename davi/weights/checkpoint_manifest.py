@@ -6,6 +6,7 @@ from pydantic import TypeAdapter
 from typing_extensions import TypedDict  # pydantic brings it, and takes no other before Python 3.12
 
 from davi.system.files import sha256_of
+from guided_diffusion.checkpoint import require_intact
 from guided_diffusion.errors import CheckpointError
 
 MANIFEST = "manifest.json"
@@ -50,13 +51,17 @@ def difference(path: Path, entry: Entry) -> str | None:
 
 
 def require_as_written(path: Path) -> None:
-    """Refuses a checkpoint that is not what the manifest beside it says, if that knows it.
+    """Refuses a PyTorch file that is not what was written.
+
+    That is what the manifest beside it says, or else the checksums in the file itself.
 
     Raises:
         CheckpointError: it differs.
     """
     entry = read_manifest(path.parent).get(path.name)
-    if entry is not None and (problem := difference(path, entry)):
+    if entry is None:
+        require_intact(path)
+    elif problem := difference(path, entry):
         raise CheckpointError(
             f"{path}: {problem}; it is damaged, take another checkpoint of the run (davi train "
             "goes on from the newest sound one)"

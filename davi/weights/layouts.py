@@ -106,8 +106,8 @@ def read_weight_file(path: Path) -> WeightFile:
     """
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    require_as_written(path)
     content = read_pt(path, mapped=True)
+    require_as_written(path)
     if is_training_checkpoint(content):
         return _own_training_file(path, content)
     if isinstance(content, Mapping):
