@@ -20,12 +20,13 @@ from davi.system.errors import InputError
 AUTOCAST_DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def select_device(name: str = "auto") -> torch.device:
+def select_device(name: str | torch.device = "auto") -> torch.device:
     """Returns the device called `name`; "auto" is the first GPU if there is one, else the CPU.
 
     Raises:
         InputError: the name is unknown, or its device is not present.
     """
+    name = str(name)
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
@@ -62,12 +63,20 @@ def _plain(part: Any) -> int | str:
     """The int or str of Python that a part of a key means; those of NumPy have another repr."""
     if isinstance(part, str):
         return str(part)
-    try:
-        return operator.index(part)
-    except TypeError as error:
+    if not is_whole(part):
         raise InputError(
             f"{part!r}: a seed is a whole number, a name is text (this is {type(part).__name__})"
-        ) from error
+        )
+    return operator.index(part)
+
+
+def is_whole(value: Any, at_least: int | None = None) -> bool:
+    """Returns whether this is a whole number of Python, NumPy or PyTorch, and not below a bound."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        return False
+    return at_least is None or number >= at_least
 
 
 def draw_each(draw: Callable[[torch.Generator], Tensor], rngs: list[torch.Generator]) -> Tensor:

@@ -219,7 +219,10 @@ def test_a_gpu_gives_the_same_up_to_rounding(weights: Path) -> None:
         ),
         (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), 1, "torch.uint8; a floating-point"),
         (np.zeros((1, 3, 4, 4)), 1, "ndarray; a floating-point"),
-        (torch.zeros(1, 3, 4, 4), 0, "num_samples=0: at least 1"),
+        (torch.zeros(1, 3, 4, 4), 0, "num_samples=0: a whole number of at least 1"),
+        (torch.zeros(1, 3, 4, 4), 1.5, r"num_samples=1\.5: a whole number"),
+        (torch.zeros(0, 3, 4, 4), 1, r"shape \(0, 3, 4, 4\): .* B at least 1"),
+        (torch.tensor(1.0), 1, r"shape \(\): .* needs \(B, 3, 4, 4\)"),
     ],
 )
 def test_what_is_no_measurement_is_refused(
@@ -227,6 +230,34 @@ def test_what_is_no_measurement_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         restorer.restore(y, num_samples)
+
+
+@pytest.mark.parametrize("names", [[], ["a"], ["a", "b", "c"], "ab", np.array(["a"])])
+def test_each_measurement_needs_one_name(restorer: davi.Restorer, names: object) -> None:
+    with pytest.raises(InputError, match=r"\d names for 2 measurements: each needs one"):
+        restorer.restore(measurements(2), names=names)
+
+
+def test_a_seed_is_a_whole_number(restorer: davi.Restorer) -> None:
+    with pytest.raises(InputError, match=r"0\.5: a seed is a whole number"):
+        restorer.restore(measurements(1), seed=0.5)
+
+
+@pytest.mark.parametrize("size", [128, (64, 0), (-8, 8), (8,), (8, 8, 8), (8.0, 8), "8x8", "88"])
+def test_a_size_is_height_and_width(weights: Path, size: object) -> None:
+    with pytest.raises(InputError, match=r"size=.*: \(height, width\) is needed, in pixels"):
+        davi.load(weights, "cpu", size=size)
+
+
+def test_an_unknown_precision_is_refused(weights: Path) -> None:
+    with pytest.raises(InputError, match="precision 'half' is unknown: use fp32, bf16, fp16"):
+        davi.load(weights, "cpu", "half")
+
+
+def test_a_device_of_pytorch_is_taken(weights: Path) -> None:
+    assert davi.load(weights, torch.device("cpu")).device == torch.device("cpu")
+    with pytest.raises(InputError, match="device 'meta' is unknown"):
+        davi.load(weights, torch.device("meta"))
 
 
 def test_wrong_shapes_and_nan_are_refused(restorer: davi.Restorer) -> None:
