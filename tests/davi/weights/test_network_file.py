@@ -139,6 +139,16 @@ def test_a_config_of_another_shape_is_one_line(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("schedule", [5, None, [1], "cosine"])
+def test_a_schedule_that_is_not_known_is_refused(
+    schedule: object, tiny_prior: Path, tmp_path: Path
+) -> None:
+    config = json.dumps({"network": {}, "schedule": schedule})
+    path = rewritten(tiny_prior, tmp_path / "prior.safetensors", config=config)
+    with pytest.raises(ValueError, match=r"schedule: .* is none of linear, quadratic"):
+        read_prior_file(path, tiny_config(tiny_prior).network.unet())
+
+
 @pytest.fixture
 def run_folder(tiny_prior: Path, tmp_path: Path) -> Path:
     """A run with one checkpoint, which is not what was written."""
