@@ -154,7 +154,9 @@ class Stopwatch(Evaluations):
 
     def evaluate_bare(self, with_gradient: bool, count: int) -> None:
         """Evaluates the network alone, so many times."""
-        x = torch.randn(self._batch_size, *self.image_shape, device=self.device)
+        x = torch.randn(
+            self._batch_size, *self.image_shape, device=self.device, dtype=torch.float32
+        )
         t = torch.full((self._batch_size,), NUM_STEPS // 2, device=self.device)
         with torch.set_grad_enabled(with_gradient):
             x.requires_grad_(with_gradient)

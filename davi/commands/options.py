@@ -85,7 +85,7 @@ def add_generator(parser: argparse.ArgumentParser, required: bool = True) -> Non
     )
     purpose = (
         "generator of the authors: override one value of its config; generator for your own "
-        "operator: its code, operator.file=PATH"
+        "operator: its code, operator.file=PATH; for your own mask: another, operator.path=PATH"
     )
     add_overrides(parser, purpose, example="bridge.h=0.01")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default fp32")

@@ -32,15 +32,22 @@ class NetworkConfig(Section):
     channel_mult: tuple[PositiveInt, ...] | None = Field(None, min_length=1)
     out_channels: PositiveInt | None = None  # 3, or 6 with a learned variance
     num_head_channels: PositiveInt | None = None  # channels of one attention head
+    num_heads: PositiveInt | None = None  # attention heads, in place of num_head_channels
+    use_new_attention_order: bool | None = None  # q, k and v of all heads, not head by head
+    resblock_updown: bool | None = None  # false: a single convolution resamples
     use_checkpoint: bool | None = None  # compute activations twice: less memory, more time
 
     def unet(self) -> UNetConfig:
         """Returns the preset with the changes applied."""
         changes = self.model_dump(exclude={"preset"}, exclude_none=True)
+        if self.num_heads is not None:
+            changes["num_head_channels"] = -1
         return UNetConfig(**{**vars(PRESETS[self.preset]), **changes})
 
     @model_validator(mode="after")
     def _can_be_built(self) -> "NetworkConfig":
+        if None not in (self.num_heads, self.num_head_channels):
+            raise ValueError("num_heads or num_head_channels, not both: set one to null")
         unet = self.unet()
         with torch.device("meta"):
             create_unet(unet)  # its errors name what does not fit

@@ -66,7 +66,7 @@ class KeyedOrder:
         if epoch != self._epoch:
             rng = keyed_rng("cpu", self.seed, "order", epoch)
             self._order = torch.randperm(self.num_images, generator=rng)
-            self._flips = torch.rand(self.num_images, generator=rng) < 0.5
+            self._flips = torch.rand(self.num_images, generator=rng, dtype=torch.float32) < 0.5
             self._epoch = epoch
         return int(self._order[offset]), self.flip and bool(self._flips[offset])
 

@@ -1,5 +1,6 @@
 """Makes measurements of a data set of clean images and writes them to a folder."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from davi.config.content import operator_record
-from davi.config.schema import OperatorConfig, RunConfig
+from davi.build import mask_of
+from davi.config.schema import CustomOperatorConfig, OperatorConfig, RunConfig
 from davi.data.image_sets import spread_order
 from davi.data.images import save_array, save_image
 from davi.data.measurement_files import MEASUREMENT_FOLDER
@@ -19,8 +20,9 @@ from davi.operators.inpainting import RandomInpainting
 from davi.operators.measurement import ForwardModel, lift
 from davi.operators.svd import SVDOperator
 from davi.system.errors import SAME_NAME, InputError
-from davi.system.files import disk_full_as_input_error
+from davi.system.files import disk_full_as_input_error, sha256_of
 from davi.system.ledger import FolderReport, Ledger
+from davi.system.mask_text import mask_to_text
 from davi.system.runtime import keyed_rng
 
 
@@ -28,8 +30,15 @@ def recorded_operator(operator: OperatorConfig) -> dict[str, Any]:
     """Returns what a manifest says of an operator.
 
     A hole without noise is not mentioned, so that folders begun before there was a choice go on.
+    Of an operator of the user's own, and of a mask, the content counts.
     """
-    values = operator_record(operator)
+    values = operator.model_dump(mode="json")
+    if isinstance(operator, CustomOperatorConfig):
+        values["file"] = sha256_of(Path(operator.file))
+    # The same mask may lie in a generator's file.
+    if (path := values.pop("path", None)) is not None:
+        mask = mask_to_text(mask_of(path))
+        values["mask_sha256"] = hashlib.sha256(mask.encode()).hexdigest()
     if not values.get("noise_in_hole"):
         values.pop("noise_in_hole", None)
     return values

@@ -4,7 +4,7 @@ Threads read ahead and write behind while the network runs in between.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ from davi.data.measurement_files import (
     read_measurement,
 )
 from davi.folders.degrading import recorded_operator
+from davi.operators.inpainting import Inpainting, RandomInpainting
+from davi.operators.linear import LinearOperator
 from davi.restorer import Restorer
 from davi.system.errors import InputError
 from davi.system.files import disk_full_as_input_error, sha256_of
@@ -111,6 +113,12 @@ def restore_folder(
         job = _FolderJob(restorer, found, ledger, num_samples, seed, masks, rounding)
         with tqdm(total=total, desc="restoring", unit="image", disable=not world.is_first) as bar:
             job.run(islice(found.suffixes, world.rank, None, world.size), batch_size, report, bar)
+        others = sum(world.gather(len(job.other_holes)))
+        if others and world.is_first:
+            print(
+                f"note: {others} masks with a hole elsewhere than in training, which the generator "
+                "has not learned to fill"
+            )
         return FolderReport.of_all(world.gather(report))
 
 
@@ -166,6 +174,7 @@ class _FolderJob:
     seed: int
     masks: Path | None
     rounding: str
+    other_holes: list[str] = field(default_factory=list)  # names; filled by the threads that read
 
     def run(self, names: Iterable[str], batch_size: int, report: FolderReport, bar: tqdm) -> None:
         """Restores the names, in order, and counts them."""
@@ -197,7 +206,10 @@ class _FolderJob:
                 return DONE_BEFORE
             y = read_measurement(path, self.restorer.measurement_shape)
             if mask is not None:
-                y = y * read_mask(mask, self.restorer.image_shape[1:])
+                kept = read_mask(mask, self.restorer.image_shape[1:])
+                if _is_another_hole(kept, self.restorer.operator):
+                    self.other_holes.append(name)
+                y = y * kept
         except (InputError, OSError) as error:
             return path, str(error)
         return _Item(name, hashes, y)
@@ -238,6 +250,13 @@ class _FolderJob:
         samples = [output / f"sample_{number:03d}" / file for number in range(self.num_samples)]
         std = output / "std"
         return [*samples, output / "mean" / file, std / file, std / f"{name}.npy"]
+
+
+def _is_another_hole(mask: Tensor, trained: LinearOperator | RandomInpainting) -> bool:
+    """Whether the hole of a mask (H, W) is not the one of the training, if that had one only."""
+    if not isinstance(trained, Inpainting):
+        return False
+    return not torch.equal(mask, trained.singular_values.bool().cpu())
 
 
 def _to_be_done(

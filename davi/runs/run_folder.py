@@ -17,6 +17,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from davi.build import with_mask_inside
 from davi.config.section import Section
 from davi.config.yaml_file import flatten
 from davi.runs.checkpoint_store import CheckpointStore
@@ -62,6 +63,8 @@ class RunFolder:
         self.path = path
         self.record = RunRecord(path, config, inputs)
         self.statistics = RunStatistics(path, config.train.wandb_project, flatten(config))
+        # Now, since the mask's file may change or go while training lasts.
+        self._saved_config = with_mask_inside(config.model_dump(mode="json"))
         begun = self.record.exists()
         if path.is_dir() and not begun and not self._is_barely_begun():
             raise InputError(f"{path}: exists and holds no run; choose another --run-dir")
@@ -115,7 +118,7 @@ class RunFolder:
         """Writes the training state after `iteration` iterations, see `CheckpointStore.save`."""
         content = {
             "iteration": iteration,
-            "config": self.record.config.model_dump(mode="json"),
+            "config": self._saved_config,
             "inputs": self.record.inputs,
             **state,
         }

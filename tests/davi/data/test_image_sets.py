@@ -228,6 +228,19 @@ def test_the_fingerprint_of_a_zip_file_knows_contents(tmp_path: Path) -> None:
     assert prints[0] != prints[1]
 
 
+def test_a_member_is_unpacked_no_further_than_it_says(tmp_path: Path) -> None:
+    """A small file can unpack to one that fills the memory."""
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(50_000_000))
+        archive.getinfo("a.png").file_size = 100
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"images\.zip/a\.png: damaged in the archive"):
+        ZipImages(path, 8)[0]
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
 def test_a_damaged_member_is_named(zipped: Path) -> None:
     index = 1  # the stored one
     images = ZipImages(zipped, 8)
@@ -264,6 +277,15 @@ def write_zip(path: Path, content: bytes = b"", **options: int) -> Path:
     return path
 
 
+def with_zip64_sizes(path: Path, **sizes: int) -> Path:
+    """A zip file whose only member says in zip64 fields how large it is, or where it lies."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", b"x")
+        for field, value in sizes.items():
+            setattr(archive.getinfo("a.png"), field, value)
+    return path
+
+
 def bad_sources(tmp_path: Path) -> Iterator[tuple[str, str]]:
     """Sources that cannot be used, and what is said about them."""
     yield str(tmp_path / "absent.zip"), r"absent\.zip: no such file"
@@ -274,6 +296,15 @@ def bad_sources(tmp_path: Path) -> Iterator[tuple[str, str]]:
     yield str(tmp_path / "empty.zip"), r"empty\.zip: holds no image"
     write_zip(tmp_path / "bz.zip", compression=zipfile.ZIP_BZIP2)
     yield str(tmp_path / "bz.zip"), r"bz\.zip/a\.png: compression method 12 is not supported"
+    for name, field in (
+        ("large", "file_size"),
+        ("long", "compress_size"),
+        ("far", "header_offset"),
+    ):
+        for size in (1 << 40, (1 << 63) + 1):
+            path = with_zip64_sizes(tmp_path / f"{name}.{size}.zip", **{field: size})
+            expected = "bytes when unpacked, more" if name == "large" else "lies beyond the end"
+            yield str(path), rf"a\.png: .*{expected}|not a readable zip file"
     secret = bytearray(write_zip(tmp_path / "secret.zip").read_bytes())
     secret[secret.index(b"PK\1\2") + 8] |= 1  # the flag of an encrypted member
     (tmp_path / "secret.zip").write_bytes(secret)

@@ -226,20 +226,6 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path, tiny_prior: Path) 
         pass
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
-def test_a_file_system_without_locks_is_said(
-    number: int, tmp_path: Path, tiny_prior: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = open_run(tmp_path, tiny_prior)
-
-    def refuse(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr("fcntl.flock", refuse)
-    with pytest.raises(InputError, match=r"this file system locks no files \(\w+.*\), so"):
-        run.lock().__enter__()
-
-
 def test_a_wait_that_ran_out_in_training_is_not_taken_for_a_second_process(
     tmp_path: Path, tiny_prior: Path
 ) -> None:
