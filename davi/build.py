@@ -36,12 +36,12 @@ from davi.operators.inpainting import (
     random_pixels,
 )
 from davi.operators.linear import ImageShape, LinearOperator
+from davi.operators.mask_text import is_mask_text, mask_from_text, mask_to_text
 from davi.operators.measurement import ForwardModel
 from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.operators.super_resolution import SuperResolution
 from davi.schedule import Schedule
 from davi.system.errors import InputError
-from davi.system.mask_text import is_mask_text, mask_from_text, mask_to_text
 
 
 def image_shape(config: RunConfig | I2SBRunConfig) -> ImageShape:

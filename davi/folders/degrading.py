@@ -17,12 +17,12 @@ from davi.data.image_sets import spread_order
 from davi.data.images import save_array, save_image
 from davi.data.measurement_files import MEASUREMENT_FOLDER
 from davi.operators.inpainting import RandomInpainting
+from davi.operators.mask_text import mask_to_text
 from davi.operators.measurement import ForwardModel, lift
 from davi.operators.svd import SVDOperator
 from davi.system.errors import SAME_NAME, InputError
 from davi.system.files import disk_full_as_input_error, sha256_of
 from davi.system.ledger import FolderReport, Ledger
-from davi.system.mask_text import mask_to_text
 from davi.system.runtime import keyed_rng
 
 

@@ -11,9 +11,9 @@ from davi.build import build_operator, image_shape
 from davi.config.schema import CustomOperatorConfig, I2SBRunConfig
 from davi.config.yaml_file import parse_config
 from davi.operators.linear import LinearOperator
+from davi.operators.mask_text import is_mask_text
 from davi.solvers.i2sb_bridge import I2SBBridge, I2SBModel
 from davi.system.errors import InputError
-from davi.system.mask_text import is_mask_text
 from davi.system.runtime import keyed_rng
 from davi.weights.layouts import read_weight_file
 from davi.weights.network_file import I2SB, weights_file

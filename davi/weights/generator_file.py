@@ -13,9 +13,9 @@ from typing import Any
 from davi.config.recipes import RELEASE, RELEASE_TASKS
 from davi.config.schema import NetworkConfig, RunConfig
 from davi.config.yaml_file import load_config, parse_config
+from davi.operators.mask_text import is_mask_text
 from davi.system.errors import InputError
 from davi.system.files import sha256_of
-from davi.system.mask_text import is_mask_text
 from davi.system.shipped import CONFIGS, shipped_folder
 from davi.weights.layouts import (
     KINDS,

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from davi.operators.inpainting import random_pixels
+from davi.operators.mask_text import is_mask_text, mask_from_text, mask_to_text
 from davi.system.errors import InputError
-from davi.system.mask_text import is_mask_text, mask_from_text, mask_to_text
 
 
 @pytest.mark.parametrize("size", [(3, 5), (16, 16), (1, 9)])
