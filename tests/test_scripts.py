@@ -474,7 +474,7 @@ def test_a_hole_elsewhere_than_in_training_is_pointed_out(
             *sample, "--output", tmp_path / name, "--mask", tmp_path / f"{name}.png"
         )
         assert code == 0
-        noted = "note: 4 masks with a hole elsewhere than in training" in output
+        noted = "note: 4 images with a hole elsewhere than in training" in output
         assert noted == (name == "other")
 
 
