@@ -2,13 +2,13 @@
 
 import hashlib
 import importlib.util
+import json
 import math
 import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
-from pydantic_core import from_json
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
@@ -122,7 +122,7 @@ class _Line(BaseModel):
 def _iteration(line: bytes, place: str) -> float:
     """The iteration of a line of statistics; infinity for a line cut off by a crash."""
     try:
-        from_json(line)
-    except ValueError:
+        json.loads(line)
+    except (ValueError, RecursionError):
         return math.inf
     return parse_json(line, _Line, place).iteration

@@ -124,7 +124,8 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(downloads, "LEAST", 100)
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state.url = f"http://127.0.0.1:{listener.server_port}/weights.pt"
-    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    # Polled often, or every test would end by a wait of half a second.
+    threading.Thread(target=listener.serve_forever, args=(0.01,), daemon=True).start()
     yield state
     listener.shutdown()
     listener.server_close()
