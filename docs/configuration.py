@@ -80,12 +80,20 @@ From the weakest to the strongest:
 6. `--set section.key=value` on the command line, as often as needed.
 
 `--print-config` shows the result and stops. An unknown key is an error that names the nearest known
-one. A value of a wrong type or out of its range is an error, too. `1e-4` is a number.
+one. A key that is given twice is an error, and so is a value of a wrong type or out of its range.
 
-Paths in a configuration are relative to the folder in which the command is started. A shipped
-network is also found by its name, such as `photos_prior`. A source of images is a folder, a `.zip`
-file, `.tar` shards, or `photos:train` and `photos:held_out`, the embedded photographs
-([training](training.md#images)).
+Numbers are decimal: `1e-4` is one, and `0x10`, `010`, `1_000` and `1:30` are not. A switch is
+`true` or `false`; `yes`, `no`, `on` and `off` are text. Where text is wanted, quotes are not
+needed: `2024-01-05`, `2024` and `no` are taken as they are written. Only `null` and `~` alone mean
+that there is nothing.
+
+A config is a file of at most 64 kB, and up to 20 files may extend each other. YAML's tags (`!!int`)
+are not read.
+
+Paths in a configuration are relative to the folder in which the command is started; `~/` at their
+start is your home. A shipped network is also found by its name, such as `photos_prior`. A source of
+images is a folder, a `.zip` file, `.tar` shards, or `photos:train` and `photos:held_out`, the
+embedded photographs ([training](training.md#images)).
 
 "needed" in the column "default" means that the key must be given.
 """
@@ -162,7 +170,8 @@ def _value_of(kind: Any, metadata: list[Any]) -> str:
     """What a key may hold, in words."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return _value_of(inner[0], [*metadata, *inner[1:]])
+        marks = [mark for part in inner[1:] for mark in getattr(part, "metadata", [part])]
+        return _value_of(inner[0], [*metadata, *marks])
     if origin in (Union, UnionType):
         known = [part for part in inner if part is not NoneType]
         empty = ["`null`"] if NoneType in inner else []
@@ -194,7 +203,7 @@ def _ranges(metadata: list[Any]) -> Iterator[str]:
     for mark in metadata:
         for name, words in BOUNDS.items():
             if (bound := getattr(mark, name, None)) is not None:
-                yield f"{words} {bound}"
+                yield f"{words} {bound:,}"
 
 
 def _default_of(field: FieldInfo) -> str:

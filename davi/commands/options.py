@@ -43,11 +43,19 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def read_config(arguments: argparse.Namespace, model: "type[Section]") -> "Section":
-    """Returns the config that the arguments describe; prints it and exits at --print-config."""
+    """Returns the config that the arguments describe; prints it and exits at --print-config.
+
+    Raises:
+        InputError: as `load_config`; at --print-config also if the operator does not fit.
+    """
     from davi.config.yaml_file import load_config, to_yaml
 
     config = load_config(arguments.config, model, arguments.set)
     if arguments.print_config:
+        if "operator" in model.model_fields:
+            from davi.build import build_operator, image_shape
+
+            build_operator(config.operator, image_shape(config))  # refuses what training would
         print(to_yaml(config), end="")
         sys.exit(0)
     return config

@@ -118,6 +118,8 @@ def run_command(name: str, words: list[str] | None = None, prog: str | None = No
 def finish(work: Callable[[], int | None]) -> NoReturn:
     """Does the work and exits; what the user can mend is one line, without a traceback."""
     try:
+        if os.name != "posix":
+            raise InputError("davi's commands run on Linux and macOS; on Windows use them in WSL")
         if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun's report has the traceback
             from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -138,7 +140,9 @@ def finish(work: Callable[[], int | None]) -> NoReturn:
             raise
         if error.filename is None:
             _drop_output()
-        print(f"error: {error.filename or 'the output'}: {error.strerror}", file=sys.stderr)
+        # As an InputError, which shows what a terminal would obey in a name.
+        message = InputError(f"{error.filename or 'the output'}: {error.strerror}")
+        print(f"error: {message}", file=sys.stderr)
         code = EXIT_BAD_INPUT
     except KeyboardInterrupt:
         sys.exit("interrupted")
