@@ -9,20 +9,22 @@ import torch
 from torch import Tensor
 
 from davi.bridge import PosteriorBridge, beta_cdf, end_cdf, uniform_cdf
-from davi.config.python_file import only_class, run_file
-from davi.config.schema import (
-    BridgeConfig,
+from davi.config.problem import (
     ColorizationConfig,
     CustomOperatorConfig,
     DenoisingConfig,
     GaussianBlurConfig,
     GaussianNoiseConfig,
-    I2SBRunConfig,
     InpaintingConfig,
     NoiseConfig,
     OperatorConfig,
-    RunConfig,
     SuperResolutionConfig,
+)
+from davi.config.python_file import only_class, run_file
+from davi.config.schema import (
+    BridgeConfig,
+    I2SBRunConfig,
+    RunConfig,
 )
 from davi.data.measurement_files import read_mask, require_mask
 from davi.operators.colorization import Colorization

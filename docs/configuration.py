@@ -1,7 +1,7 @@
 """Writes docs/configuration.md: every key of a run's YAML file, from the models that read it.
 
 Run it as `python docs/configuration.py`. Types, ranges and defaults are those of the classes in
-davi/config/schema.py; the meaning of a key is the comment beside its field.
+davi/config/schema.py and problem.py; the meaning of a key is the comment beside its field.
 """
 
 import ast
@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from davi.config import schema
+from davi.config import problem, schema
 from davi.config.recipes import RELEASE, recipe_settings
 from davi.config.section import Section
 from guided_diffusion.presets import PRESETS
 
 PAGE = Path(__file__).with_suffix(".md")
-SOURCE = Path(schema.__file__)
+SOURCES = [Path(module.__file__) for module in (schema, problem)]
 # Models in the order of the page, with the key at which each stands.
 RUNS = {
     "A run of `davi train`": schema.RunConfig,
@@ -33,14 +33,14 @@ SECTIONS = {
     "data": schema.DataConfig,
     "train": schema.TrainConfig,
     "prior": schema.PriorConfig,
-    "operator: denoising": schema.DenoisingConfig,
-    "operator: inpainting": schema.InpaintingConfig,
-    "operator: super_resolution": schema.SuperResolutionConfig,
-    "operator: gaussian_blur": schema.GaussianBlurConfig,
-    "operator: colorization": schema.ColorizationConfig,
-    "operator: custom": schema.CustomOperatorConfig,
-    "noise: gaussian": schema.GaussianNoiseConfig,
-    "noise: poisson": schema.PoissonNoiseConfig,
+    "operator: denoising": problem.DenoisingConfig,
+    "operator: inpainting": problem.InpaintingConfig,
+    "operator: super_resolution": problem.SuperResolutionConfig,
+    "operator: gaussian_blur": problem.GaussianBlurConfig,
+    "operator: colorization": problem.ColorizationConfig,
+    "operator: custom": problem.CustomOperatorConfig,
+    "noise: gaussian": problem.GaussianNoiseConfig,
+    "noise: poisson": problem.PoissonNoiseConfig,
     "bridge": schema.BridgeConfig,
     "generator": schema.GeneratorConfig,
     "loss": schema.LossConfig,
@@ -64,7 +64,7 @@ BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most
 OPENING = """\
 # Configuration
 
-<!-- Written by docs/configuration.py from davi/config/schema.py. Change it there. -->
+<!-- Written by docs/configuration.py from davi/config/schema.py and problem.py. Change it there. -->
 
 Every key that the YAML file of a run may have. This page is made from the source.
 
@@ -101,7 +101,9 @@ embedded photographs ([training](training.md#images)).
 
 def page() -> str:
     """Returns the whole page."""
-    comments = field_comments(SOURCE.read_text(encoding="utf-8"))
+    comments: dict[tuple[str, str], str] = {}
+    for source in SOURCES:
+        comments |= field_comments(source.read_text(encoding="utf-8"))
     parts = [OPENING]
     parts += [_section(heading, model, comments) for heading, model in RUNS.items()]
     parts += [_section(heading, model, comments) for heading, model in SECTIONS.items()]

@@ -22,6 +22,13 @@ def _some_text(text: str) -> str:
 # machine's memory.
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_some_text)]
 FilePath = Annotated[Text, AfterValidator(os.path.expanduser)]
+# A path, or the mask itself as text, see `operators.mask_text`: one bit a pixel.
+MaskPath = Annotated[
+    str,
+    Field(max_length=2**20),
+    AfterValidator(_some_text),
+    AfterValidator(os.path.expanduser),
+]
 Seed = Annotated[int, Field(ge=-(10**18), le=10**18)]
 Count = Annotated[int, Field(gt=0, le=10**9)]
 BatchSize = Annotated[int, Field(gt=0, le=2**16)]

@@ -12,7 +12,13 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from davi.build import mask_of
-from davi.config.schema import CustomOperatorConfig, OperatorConfig, RunConfig
+from davi.config.problem import (
+    CustomOperatorConfig,
+    OperatorConfig,
+)
+from davi.config.schema import (
+    RunConfig,
+)
 from davi.data.image_sets import spread_order
 from davi.data.images import save_array, save_image
 from davi.data.measurement_files import MEASUREMENT_FOLDER

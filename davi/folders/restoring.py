@@ -116,8 +116,8 @@ def restore_folder(
         others = sum(world.gather(len(job.other_holes)))
         if others and world.is_first:
             print(
-                f"note: {others} images with a hole elsewhere than in training, which the generator "
-                "has not learned to fill"
+                f"note: {others} images with a hole elsewhere than in training, which the "
+                "generator has not learned to fill"
             )
         return FolderReport.of_all(world.gather(report))
 

@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 
 from davi.build import build_operator, image_shape
-from davi.config.schema import CustomOperatorConfig, I2SBRunConfig
+from davi.config.problem import (
+    CustomOperatorConfig,
+)
+from davi.config.schema import (
+    I2SBRunConfig,
+)
 from davi.config.yaml_file import parse_config
 from davi.operators.linear import LinearOperator
 from davi.operators.mask_text import is_mask_text
