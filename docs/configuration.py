@@ -64,7 +64,7 @@ BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most
 OPENING = """\
 # Configuration
 
-<!-- Written by docs/configuration.py from davi/config/schema.py and problem.py. Change it there. -->
+<!-- Written by docs/configuration.py from davi/config/. Change it there. -->
 
 Every key that the YAML file of a run may have. This page is made from the source.
 
