@@ -88,7 +88,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
     Raises:
         InputError: unreadable, or of another size.
     """
-    mask = load_image(path, channels=1)[0] > 0
+    mask = load_image(path, 1, size)[0] > 0
     if tuple(mask.shape) != size:
         raise InputError(
             f"{path}: mask of {mask.shape[0]}x{mask.shape[1]}, images are {size[0]}x{size[1]}"
@@ -102,7 +102,11 @@ def read_measurement(path: Path, shape: tuple[int, int, int]) -> Tensor:
     Raises:
         InputError: unreadable, not finite, or of another shape.
     """
-    y = _read_array(path) if path.suffix.lower() == ".npy" else load_image(path, shape[0])
+    y = (
+        _read_array(path)
+        if path.suffix.lower() == ".npy"
+        else load_image(path, shape[0], shape[1:])
+    )
     if tuple(y.shape) != shape:
         raise InputError(
             f"{path}: measurement is {_shape_text(y.shape)}, {_shape_text(shape)} needed"
