@@ -67,13 +67,14 @@ class ZipImages(ImageSet):
         yield self.origin
 
     def _read(self, index: int) -> bytes:
-        start, size, _, checksum, compression = self._members[index].tolist()
+        start, packed, size, checksum, compression = self._members[index].tolist()
         try:
             header = self._pieces.read(self.origin, start, _ZIP_HEADER.size)
             start += _ZIP_HEADER.size + sum(_ZIP_HEADER.unpack(header))
-            content = self._pieces.read(self.origin, start, size)
+            content = self._pieces.read(self.origin, start, packed)
             if compression == zipfile.ZIP_DEFLATED:
-                content = zlib.decompress(content, -zlib.MAX_WBITS)
+                unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
+                content = unpacking.decompress(content, size + 1)  # and no more than it should be
         except (struct.error, zlib.error) as error:
             raise InputError(f"{self.source(index)}: damaged in the archive ({error})") from error
         if zlib.crc32(content) != checksum:
@@ -91,10 +92,14 @@ def _zip_members(path: Path) -> dict[str, zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {_visible(info.filename): info for info in archive.infolist()}
-    except zipfile.BadZipFile as error:
+    except Exception as error:  # damaged bytes make it raise whatever they spell
         raise InputError(f"{path}: not a readable zip file ({error})") from error
     names = [name for name in members if name and name.lower().endswith(IMAGE_SUFFIXES)]
+    size = path.stat().st_size
     for name in names:
+        end = members[name].header_offset + members[name].compress_size
+        if end > size or members[name].file_size >= 2**63:
+            raise InputError(f"{path}/{name}: does not fit into the archive, which is damaged")
         if members[name].flag_bits & _ENCRYPTED:
             raise InputError(f"{path}/{name}: is encrypted; unpack it and give the folder")
         if members[name].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -19,6 +19,8 @@ from davi.data.images import (
 )
 from davi.system.errors import InputError
 
+MAX_BYTES = 2**30  # of an image file, unpacked; they are read as a whole
+
 
 class Names(Sequence[str]):
     """Strings in one block of memory.
@@ -132,6 +134,9 @@ class ImageSet(Dataset):
         raise NotImplementedError
 
     def _bytes(self, index: int) -> bytes:
+        size, *_ = self._facts(index)
+        if size > MAX_BYTES:
+            raise InputError(f"{self.source(index)}: {size} bytes are too many for an image")
         try:
             return self._read(index)
         except IsADirectoryError as error:
