@@ -68,14 +68,14 @@ class ZipImages(ImageSet):
         yield self.origin
 
     def _read(self, index: int) -> bytes:
-        start, size, unpacked, checksum, compression = self._members[index].tolist()
+        start, packed, size, checksum, compression = self._members[index].tolist()
         try:
             header = self._pieces.read(self.origin, start, _ZIP_HEADER.size)
             start += _ZIP_HEADER.size + sum(_ZIP_HEADER.unpack(header))
-            content = self._pieces.read(self.origin, start, size)
+            content = self._pieces.read(self.origin, start, packed)
             if compression == zipfile.ZIP_DEFLATED:
-                # One byte more than it should have is enough to know that it has too many.
-                content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(content, unpacked + 1)
+                unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
+                content = unpacking.decompress(content, size + 1)  # and no more than it should be
         except (struct.error, zlib.error) as error:
             raise InputError(f"{self.source(index)}: damaged in the archive ({error})") from error
         if zlib.crc32(content) != checksum:

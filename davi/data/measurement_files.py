@@ -95,7 +95,7 @@ def read_mask(path: Path, size: tuple[int, int] | None = None) -> Tensor:
     Raises:
         InputError: unreadable, of another size, or all white or all black.
     """
-    image = load_image(path, channels=1)[0]
+    image = load_image(path, 1, size)[0]
     levels = image.unique()
     of_zero = len(levels) == 2 and levels[0] == -1
     mask = image > (-1 if of_zero else 0)
@@ -126,7 +126,11 @@ def read_measurement(path: Path, shape: tuple[int, int, int]) -> Tensor:
     Raises:
         InputError: unreadable, not finite, or of another shape.
     """
-    y = _read_array(path) if path.suffix.lower() == ".npy" else load_image(path, shape[0])
+    y = (
+        _read_array(path)
+        if path.suffix.lower() == ".npy"
+        else load_image(path, shape[0], shape[1:])
+    )
     if tuple(y.shape) != shape:
         raise InputError(
             f"{path}: measurement is {_shape_text(y.shape)}, {_shape_text(shape)} needed"

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from torch.utils.data import Dataset
 
+from davi.data.decoding import stored_size
 from davi.data.images import save_image
 from davi.data.loader import load_each
 from davi.data.selections import Split, require_disjoint
@@ -49,15 +49,15 @@ class _Job:
 class _Preparation(Dataset):
     """A data set indexed by jobs: does the job and gives it back with its outcome.
 
-    An error of writing is returned: raised in a worker process, it would reach the user wrapped in
-    that process's traceback.
+    A full disk is returned: raised in a worker process, it would reach the user wrapped in that
+    process's traceback.
     """
 
     def __init__(self, splits: list[Split], output: Path) -> None:
         self.images = {split.name: split.images for split in splits}
         self.output = output
 
-    def __getitem__(self, job: _Job) -> _Job | Exception:
+    def __getitem__(self, job: _Job) -> _Job | InputError:
         images, target = self.images[job.split], self.output / job.split / f"{job.name}.png"
         try:
             sha256 = images.sha256(job.index)
@@ -68,17 +68,18 @@ class _Preparation(Dataset):
                 if not known and not is_from(job.entry, job.source):
                     raise InputError(another_source(job.source, self.output))
             picture = images[job.index]
-            with Image.open(job.source) as handle:
-                short_side = min(handle.size)
+            short_side = min(stored_size(job.source))
         except (InputError, OSError) as error:
             return replace(job, entry=None, reason=str(error))
         try:
             with disk_full_as_input_error(self.output):
                 save_image(picture, target)
-        except InputError as error:  # the disk is full
+        except InputError as error:
             return error
         except OSError as error:
-            return replace(job, entry=None, reason=str(error))
+            return replace(
+                job, entry=None, reason=f"{target}: cannot be written ({error.strerror})"
+            )
         entry = {"sha256": sha256, "output_sha256": sha256_of(target), "short_side": short_side}
         return replace(job, entry=entry, is_new=True)
 
@@ -120,7 +121,7 @@ def _prepare(splits: list[Split], ledger: Ledger, num_workers: int) -> FolderRep
     jobs = _jobs(splits, output, report)
     entries: dict[str, dict[str, Entry]] = {split.name: {} for split in splits}
     for job in load_each(_Preparation(splits, output), jobs, num_workers, "preparing"):
-        if isinstance(job, Exception):
+        if isinstance(job, InputError):
             raise job
         if job.entry is None:
             report.failed.append((job.source, job.reason))
@@ -182,9 +183,8 @@ def _overlaps(entries: dict[str, dict[str, Entry]]) -> Iterator[tuple[str, str, 
 def _strangers(entries: dict[str, dict[str, Entry]], output: Path) -> Iterator[tuple[Path, str]]:
     """Yields files that would be taken for images of a split."""
     for split, own in entries.items():
-        for path in sorted((output / split).rglob("*.png")):
-            name = path.relative_to(output / split).with_suffix("").as_posix()
-            if path.is_file() and name not in own:
+        for path in sorted(filter(Path.is_file, (output / split).rglob("*.png"))):
+            if path.relative_to(output / split).with_suffix("").as_posix() not in own:
                 yield path, "belongs to no image of the split: delete it"
 
 

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+import davi.data.image_sets
 from davi.data.archives import TarImages, ZipImages
 from davi.data.batches import open_images
 from davi.data.image_sets import ImageFolder, ImageSet, Names
@@ -309,6 +310,15 @@ def bad_sources(tmp_path: Path) -> Iterator[tuple[str, str]]:
     secret[secret.index(b"PK\1\2") + 8] |= 1  # the flag of an encrypted member
     (tmp_path / "secret.zip").write_bytes(secret)
     yield str(tmp_path / "secret.zip"), r"secret\.zip/a\.png: is encrypted"
+    for field in ("file_size", "compress_size", "header_offset"):
+        with zipfile.ZipFile(tmp_path / f"{field}.zip", "w") as archive:
+            archive.writestr("a.png", b"")
+            setattr(archive.infolist()[0], field, 2**63 + 1)
+        yield str(tmp_path / f"{field}.zip"), r"/a\.png: does not fit into the archive"
+    newer = write_zip(tmp_path / "newer.zip").read_bytes()
+    place = newer.index(b"PK\1\2") + 6  # the version that is needed to unpack it
+    (tmp_path / "newer.zip").write_bytes(newer[:place] + b"\xff" + newer[place + 1 :])
+    yield str(tmp_path / "newer.zip"), r"newer\.zip: not a readable zip file \(zip file version"
 
 
 def test_unusable_zip_files_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -354,6 +364,28 @@ def test_shards_without_webdataset_say_what_to_install(
     for pattern in ("000.tar", "*.tar"):
         with pytest.raises(InputError, match=r"pip install 'davi\[shards\]'"):
             open_images(str(tmp_path / pattern), 8)
+
+
+def test_no_more_is_read_or_unpacked_than_an_image_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(10_000_000))
+        archive.writestr("b.png", bytes(10_000_000))
+        archive.infolist()[1].file_size = 100  # as the table of contents has it
+    (tmp_path / "a.png").touch()
+    os.truncate(tmp_path / "a.png", 10_000_000)
+    monkeypatch.setattr(davi.data.image_sets, "MAX_BYTES", 1_000_000)
+    zipped = ZipImages(tmp_path / "bomb.zip", 8)
+    for images in (zipped, ImageFolder(tmp_path, 8)):
+        with pytest.raises(InputError, match="10000000 bytes are too many for an image"):
+            images[0]
+    tracemalloc.start()
+    with pytest.raises(InputError, match="damaged in the archive"):
+        zipped[1]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1_000_000
 
 
 def test_names_come_back_whatever_they_are() -> None:
