@@ -310,11 +310,6 @@ def bad_sources(tmp_path: Path) -> Iterator[tuple[str, str]]:
     secret[secret.index(b"PK\1\2") + 8] |= 1  # the flag of an encrypted member
     (tmp_path / "secret.zip").write_bytes(secret)
     yield str(tmp_path / "secret.zip"), r"secret\.zip/a\.png: is encrypted"
-    for field in ("file_size", "compress_size", "header_offset"):
-        with zipfile.ZipFile(tmp_path / f"{field}.zip", "w") as archive:
-            archive.writestr("a.png", b"")
-            setattr(archive.infolist()[0], field, 2**63 + 1)
-        yield str(tmp_path / f"{field}.zip"), r"/a\.png: does not fit into the archive"
     newer = write_zip(tmp_path / "newer.zip").read_bytes()
     place = newer.index(b"PK\1\2") + 6  # the version that is needed to unpack it
     (tmp_path / "newer.zip").write_bytes(newer[:place] + b"\xff" + newer[place + 1 :])
