@@ -1,9 +1,9 @@
 """What was written into the checkpoints of a run, to tell a damaged one from a sound one."""
 
 from pathlib import Path
+from typing import Any
 
-from pydantic import TypeAdapter
-from typing_extensions import TypedDict  # pydantic brings it, and takes no other before Python 3.12
+from pydantic import BaseModel, TypeAdapter
 
 from davi.system.files import sha256_of
 from guided_diffusion.checkpoint import require_intact
@@ -12,7 +12,7 @@ from guided_diffusion.errors import CheckpointError
 MANIFEST = "manifest.json"
 
 
-class Entry(TypedDict):
+class _Entry(BaseModel):
     """What is known of a checkpoint.
 
     Attributes:
@@ -28,18 +28,19 @@ class Entry(TypedDict):
     score: float | None
 
 
-_ENTRIES = TypeAdapter(dict[str, Entry])
+_ENTRIES = TypeAdapter(dict[str, _Entry])
 
 
-def read_manifest(folder: Path) -> dict[str, Entry]:
+def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """Returns {file name: what was written}; {} where the manifest is missing or damaged."""
     try:
-        return _ENTRIES.validate_json((folder / MANIFEST).read_bytes())
+        entries = _ENTRIES.validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValueError):
         return {}  # what it would vouch for is then not known
+    return {name: entry.model_dump() for name, entry in entries.items()}
 
 
-def difference(path: Path, entry: Entry) -> str | None:
+def difference(path: Path, entry: dict[str, Any]) -> str | None:
     """Returns what is wrong with a checkpoint, if anything."""
     try:
         if (size := path.stat().st_size) != entry["bytes"]:
