@@ -28,7 +28,7 @@ setup(
         "davi.shipped.configs": ["**/*.yaml"],
         "davi.shipped.checkpoints": ["*.safetensors", "*.md"],
     },
-    entry_points={"console_scripts": ["davi = davi.commands.program:main"]},
+    entry_points={"console_scripts": ["davi = davi.__main__:main"]},
     install_requires=[
         "torch>=2.11",
         "torchvision",
@@ -36,8 +36,10 @@ setup(
         "scipy",
         "pyyaml",
         "tqdm",
-        "filelock",
+        "filelock>=3.30",  # fallback_to_soft
         "gdown>=6.4",  # finds files in Google Drive folders by their names
+        "requests",
+        "urllib3>=2.2",  # HTTPResponse.read1
         "pillow>=10.1",
         "lpips",
         "pytorch-fid",

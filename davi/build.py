@@ -4,29 +4,32 @@ import inspect
 import math
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from davi.bridge import PosteriorBridge, beta_cdf, end_cdf, uniform_cdf
-from davi.config.python_file import only_class, run_file
-from davi.config.schema import (
-    BridgeConfig,
+from davi.config.problem import (
     ColorizationConfig,
     CustomOperatorConfig,
     DenoisingConfig,
-    FakeScoreConfig,
     GaussianBlurConfig,
     GaussianNoiseConfig,
-    GeneratorConfig,
-    I2SBRunConfig,
     InpaintingConfig,
     NoiseConfig,
     OperatorConfig,
-    RunConfig,
     SuperResolutionConfig,
 )
-from davi.data.measurement_files import read_mask
+from davi.config.python_file import only_class, run_file
+from davi.config.schema import (
+    BridgeConfig,
+    FakeScoreConfig,
+    GeneratorConfig,
+    I2SBRunConfig,
+    RunConfig,
+)
+from davi.data.measurement_files import read_mask, require_mask
 from davi.generator import DenoisingGenerator, ImplicitGenerator
 from davi.operators.colorization import Colorization
 from davi.operators.denoising import Denoising
@@ -39,6 +42,7 @@ from davi.operators.inpainting import (
     random_pixels,
 )
 from davi.operators.linear import ImageShape, LinearOperator
+from davi.operators.mask_text import is_mask_text, mask_from_text, mask_to_text
 from davi.operators.measurement import ForwardModel, MeasurementChannels
 from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.operators.super_resolution import SuperResolution
@@ -86,13 +90,41 @@ def _build_inpainting(config: InpaintingConfig, shape: ImageShape) -> Inpainting
         draw = partial(random_pixels, height, width, config.hole_rate)
         return RandomInpainting(shape, draw, noise_in_hole)
     if config.mask == "file":
-        return Inpainting(shape, read_mask(Path(config.path), (height, width)), noise_in_hole)
+        return Inpainting(shape, mask_of(config.path, (height, width)), noise_in_hole)
     if config.box_size > min(height, width):
         raise ValueError(f"box_size={config.box_size} is larger than the {height}x{width} image")
     if config.mask == "centred_box":
         return Inpainting(shape, centred_box(height, width, config.box_size), noise_in_hole)
     draw = partial(random_box, height, width, config.box_size)
     return RandomInpainting(shape, draw, noise_in_hole)
+
+
+def mask_of(path: str, size: tuple[int, int] | None = None) -> Tensor:
+    """Returns the (H, W) mask that `operator.path` names, or that it is (see `with_mask_inside`).
+
+    Args:
+        path: of a picture, or the text of a mask.
+        size: (H, W) that it must have; None for any.
+
+    Raises:
+        InputError: see `read_mask`.
+    """
+    if not is_mask_text(path):
+        return read_mask(Path(path), size)
+    mask = mask_from_text(path)
+    require_mask(mask, "the generator's mask", size)
+    return mask
+
+
+def with_mask_inside(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values of a run's config, the mask itself in the place of its file's path.
+
+    So weights that are written with them need no other file.
+    """
+    operator = values.get("operator") or {}
+    if operator.get("name") != "inpainting" or operator["mask"] != "file":
+        return values
+    return {**values, "operator": {**operator, "path": mask_to_text(mask_of(operator["path"]))}}
 
 
 def _build_custom(config: CustomOperatorConfig, shape: ImageShape) -> LinearOperator:

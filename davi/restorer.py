@@ -13,7 +13,13 @@ from davi.operators.measurement import lift, require_measurement_scale
 from davi.sampler import posterior_sample
 from davi.schedule import Schedule
 from davi.system.errors import InputError
-from davi.system.runtime import AUTOCAST_DTYPES, keyed_rng, normal_each, select_device
+from davi.system.runtime import (
+    AUTOCAST_DTYPES,
+    is_whole,
+    keyed_rng,
+    normal_each,
+    select_device,
+)
 from davi.weights.generator_file import read_generator_file
 from davi.weights.network_file import weights_file
 from guided_diffusion.nn import to_half_precision
@@ -28,7 +34,7 @@ class Restorer:
     Args:
         config: the run the generator was trained by.
         network: its (averaged) network.
-        device: where to run.
+        device: where to run, see `load`.
         precision: fp32, bf16 or fp16.
         size: (H, W) of the restored images, if not the trained size.
         compile: compile the network for this device at its first use (on a GPU with CUDA graphs).
@@ -40,26 +46,32 @@ class Restorer:
         operator: A, or a family of which every image has its own.
 
     Raises:
-        InputError: the size does not fit the network or the operator.
+        InputError: no such device or precision, or the size does not fit the network or the
+            operator.
     """
 
     def __init__(
         self,
         config: RunConfig,
         network: torch.nn.Module,
-        device: torch.device,
+        device: str | torch.device,
         precision: str = "fp32",
         size: tuple[int, int] | None = None,
         compile: bool = False,
     ) -> None:
         channels, *trained_size = image_shape(config)
-        height, width = size or trained_size
+        height, width = trained_size if size is None else _checked_size(size)
         multiple = config.network.unet().downsampling
         if height % multiple or width % multiple:
             raise InputError(
                 f"image size {height}x{width}: both sides must be multiples of {multiple} for "
                 "this network"
             )
+        if precision not in AUTOCAST_DTYPES:
+            raise InputError(
+                f"precision {precision!r} is unknown: use {', '.join(AUTOCAST_DTYPES)}"
+            )
+        device = select_device(device)
         schedule = Schedule.named(config.schedule)
         self.config = config
         self.task = config.task
@@ -91,22 +103,23 @@ class Restorer:
             names: one per measurement; by default "0", "1", ...
 
         Raises:
-            InputError: y is no such tensor, the result is not finite, or there is no compiler.
+            InputError: y is no such tensor, another argument does not fit it, the result is not
+                finite, or there is no compiler.
         """
         if not (isinstance(y, Tensor) and y.is_floating_point()):
             kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
             raise InputError(
                 f"measurements: {kind}; a floating-point Tensor on the [-1, 1] scale is needed"
             )
-        if num_samples < 1:
-            raise InputError(f"num_samples={num_samples}: at least 1")
-        names = [str(index) for index in range(len(y))] if names is None else names
-        if y.shape[1:] != self.measurement_shape:
+        if y.shape[1:] != self.measurement_shape or not len(y):
             raise InputError(
                 f"measurements of shape {tuple(y.shape)}: {self.task} at "
                 f"{self.image_shape[1]}x{self.image_shape[2]} needs (B, "
-                f"{', '.join(map(str, self.measurement_shape))})"
+                f"{', '.join(map(str, self.measurement_shape))}), B at least 1"
             )
+        if not is_whole(num_samples, at_least=1):
+            raise InputError(f"num_samples={num_samples!r}: a whole number of at least 1 is needed")
+        names = _one_for_each(names, len(y))
         require_measurement_scale(y, "measurements")
         y = self.operator.project(y.to(self.device, torch.float32))
         self._require_noise_in_hole(y)
@@ -156,9 +169,27 @@ class Restorer:
         return torch.cat(samples)
 
 
+def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
+    """The size that was asked for, as two ints."""
+    sides = tuple(size) if isinstance(size, Sequence) else ()
+    if len(sides) != 2 or not all(is_whole(side, at_least=1) for side in sides):
+        raise InputError(f"size={size!r}: (height, width) is needed, in pixels")
+    return int(sides[0]), int(sides[1])
+
+
+def _one_for_each(names: Sequence[str] | None, count: int) -> list[str]:
+    """The names of so many measurements, by default their numbers."""
+    if names is None:
+        return [str(index) for index in range(count)]
+    names = [names] if isinstance(names, str) else list(names)
+    if len(names) != count:
+        raise InputError(f"{len(names)} names for {count} measurements: each needs one")
+    return names
+
+
 def load(
     path: str | Path,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str = "fp32",
     size: tuple[int, int] | None = None,
     compile: bool = False,
@@ -170,7 +201,7 @@ def load(
     Args:
         path: a `.safetensors` file, a training checkpoint, a run folder (its newest checkpoint),
             or a generator of the authors. The averaged weights are used.
-        device: auto, cpu, cuda or cuda:N.
+        device: auto, cpu, cuda or cuda:N, or a device of PyTorch.
         precision: fp32, bf16 or fp16.
         size: (H, W) of the restored images, if not the trained size.
         compile: compile the network at its first use, which takes a minute or more and needs a
@@ -178,12 +209,12 @@ def load(
         config: for a generator of the authors only: its run, or the YAML file of one, which is
             read with the release's recipe. Not needed where the file has its name in the release.
         overrides: "section.key=value" strings, over the values of that YAML file; of a generator
-            for an operator of your own, "operator.file=PATH", since no code is run that only the
-            weight file names.
+            for an operator of your own, "operator.file=PATH", and of one for a mask of your own
+            "operator.path=PATH", since no file is used that only the weight file names.
 
     Raises:
         InputError, CheckpointError: missing or damaged file, no generator, or nothing says of
             which task.
     """
     file = read_generator_file(weights_file(Path(path)), config, overrides)
-    return Restorer(file.config, file.network(), select_device(device), precision, size, compile)
+    return Restorer(file.config, file.network(), device, precision, size, compile)

@@ -1,7 +1,7 @@
 """Writes docs/configuration.md: every key of a run's YAML file, from the models that read it.
 
 Run it as `python docs/configuration.py`. Types, ranges and defaults are those of the classes in
-davi/config/schema.py; the meaning of a key is the comment beside its field.
+davi/config/schema.py and problem.py; the meaning of a key is the comment beside its field.
 """
 
 import ast
@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from davi.config import schema
+from davi.config import problem, schema
 from davi.config.recipes import POSTERIOR, RELEASE, recipe_settings
 from davi.config.section import Section
 from guided_diffusion.presets import PRESETS
 
 PAGE = Path(__file__).with_suffix(".md")
-SOURCE = Path(schema.__file__)
+SOURCES = [Path(module.__file__) for module in (schema, problem)]
 # Models in the order of the page, with the key at which each stands.
 RUNS = {
     "A run of `davi train`": schema.RunConfig,
@@ -33,14 +33,14 @@ SECTIONS = {
     "data": schema.DataConfig,
     "train": schema.TrainConfig,
     "prior": schema.PriorConfig,
-    "operator: denoising": schema.DenoisingConfig,
-    "operator: inpainting": schema.InpaintingConfig,
-    "operator: super_resolution": schema.SuperResolutionConfig,
-    "operator: gaussian_blur": schema.GaussianBlurConfig,
-    "operator: colorization": schema.ColorizationConfig,
-    "operator: custom": schema.CustomOperatorConfig,
-    "noise: gaussian": schema.GaussianNoiseConfig,
-    "noise: poisson": schema.PoissonNoiseConfig,
+    "operator: denoising": problem.DenoisingConfig,
+    "operator: inpainting": problem.InpaintingConfig,
+    "operator: super_resolution": problem.SuperResolutionConfig,
+    "operator: gaussian_blur": problem.GaussianBlurConfig,
+    "operator: colorization": problem.ColorizationConfig,
+    "operator: custom": problem.CustomOperatorConfig,
+    "noise: gaussian": problem.GaussianNoiseConfig,
+    "noise: poisson": problem.PoissonNoiseConfig,
     "bridge": schema.BridgeConfig,
     "generator": schema.GeneratorConfig,
     "fake_score": schema.FakeScoreConfig,
@@ -65,7 +65,7 @@ BOUNDS = {"gt": "more than", "ge": "at least", "lt": "less than", "le": "at most
 OPENING = """\
 # Configuration
 
-<!-- Written by docs/configuration.py from davi/config/schema.py. Change it there. -->
+<!-- Written by docs/configuration.py from davi/config/. Change it there. -->
 
 Every key that the YAML file of a run may have. This page is made from the source.
 
@@ -82,12 +82,20 @@ From the weakest to the strongest:
 6. `--set section.key=value` on the command line, as often as needed.
 
 `--print-config` shows the result and stops. An unknown key is an error that names the nearest known
-one. A value of a wrong type or out of its range is an error, too. `1e-4` is a number.
+one. A key that is given twice is an error, and so is a value of a wrong type or out of its range.
 
-Paths in a configuration are relative to the folder in which the command is started. A shipped
-network is also found by its name, such as `photos_prior`. A source of images is a folder, a `.zip`
-file, `.tar` shards, or `photos:train` and `photos:held_out`, the embedded photographs
-([training](training.md#images)).
+Numbers are decimal: `1e-4` is one, and `0x10`, `010`, `1_000` and `1:30` are not. A switch is
+`true` or `false`; `yes`, `no`, `on` and `off` are text. Where text is wanted, quotes are not
+needed: `2024-01-05`, `2024` and `no` are taken as they are written. Only `null` and `~` alone mean
+that there is nothing.
+
+A config is a file of at most 64 kB, and up to 20 files may extend each other. YAML's tags (`!!int`)
+are not read.
+
+Paths in a configuration are relative to the folder in which the command is started; `~/` at their
+start is your home. A shipped network is also found by its name, such as `photos_prior`. A source of
+images is a folder, a `.zip` file, `.tar` shards, or `photos:train` and `photos:held_out`, the
+embedded photographs ([training](training.md#images)).
 
 "needed" in the column "default" means that the key must be given.
 """
@@ -95,7 +103,9 @@ file, `.tar` shards, or `photos:train` and `photos:held_out`, the embedded photo
 
 def page() -> str:
     """Returns the whole page."""
-    comments = field_comments(SOURCE.read_text(encoding="utf-8"))
+    comments: dict[tuple[str, str], str] = {}
+    for source in SOURCES:
+        comments |= field_comments(source.read_text(encoding="utf-8"))
     parts = [OPENING]
     parts += [_section(heading, model, comments) for heading, model in RUNS.items()]
     parts += [_section(heading, model, comments) for heading, model in SECTIONS.items()]
@@ -164,7 +174,8 @@ def _value_of(kind: Any, metadata: list[Any]) -> str:
     """What a key may hold, in words."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return _value_of(inner[0], [*metadata, *inner[1:]])
+        marks = [mark for part in inner[1:] for mark in getattr(part, "metadata", [part])]
+        return _value_of(inner[0], [*metadata, *marks])
     if origin in (Union, UnionType):
         known = [part for part in inner if part is not NoneType]
         empty = ["`null`"] if NoneType in inner else []
@@ -196,7 +207,7 @@ def _ranges(metadata: list[Any]) -> Iterator[str]:
     for mark in metadata:
         for name, words in BOUNDS.items():
             if (bound := getattr(mark, name, None)) is not None:
-                yield f"{words} {bound}"
+                yield f"{words} {bound:,}"
 
 
 def _default_of(field: FieldInfo) -> str:

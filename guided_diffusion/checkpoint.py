@@ -19,6 +19,7 @@ from guided_diffusion.unet import UNetModel
 
 Shapes = dict[str, tuple[int, ...]]
 _MAX_LISTED = 4  # keys named in an error message
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def read_pt(path: Path, mapped: bool = False) -> Any:
@@ -34,8 +35,39 @@ def read_pt(path: Path, mapped: bool = False) -> Any:
     """
     with _errors_of(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickle protocols; the error says it all
-        mapped = mapped and zipfile.is_zipfile(path)  # files of old PyTorch versions cannot be
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        is_zip = zipfile.is_zipfile(path)  # those of old PyTorch versions are not
+        if is_zip:
+            _require_unpacked(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and is_zip)
+
+
+def require_intact(path: Path) -> None:
+    """Refuses a PyTorch file of which a piece differs from its checksum, if it has checksums.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    with _errors_of(path):
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise CheckpointError(
+                f"{path}: damaged: {damaged} in it differs from its checksum (CRC-32); get the "
+                "original file again"
+            )
+
+
+def _require_unpacked(path: Path) -> None:
+    """Refuses a zip whose members say that they are larger than it is, before one is read."""
+    with zipfile.ZipFile(path) as archive:
+        unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked > path.stat().st_size:
+        raise CheckpointError(
+            f"{path}: is to be unpacked to {unpacked} bytes, from {path.stat().st_size}; PyTorch "
+            "packs nothing: get the original file again"
+        )
 
 
 @contextlib.contextmanager
@@ -45,6 +77,8 @@ def _errors_of(path: Path) -> Iterator[None]:
         raise CheckpointError(f"{path}: no such weight file (looked for {path.resolve()})")
     try:
         yield
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: not a plain PyTorch weight file (it is damaged, or a pickle that would run "
@@ -95,9 +129,11 @@ def unet_from_weights(weights: Mapping[str, Tensor], config: UNetConfig, where: 
     """Returns the network with exactly these weights, float32 on the CPU, in eval mode.
 
     Raises:
-        CheckpointError: they belong to another architecture; `where` names their origin.
+        CheckpointError: they belong to another architecture, or are no finite numbers; `where`
+            names their origin.
     """
     require_architecture(weights, config, where)
+    require_finite(weights, where)
     with torch.device("meta"):  # no time for an initialisation that is overwritten
         network = create_unet(config)
     own = {key: value.to(torch.float32, copy=True) for key, value in weights.items()}
@@ -122,7 +158,7 @@ def with_input_channels(weights: Mapping[str, Tensor], in_channels: int) -> dict
 
 
 def require_architecture(weights: Mapping[str, Tensor], config: UNetConfig, where: str) -> None:
-    """Refuses weights whose names or shapes are not those of the network.
+    """Refuses weights whose names, shapes or kind of number are not those of the network.
 
     Raises:
         CheckpointError: they belong to another architecture; `where` names their origin.
@@ -130,6 +166,31 @@ def require_architecture(weights: Mapping[str, Tensor], config: UNetConfig, wher
     found, wanted = _shapes(weights), _shapes_of(config)
     if found != wanted:
         raise CheckpointError(f"{where}: {_explain_mismatch(found, wanted, preset_of(weights))}")
+    for key, value in weights.items():
+        if value.dtype not in _FLOATS or value.layout != torch.strided:
+            raise CheckpointError(
+                f"{where}: {key} holds {value.dtype}, {value.layout}; the weights of a network are "
+                "dense float16, bfloat16, float32 or float64"
+            )
+
+
+def require_finite(weights: Mapping[str, Tensor], where: str) -> None:
+    """Refuses weights that hold NaN or infinity; `where` names their origin.
+
+    Raises:
+        CheckpointError: a tensor does; it is named.
+    """
+    for key, value in weights.items():
+        if not is_finite(value):
+            raise CheckpointError(
+                f"{where}: {key} holds NaN or infinity; its training diverged, or it is damaged"
+            )
+
+
+def is_finite(value: Tensor) -> bool:
+    """Returns whether a tensor holds neither NaN nor infinity."""
+    # The extremes are NaN if anything is; found about a hundred times as fast as by isfinite.
+    return not value.numel() or bool(torch.stack(value.aminmax()).isfinite().all())
 
 
 def preset_of(weights: Mapping[str, Tensor]) -> str | None:

@@ -1,5 +1,6 @@
 """What the tests share: recorded numbers, the sine image they belong to, tiny networks."""
 
+import errno
 import json
 import os
 import runpy
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from davi.commands.program import main
 
@@ -65,6 +67,25 @@ def graphs(monkeypatch: pytest.MonkeyPatch, fresh_compiler: None) -> list[torch.
 def rng() -> torch.Generator:
     """A generator that starts the same in every test."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture
+def closed_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """tmp_path/closed, which nobody may read, beside the pictures a.png and z.png."""
+    folder = tmp_path / "closed"
+    folder.mkdir()
+    for seed, name in enumerate(("a.png", "closed/b.png", "z.png")):
+        pixels = np.random.default_rng(seed).integers(0, 256, (20, 20, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name)
+    original = os.scandir
+
+    def scandir(path: str | Path) -> object:
+        if Path(path) == folder:  # a mode would not keep root out
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    return folder
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def test_heavy_packages_are_imported_where_used() -> None:
 
 def test_only_one_module_reads_yaml() -> None:
     readers = {module for module, names in ALL_IMPORTS.items() if "yaml" in names}
-    assert readers == {"davi.config.yaml_file"}
+    assert readers == {"davi.config.yaml_text"}
 
 
 def test_every_folder_has_its_place() -> None:

@@ -459,6 +459,25 @@ def test_masks_say_where_a_picture_has_its_hole(
     assert "masks are for inpainting" in output
 
 
+def test_a_hole_elsewhere_than_in_training_is_pointed_out(
+    script: object, tiny_prior: Path, clean: Path, tmp_path: Path
+) -> None:
+    box = "operator={name: inpainting, mask: centred_box, box_size: 8}"
+    inpainter = write_tiny_generator(tmp_path / "g.safetensors", tiny_prior, box)
+    script("degrade", TINY, "--input", clean, "--output", tmp_path / "m", "--set", box)
+    own = np.full((16, 16), 255, np.uint8)
+    own[4:12, 4:12] = 0
+    for name, mask in (("own", own), ("other", np.roll(own, 2, axis=1))):
+        Image.fromarray(mask).save(tmp_path / f"{name}.png")
+        sample = ("sample", "--checkpoint", inpainter, "--input", tmp_path / "m")
+        code, output = script(
+            *sample, "--output", tmp_path / name, "--mask", tmp_path / f"{name}.png"
+        )
+        assert code == 0
+        noted = "note: 4 images with a hole elsewhere than in training" in output
+        assert noted == (name == "other")
+
+
 def test_results_of_other_settings_are_not_mixed(
     script: object, generator: Path, colorizer: Path, measured: Path, tmp_path: Path
 ) -> None:

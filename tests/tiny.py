@@ -1,5 +1,7 @@
 """Tiny networks and runs made of configs/tiny.yaml."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,6 +16,17 @@ from guided_diffusion.presets import create_unet
 from tests.conftest import REPOSITORY
 
 ALONE = World(0, 1, torch.device("cpu"))
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Within the block new tensors have this dtype unless they say otherwise."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def tiny_prior_config(*overrides: str) -> PriorRunConfig:

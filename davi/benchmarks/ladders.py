@@ -99,11 +99,11 @@ def _training_rung(
         config = benchmark_config(preset, batch_size, precision=precision, compile=compile)
         shape = image_shape(config)
         world = World(0, 1, device)
-        validation = torch.zeros(1, *shape)
+        validation = torch.zeros(1, *shape, dtype=torch.float32)
         trainer = assemble_trainer(config, random_network(config), validation, world)
         for network in (trainer.generator, trainer.fake_score, trainer.prior, trainer.ema):
             network.to(memory_format=torch.contiguous_format if plain else torch.channels_last)
-        x0 = (torch.rand(batch_size, *shape) * 2 - 1).to(device)
+        x0 = (torch.rand(batch_size, *shape, dtype=torch.float32) * 2 - 1).to(device)
         inputs = trainer.inputs.draw(x0, range(batch_size), "benchmark")
 
         def step() -> None:
@@ -164,8 +164,12 @@ def _sampling_rung(
             restorer.generator.to(memory_format=torch.channels_last)
         shape = restorer.image_shape
         rng = torch.Generator().manual_seed(1)
-        y = torch.rand(batch_size, *restorer.measurement_shape, generator=rng) * 2 - 1
-        z = torch.randn(batch_size, *shape, generator=rng).to(device)
+        y = (
+            torch.rand(batch_size, *restorer.measurement_shape, generator=rng, dtype=torch.float32)
+            * 2
+            - 1
+        )
+        z = torch.randn(batch_size, *shape, generator=rng, dtype=torch.float32).to(device)
         y_image = lift(y, shape).to(device)
 
         @torch.no_grad()
@@ -202,7 +206,7 @@ def operator_rungs(preset: str, batch_size: int, device: torch.device) -> Iterat
         config = benchmark_config(preset, batch_size, task)
         shape = image_shape(config)
         operator = build_operator(config.operator, shape).to(device)
-        x = torch.rand(batch_size, *shape, device=device)
+        x = torch.rand(batch_size, *shape, device=device, dtype=torch.float32)
         y = operator.A(x)
         for method, argument in {"A": x, "A_adjoint": y, "A_dagger": y}.items():
             work = partial(getattr(operator, method), argument)
@@ -223,7 +227,7 @@ def folder_rungs(
     """Yields the network alone, and the same images from folder to folder."""
     config = benchmark_config(preset, 1)
     restorer = Restorer(config, random_network(config), device)
-    y = torch.rand(num_images, *restorer.measurement_shape) * 2 - 1
+    y = torch.rand(num_images, *restorer.measurement_shape, dtype=torch.float32) * 2 - 1
     (workspace / "input").mkdir()
     for number, image in enumerate(y):
         save_image(image, workspace / "input" / f"{number:05d}.png")

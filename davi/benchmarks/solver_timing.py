@@ -17,7 +17,7 @@ from davi.benchmarks.ladders import benchmark_config, random_network
 from davi.benchmarks.measuring import cells, markdown_table, now
 from davi.build import build_forward_model, image_shape
 from davi.config.schema import RunConfig
-from davi.config.section import Section
+from davi.config.section import FilePath, Section
 from davi.config.yaml_file import load_config
 from davi.data.batches import open_images
 from davi.operators.measurement import ForwardModel
@@ -59,7 +59,7 @@ class TimingConfig(Section):
         solvers: the first is what the others are compared with.
     """
 
-    run: str
+    run: FilePath
     solvers: tuple[ListedSolver, ...] = Field(min_length=1)
 
 
@@ -154,7 +154,9 @@ class Stopwatch(Evaluations):
 
     def evaluate_bare(self, with_gradient: bool, count: int) -> None:
         """Evaluates the network alone, so many times."""
-        x = torch.randn(self._batch_size, *self.image_shape, device=self.device)
+        x = torch.randn(
+            self._batch_size, *self.image_shape, device=self.device, dtype=torch.float32
+        )
         t = torch.full((self._batch_size,), NUM_STEPS // 2, device=self.device)
         with torch.set_grad_enabled(with_gradient):
             x.requires_grad_(with_gradient)

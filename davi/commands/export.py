@@ -16,6 +16,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Reads the run and writes its network."""
+    from davi.weights.checkpoint_manifest import require_as_written
     from davi.weights.network_file import (
         averaged_weights,
         kind_of,
@@ -24,13 +25,18 @@ def run(arguments: Namespace) -> None:
         save_weights,
         weights_file,
     )
+    from guided_diffusion.checkpoint import require_finite
 
     output = new_weights_file(arguments.output, arguments.overwrite)
-    content = read_training_checkpoint(weights_file(arguments.run), mapped=True)
+    path = weights_file(arguments.run)
+    content = read_training_checkpoint(path, mapped=True)
+    require_as_written(path)
     kind = kind_of(content)
+    weights = averaged_weights(content, kind)
+    require_finite(weights, str(path))
     save_weights(
         output,
-        averaged_weights(content, kind),
+        weights,
         kind=kind,
         config=content["config"],
         iteration=content["iteration"],

@@ -34,15 +34,19 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> None:
     """Reads, checks and writes."""
+    from davi.build import with_mask_inside
     from davi.system.files import sha256_of
-    from davi.weights.generator_file import part_values, usual_part
-    from davi.weights.layouts import KINDS, read_weight_file, require_finite
+    from davi.weights.generator_file import part_values, usual_part, what_was_assumed
+    from davi.weights.layouts import KINDS, read_weight_file
     from davi.weights.network_file import new_weights_file, save_weights, weights_file
+    from guided_diffusion.checkpoint import require_finite
 
     output = new_weights_file(arguments.output, arguments.overwrite)
     file = read_weight_file(weights_file(arguments.file))
     part = arguments.part or usual_part(file, arguments.config)
     values = part_values(file, part, arguments.config, arguments.set)
+    if file.config is None and values is not None:  # a path in it is the user's own
+        values = with_mask_inside(values)
     require_finite(file.part(part), str(file.path))
     save_weights(
         output,
@@ -55,3 +59,5 @@ def run(arguments: Namespace) -> None:
     )
     trained = "" if file.iteration is None else f" after {file.iteration} iterations"
     print(f"{output}: {KINDS[part]}{trained}, from {file.layout}")
+    if note := what_was_assumed(file, values):
+        print(note)

@@ -43,11 +43,19 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def read_config(arguments: argparse.Namespace, model: "type[Section]") -> "Section":
-    """Returns the config that the arguments describe; prints it and exits at --print-config."""
+    """Returns the config that the arguments describe; prints it and exits at --print-config.
+
+    Raises:
+        InputError: as `load_config`; at --print-config also if the operator does not fit.
+    """
     from davi.config.yaml_file import load_config, to_yaml
 
     config = load_config(arguments.config, model, arguments.set)
     if arguments.print_config:
+        if "operator" in model.model_fields:
+            from davi.build import build_operator, image_shape
+
+            build_operator(config.operator, image_shape(config))  # refuses what training would
         print(to_yaml(config), end="")
         sys.exit(0)
     return config
@@ -85,7 +93,7 @@ def add_generator(parser: argparse.ArgumentParser, required: bool = True) -> Non
     )
     purpose = (
         "generator of the authors: override one value of its config; generator for your own "
-        "operator: its code, operator.file=PATH"
+        "operator: its code, operator.file=PATH; for your own mask: another, operator.path=PATH"
     )
     add_overrides(parser, purpose, example="bridge.h=0.01")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32", help="default fp32")

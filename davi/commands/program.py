@@ -1,6 +1,7 @@
 """The command `davi`: one word, then what that command takes."""
 
 import difflib
+import io
 import os
 import select
 import sys
@@ -12,6 +13,7 @@ from typing import NoReturn, Protocol
 
 import davi
 from davi.system.errors import InputError
+from davi.system.files import DISK_FULL
 from guided_diffusion.errors import CheckpointError
 
 EXIT_BAD_INPUT = 2  # nothing was done; 1 is for "done, except for some files"
@@ -108,12 +110,16 @@ def run_command(name: str, words: list[str] | None = None, prog: str | None = No
         words: what follows it; by default the words behind the name of the script.
         prog: how messages call it; by default the name of the script.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name may hold what a terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")
     finish(lambda: read_command_line(name, words, prog)())
 
 
 def finish(work: Callable[[], int | None]) -> NoReturn:
     """Does the work and exits; what the user can mend is one line, without a traceback."""
     try:
+        if os.name != "posix":
+            raise InputError("davi's commands run on Linux and macOS; on Windows use them in WSL")
         if "TORCHELASTIC_ERROR_FILE" in os.environ:  # torchrun's report has the traceback
             from torch.distributed.elastic.multiprocessing.errors import record
 
@@ -128,15 +134,24 @@ def finish(work: Callable[[], int | None]) -> NoReturn:
         code = EXIT_BAD_INPUT
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _reader_has_left():
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _drop_output()
             sys.exit(1)
-        if error.filename is None:  # not about a file: a bug, to be seen whole
+        if error.filename is None and error.errno not in DISK_FULL:  # a bug, to be seen whole
             raise
-        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        if error.filename is None:
+            _drop_output()
+        # As an InputError, which shows what a terminal would obey in a name.
+        message = InputError(f"{error.filename or 'the output'}: {error.strerror}")
+        print(f"error: {message}", file=sys.stderr)
         code = EXIT_BAD_INPUT
     except KeyboardInterrupt:
         sys.exit("interrupted")
     sys.exit(code or 0)
+
+
+def _drop_output() -> None:
+    """Lets Python's own last flush of what could not be printed end quietly."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _reader_has_left() -> bool:

@@ -6,46 +6,76 @@ work, which know nothing of configurations.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, model_validator
 
+from davi.config.problem import (
+    CustomOperatorConfig,
+    InpaintingConfig,
+    NoiseConfig,
+    OperatorConfig,
+)
 from davi.config.recipes import PAPER, RECIPES
-from davi.config.section import Section
+from davi.config.section import (
+    BatchSize,
+    Count,
+    FilePath,
+    LearningRate,
+    Pixels,
+    Section,
+    Seed,
+    TermWeight,
+    Text,
+)
 from davi.system.shipped import CHECKPOINTS, find
 from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 ScheduleName = Literal["linear", "quadratic"]
-MAX_SIGMA = 2.0  # the whole range of an image; larger numbers are on another scale
+Multiple = Annotated[int, Field(gt=0, le=16)]
+Shape = Annotated[float, Field(ge=0.01, le=100)]
+Deviation = Annotated[float, Field(ge=0.001, le=100)]
+MAX_PARAMETERS = 4 * 10**9  # seven times the largest ADM network
 
 
 class NetworkConfig(Section):
     """The ADM architecture: a preset, of which any size may be changed."""
 
     preset: Literal[tuple(PRESETS)] = "ffhq_256"  # gives the value of every key that is null
-    image_size: PositiveInt | None = None  # side of the images in pixels
-    model_channels: PositiveInt | None = None  # channels of the first level
-    num_res_blocks: PositiveInt | None = None  # residual blocks of each level
+    image_size: Pixels | None = None  # side of the images in pixels
+    model_channels: int | None = Field(None, gt=0, le=1024)  # channels of the first level
+    num_res_blocks: int | None = Field(None, gt=0, le=16)  # residual blocks of each level
     # levels with attention, as downsampling factors: 16 is the one whose side is image_size / 16
-    attention_resolutions: tuple[PositiveInt, ...] | None = None
+    attention_resolutions: tuple[Pixels, ...] | None = Field(None, max_length=16)
     # channels of each level, as multiples of model_channels
-    channel_mult: tuple[PositiveInt, ...] | None = Field(None, min_length=1)
-    out_channels: PositiveInt | None = None  # 3, or 6 with a learned variance
-    num_head_channels: PositiveInt | None = None  # channels of one attention head
+    channel_mult: tuple[Multiple, ...] | None = Field(None, min_length=1, max_length=8)
+    out_channels: int | None = Field(None, gt=0, le=6)  # 3, or 6 with a learned variance
+    num_head_channels: int | None = Field(None, gt=0, le=1024)  # channels of one attention head
+    # attention heads, in place of num_head_channels
+    num_heads: int | None = Field(None, gt=0, le=64)
+    use_new_attention_order: bool | None = None  # q, k and v of all heads, not head by head
+    resblock_updown: bool | None = None  # false: a single convolution resamples
     use_checkpoint: bool | None = None  # compute activations twice: less memory, more time
 
     def unet(self) -> UNetConfig:
         """Returns the preset with the changes applied."""
         changes = self.model_dump(exclude={"preset"}, exclude_none=True)
+        if self.num_heads is not None:
+            changes["num_head_channels"] = -1
         return UNetConfig(**{**vars(PRESETS[self.preset]), **changes})
 
     @model_validator(mode="after")
     def _can_be_built(self) -> "NetworkConfig":
+        if None not in (self.num_heads, self.num_head_channels):
+            raise ValueError("num_heads or num_head_channels, not both: set one to null")
         unet = self.unet()
         with torch.device("meta"):
-            create_unet(unet)  # its errors name what does not fit
+            network = create_unet(unet)  # its errors name what does not fit
+        size = sum(parameter.numel() for parameter in network.parameters())
+        if size > MAX_PARAMETERS:
+            raise ValueError(f"{size} parameters; at most {MAX_PARAMETERS} are allowed")
         if unet.image_size % unet.downsampling:
             raise ValueError(f"image_size={unet.image_size} is no multiple of {unet.downsampling}")
         if unet.out_channels < unet.in_channels:
@@ -58,167 +88,62 @@ class NetworkConfig(Section):
 class DataConfig(Section):
     """Where clean images come from: a folder, .zip, .tar shards, photos:NAME."""
 
-    train: str | None = None  # images to train on
-    validation: str | None = None  # images that training only scores and shows
+    train: FilePath | None = None  # images to train on
+    validation: FilePath | None = None  # images that training only scores and shows
     flip: bool = False  # mirror half of the images; the release mirrors none
-    num_workers: int = Field(2, ge=0)  # processes that read images in the background
+    num_workers: int = Field(2, ge=0, le=256)  # processes that read images in the background
     on_error: Literal["fail", "skip"] = "fail"  # skip: another image stands in for a broken one
 
 
 class LoopConfig(Section):
     """What the training of a prior and of a generator have in common."""
 
-    num_iterations: int = Field(gt=0)  # K, the number of steps
-    batch_size: int = Field(gt=0)  # of all processes together
-    learning_rate: float = Field(1e-4, gt=0)  # of AdamW, supplement C.1
-    warmup_iterations: int = Field(0, ge=0)  # the learning rate rises first; paper: none
-    cooldown_iterations: int = Field(0, ge=0)  # it falls to 0 at the end; paper: none
-    weight_decay: float = Field(0.01, ge=0)  # of AdamW, its default, as in the release
+    num_iterations: Count  # K, the number of steps
+    batch_size: BatchSize  # of all processes together
+    learning_rate: LearningRate = 1e-4  # of AdamW, supplement C.1
+    warmup_iterations: int = Field(0, ge=0, le=10**9)  # the learning rate rises first; paper: none
+    cooldown_iterations: int = Field(0, ge=0, le=10**9)  # it falls to 0 at the end; paper: none
+    weight_decay: float = Field(0.01, ge=0, le=1)  # of AdamW, its default, as in the release
     adam_betas: tuple[Fraction, Fraction] = (0.9, 0.999)  # of AdamW, its defaults
     ema_decay: float = Field(0.9999, ge=0, lt=1)  # of the average of the weights; release
     ema_policy: Literal["warmup", "release"] = "warmup"  # how it gets there: davi/training/ema.py
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"  # of the networks' passes
     compile: bool = False  # torch.compile; pays after some minutes
     parallel: Literal["ddp", "fsdp"] = "ddp"  # under torchrun, see davi/system/parallel.py
-    num_micro_batches: int = Field(1, gt=0)  # pieces of a process's share of the batch, for memory
+    num_micro_batches: BatchSize = 1  # pieces of a process's share of the batch, for memory
     on_not_finite: Literal["stop", "skip"] = "stop"  # at NaN or infinity; skip: leave the step out
-    num_validation_images: int = Field(8, gt=0)  # spread evenly over them
-    log_every: int = Field(10, gt=0)  # iterations between two lines of stats.jsonl
-    validate_every: int = Field(1000, gt=0)  # iterations between two panels with scores
-    save_every: int = Field(1000, gt=0)  # iterations between two checkpoints
-    keep_checkpoints: int = Field(2, ge=2)  # the newest ones; the best is kept besides
+    num_validation_images: BatchSize = 8  # spread evenly over them
+    log_every: Count = 10  # iterations between two lines of stats.jsonl
+    validate_every: Count = 1000  # iterations between two panels with scores
+    save_every: Count = 1000  # iterations between two checkpoints
+    keep_checkpoints: int = Field(2, ge=2, le=10**6)  # the newest ones; the best is kept besides
     save_in_background: bool = False  # train on while a copy in host memory is written
-    wandb_project: str | None = None  # mirror curves and panels to Weights & Biases
+    wandb_project: Text | None = None  # mirror curves and panels to Weights & Biases
+
+    @model_validator(mode="after")
+    def _batch_can_be_cut(self) -> "LoopConfig":
+        if self.batch_size < self.num_micro_batches:
+            raise ValueError(
+                f"batch_size={self.batch_size} is less than num_micro_batches="
+                f"{self.num_micro_batches}"
+            )
+        return self
 
 
 class PriorRunConfig(Section):
     """A run of davi train-prior."""
 
-    seed: int = 0  # of every random number of the run
+    seed: Seed = 0  # of every random number of the run
     network: NetworkConfig
     schedule: ScheduleName = "linear"  # the betas of the diffusion
     data: DataConfig
     train: LoopConfig
 
 
-class DenoisingConfig(Section):
-    """A = identity."""
-
-    name: Literal["denoising"]
-
-
-class InpaintingConfig(Section):
-    """A keeps the pixels outside a hole."""
-
-    name: Literal["inpainting"]
-    # where the hole is; random_box and random_pixels draw another one for every image
-    mask: Literal["centred_box", "random_box", "random_pixels", "file"] = "centred_box"
-    box_size: int = Field(128, gt=0)  # side of the hole in pixels
-    hole_rate: float = Field(0.5, gt=0, lt=1)  # share of missing pixels of `random_pixels`
-    path: str | None = None  # image of mask `file`: white is kept, black is missing
-    noise_in_hole: bool = False  # the release measures noise there
-
-    @model_validator(mode="after")
-    def _path_belongs_to_file(self) -> "InpaintingConfig":
-        if (self.mask == "file") != (self.path is not None):
-            raise ValueError("path is needed for mask: file, and only there")
-        return self
-
-
-class SuperResolutionConfig(Section):
-    """A averages blocks, or is a bicubic reduction."""
-
-    name: Literal["super_resolution"]
-    factor: int = Field(4, gt=1)  # of the sides, which must be multiples of it
-    kernel: Literal["average", "bicubic"] = "average"  # how a block becomes a pixel
-
-
-class GaussianBlurConfig(Section):
-    """A is a separable Gaussian blur with zero padding."""
-
-    name: Literal["gaussian_blur"]
-    kernel_size: int = Field(61, gt=0)  # taps, Sec. 5.1
-    sigma: float = Field(3.0, gt=0)  # pixels, Sec. 5.1
-    variant: Literal["exact", "release"] = "exact"  # release: another blur, docs/fidelity.md
-
-
-class ColorizationConfig(Section):
-    """A mixes the channels into one."""
-
-    name: Literal["colorization"]
-    weights: tuple[float, ...] | None = None  # null: the plain mean
-
-
-class CustomOperatorConfig(Section):
-    """A is the class of a Python file, see docs/extending.md."""
-
-    name: Literal["custom"]
-    file: str  # with one LinearOperator; its stem is the name of the task
-    settings: dict[str, Any] = Field(default_factory=dict)  # of the class, by keyword
-
-    @field_validator("file")
-    @classmethod
-    def _names_a_new_task(cls, value: str) -> str:
-        path = Path(value)
-        if path.suffix != ".py":
-            raise ValueError("the path of a Python file is needed")
-        if path.stem in SHIPPED_TASKS:
-            raise ValueError(f"{path.stem} is the name of a shipped task; rename the file")
-        return value
-
-
-SHIPPED_TASKS = {"denoising", "inpainting", "super_resolution", "gaussian_blur", "colorization"}
-OperatorConfig = Annotated[
-    DenoisingConfig
-    | InpaintingConfig
-    | SuperResolutionConfig
-    | GaussianBlurConfig
-    | ColorizationConfig
-    | CustomOperatorConfig,
-    Field(discriminator="name"),
-]
-
-
-class GaussianNoiseConfig(Section):
-    """Additive white noise."""
-
-    name: Literal["gaussian"]
-    # standard deviation on the [-1, 1] scale (Sec. 5.1); with [low, high] each image draws its own
-    # between them (Table 3)
-    sigma: float | tuple[float, float] = 0.05
-
-    @field_validator("sigma", mode="before")
-    @classmethod
-    def _is_a_deviation_or_a_range(cls, value: Any) -> Any:
-        bounds = value if isinstance(value, (list, tuple)) and len(value) == 2 else [value, value]
-        numbers = all(isinstance(x, (int, float)) and not isinstance(x, bool) for x in bounds)
-        if not numbers or not 0 <= bounds[0] <= bounds[1] <= MAX_SIGMA:
-            raise ValueError(
-                "a standard deviation on the [-1, 1] scale is needed, or a range [low, high] of "
-                f"them, between 0 and {MAX_SIGMA}"
-            )
-        return value
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The smallest and the largest standard deviation."""
-        return self.sigma if isinstance(self.sigma, tuple) else (self.sigma, self.sigma)
-
-
-class PoissonNoiseConfig(Section):
-    """Photon noise."""
-
-    name: Literal["poisson"]
-    rate: float = Field(1.0, gt=0)  # full scale is 255 * rate photons, as in DPS
-
-
-NoiseConfig = Annotated[GaussianNoiseConfig | PoissonNoiseConfig, Field(discriminator="name")]
-
-
 class PriorConfig(Section):
     """The frozen prior s_theta."""
 
-    checkpoint: str  # a weight file, or the name of a shipped one
+    checkpoint: FilePath  # a weight file, or the name of a shipped one
 
     @property
     def path(self) -> Path:
@@ -229,13 +154,13 @@ class PriorConfig(Section):
 class BridgeConfig(Section):
     """The Perturbed Posterior Bridge, Eq. 13."""
 
-    h: float = Field(0.1, ge=0)  # deviation of the noise that is added to y
-    h_sampling: float | None = Field(None, ge=0)  # at a = 1 outside training; null: h
+    h: float = Field(0.1, ge=0, le=10)  # deviation of the noise that is added to y
+    h_sampling: float | None = Field(None, ge=0, le=10)  # at a = 1 outside training; null: h
     mixing: Literal["linear", "quadratic", "symmetric"] = "linear"  # which betas give sigma_a
     # how the noise grows along the bridge; constant: rows C to E of Table 5
     perturbation: Literal["monotone", "constant"] = "monotone"
     time: Literal["beta", "uniform", "end"] = "beta"  # p(a); end: always a = 1, no bridge
-    beta_shape: tuple[PositiveFloat, PositiveFloat] = (3.0, 1.0)  # of p(a), supplement C.1
+    beta_shape: tuple[Shape, Shape] = (3.0, 1.0)  # of p(a), supplement C.1
     index: Literal["truncated", "nearest"] = "truncated"  # how a becomes an index 0 .. 999
     extra_noise: bool = False  # sigma_a (1 - sigma_a) z of Eq. 14
     resize: Literal["bilinear", "nearest"] = "bilinear"  # of a small y to the size of the image
@@ -258,10 +183,10 @@ class FakeScoreConfig(Section):
 class LossConfig(Section):
     """The terms of Algorithm 1: their weights and forms."""
 
-    gamma: float = Field(ge=0)  # weight of data consistency, Table 12
-    reg: float = Field(ge=0)  # weight of the l2 regulariser, Table 12
+    gamma: TermWeight  # weight of data consistency, Table 12
+    reg: TermWeight  # weight of the l2 regulariser, Table 12
     t_ikl: int = Field(1000, gt=0, le=1000)  # T: times are 0 .. T-1, Table 12
-    ikl: float = Field(1.0, ge=0)  # weight of the prior; 0: row A of Table 5
+    ikl: TermWeight = 1.0  # weight of the prior; 0: row A of Table 5
     # w(t) of Eq. 9
     ikl_weight: Literal["sigma_over_alpha", "constant", "variance"] = "sigma_over_alpha"
     reduction: Literal["mean", "sum"] = "mean"  # over the entries of an image
@@ -271,10 +196,10 @@ class LossConfig(Section):
     # grad log p(y | x_t) in the target of the fake score: what A is applied to (docs/objective.md)
     likelihood: Literal["none", "sample", "noised", "denoised"] = "none"
     # bounds of the noise deviation of x_t / sqrt(alpha_bar_t), drawn log-uniformly; null: t_ikl
-    noise_range: tuple[PositiveFloat, PositiveFloat] | None = None
+    noise_range: tuple[Deviation, Deviation] | None = None
     # p of the weight that lets each singular direction learn at its own noise; null: no such weight
     spectral_power: int | None = Field(None, ge=0, le=4)
-    image_deviation: float = Field(0.5, gt=0)  # of the pixels, in that weight
+    image_deviation: Deviation = 0.5  # of the pixels, in that weight
 
     @model_validator(mode="after")
     def _target_is_whole(self) -> "LossConfig":
@@ -289,10 +214,10 @@ class AdversarialConfig(Section):
     """The release's patch discriminator; the paper has none."""
 
     enabled: bool = False  # train with it
-    learning_rate: float = Field(1e-4, gt=0)  # release: FFHQ; on ImageNet 1e-3
+    learning_rate: LearningRate = 1e-4  # release: FFHQ; on ImageNet 1e-3
     feature_matching: bool = True  # the generator also matches the discriminator's features
-    min_weight: float = Field(0.01, ge=0)  # the adaptive weight is not below this
-    max_weight: float = Field(10.0, ge=0)  # and not above this
+    min_weight: TermWeight = 0.01  # the adaptive weight is not below this
+    max_weight: TermWeight = 10.0  # and not above this
 
     @model_validator(mode="after")
     def _is_a_range(self) -> "AdversarialConfig":
@@ -304,7 +229,7 @@ class AdversarialConfig(Section):
 class TrainConfig(LoopConfig):
     """Training of DAVI, Algorithm 1."""
 
-    fake_score_learning_rate: float = Field(1e-4, gt=0)  # of s_psi, supplement C.1
+    fake_score_learning_rate: LearningRate = 1e-4  # of s_psi, supplement C.1
     shard_prior: bool = False  # with fsdp: the frozen prior, too
     shared_sample: bool = True  # one forward of the generator serves both turns (Algorithm 1)
     # per_process: every process draws the same numbers, as in the release, which seeds them alike
@@ -321,7 +246,7 @@ class RunConfig(Section):
     """A run of davi train."""
 
     recipe: Literal[RECIPES] = PAPER  # see davi/config/recipes.py
-    seed: int = 0  # of every random number of the run
+    seed: Seed = 0  # of every random number of the run
     network: NetworkConfig
     schedule: ScheduleName = "linear"  # the betas of the diffusion
     prior: PriorConfig
@@ -388,7 +313,7 @@ class RunConfig(Section):
 class I2SBBridgeConfig(Section):
     """The bridge of I2SB, davi/solvers/i2sb_bridge.py."""
 
-    beta_max: float = Field(0.3, gt=0)  # I2SB: 0.3, for blur and inpainting 1.0
+    beta_max: float = Field(0.3, gt=0, le=10)  # I2SB: 0.3, for blur and inpainting 1.0
     ot_ode: bool = False  # a bridge without noise; I2SB: for blur and inpainting
 
 
@@ -396,7 +321,7 @@ class I2SBRunConfig(Section):
     """A run of davi train that trains an I2SB network."""
 
     method: Literal["i2sb"]
-    seed: int = 0  # of every random number of the run
+    seed: Seed = 0  # of every random number of the run
     network: NetworkConfig
     prior: PriorConfig  # what training starts from
     operator: OperatorConfig  # A, what happens to the image

@@ -1,4 +1,4 @@
-"""Reads run configurations; the only place where YAML is read.
+"""Reads run configurations from YAML files.
 
 A file describes one run. `extends: other.yaml` names one base whose values it overrides, and
 `--set section.key=value` overrides both. `recipe: paper | release` puts the settings of
@@ -8,31 +8,22 @@ the recipe; they override the rest of their own file, and files that extend it o
 
 import difflib
 import functools
-import re
+import os.path
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
-import yaml
 from pydantic import ValidationError
 
 from davi.config.recipes import PAPER, RECIPES, recipe_settings
 from davi.config.section import Section
+from davi.config.yaml_text import MAX_DEPTH, Plain, dump, parse, read_text, scalar
 from davi.system.errors import InputError
 from davi.system.shipped import CONFIGS, shipped_names
 
 Config = TypeVar("Config", bound=Section)
-
-
-class _Loader(yaml.SafeLoader):
-    """A safe loader for which `1e-4` is a number, as in YAML 1.2."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
-    list("-+0123456789."),
-)
+MAX_BASES = 20  # files that extend each other
+MAX_SHOWN = 10  # problems in one message
 
 
 def load_config(path: str | Path, model: type[Config], overrides: Sequence[str] = ()) -> Config:
@@ -58,9 +49,10 @@ def _layers(path: Path, overrides: Sequence[str]) -> list[dict]:
         key, equals, text = override.partition("=")
         if not key or not equals:
             raise InputError(f"--set {override}: write it as section.key=value")
-        value = _parse(text, f"--set {key}")
-        if isinstance(value, str) and text[0] not in "'\"":
-            value = text  # YAML would take " #" in a path for a comment
+        is_yaml = text.startswith(("'", '"', "[", "{"))  # else YAML would take "#" for a comment
+        value = parse(text, f"--set {key}") if is_yaml else scalar(text)
+        if key.count(".") >= MAX_DEPTH:
+            raise InputError(f"--set {key:.40}: more than {MAX_DEPTH} levels")
         for part in reversed(key.split(".")):
             value = {part: value}
         layers.append(value)
@@ -82,18 +74,21 @@ def parse_config(values: dict, model: type[Config], where: str) -> Config:
     Raises:
         InputError: as `load_config`.
     """
-    if unknown := list(_unknown_keys(values, model, "")):
-        raise InputError(f"{where}: " + "; ".join(unknown))
     try:
+        if unknown := list(_unknown_keys(values, model, "")):
+            raise InputError(f"{where}: {_joined(unknown)}")
+        values = _typed(values, model)
         return model.model_validate(values)
     except ValidationError as error:
         problems = [_describe(problem, values) for problem in error.errors()]
-        raise InputError(f"{where}: " + "; ".join(problems)) from error
+        raise InputError(f"{where}: {_joined(problems)}") from error
+    except RecursionError as error:
+        raise InputError(f"{where}: too many levels in each other") from error
 
 
 def to_yaml(config: Section) -> str:
     """Returns the resolved configuration as YAML; loading it gives the same configuration."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return dump(config.model_dump(mode="json"))
 
 
 def flatten(config: Section) -> dict[str, Any]:
@@ -109,32 +104,29 @@ def flatten(config: Section) -> dict[str, Any]:
     return dict(walk(config.model_dump(mode="json"), ""))
 
 
-def _parse(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
-
-
 def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[dict]:
     """The values of a file and the files it extends, the last base first."""
-    if path.resolve() in seen:
-        raise InputError(f"{path}: extends itself")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
+        place = path.resolve()
     except FileNotFoundError as error:
         nearest = difflib.get_close_matches(path.stem, shipped_names(CONFIGS), n=1)
         hint = f"; did you mean {nearest[0]}, which davi ships?" if nearest else ""
         raise InputError(f"{path}: cannot read this config (no such file{hint})") from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot read this config ({error})") from error
-    values = _parse(text, str(path))
+    if place in seen:
+        raise InputError(f"{path}: extends itself")
+    if len(seen) > MAX_BASES:
+        raise InputError(f"{path}: more than {MAX_BASES} files that extend each other")
+    values = parse(text, str(path))
     if not isinstance(values, dict):
         raise InputError(f"{path}: a config is a mapping of sections, this is {values!r:.40}")
-    base = values.pop("extends", None)
-    if base is None:
+    if (base := _typed(values.pop("extends", None), str)) is None:
         return [values]
-    return [*_read_with_bases(path.parent / str(base), (*seen, path.resolve())), values]
+    if not isinstance(base, str) or "\0" in base:
+        raise InputError(f"{path}: extends: the path of a file is needed, not {base!r:.40}")
+    return [*_read_with_bases(path.parent / os.path.expanduser(base), (*seen, place)), values]
 
 
 def _resolve(layers: list[dict], model: type[Section], where: str) -> dict:
@@ -143,7 +135,7 @@ def _resolve(layers: list[dict], model: type[Section], where: str) -> dict:
         return functools.reduce(_merge, layers, {})
     recipe = next((layer["recipe"] for layer in reversed(layers) if "recipe" in layer), PAPER)
     if recipe not in RECIPES:
-        raise InputError(f"{where}: recipe: {recipe!r} is none of {', '.join(RECIPES)}")
+        raise InputError(f"{where}: recipe: {recipe!r:.40} is none of {', '.join(RECIPES)}")
     values: dict = {}
     for layer in layers:
         special = layer.pop("recipes", None) or {}
@@ -154,6 +146,7 @@ def _resolve(layers: list[dict], model: type[Section], where: str) -> dict:
         values = _merge(_merge(values, layer), special.get(recipe, {}))
     operator = values.get("operator")
     task = operator.get("name") if isinstance(operator, dict) else None
+    task = task if isinstance(task, str) else None  # anything else is refused later
     return functools.reduce(_merge, [*recipe_settings(recipe, task), values], {})
 
 
@@ -186,7 +179,32 @@ def _unknown_keys(values: Any, model: type[Section] | None, prefix: str) -> Iter
             nearest = difflib.get_close_matches(str(key), model.model_fields, n=1)
             allowed = ", ".join(model.model_fields)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"allowed: {allowed}"
-            yield f"unknown key {prefix + str(key)!r}, {hint}"
+            yield f"unknown key {prefix + str(key)!r:.80}, {hint}"
+
+
+def _typed(value: Any, annotation: Any) -> Any:
+    """The value as a field of an annotation takes it: text as written, a list as a tuple."""
+    if isinstance(value, Plain):
+        return value.text if _takes(annotation, str) else value.value
+    if isinstance(value, list):
+        items = [_typed(each, annotation) for each in value]
+        return tuple(items) if _takes(annotation, tuple) else items
+    if not isinstance(value, dict):
+        return value
+    section = _section_of(annotation, value)
+    fields = section.model_fields if section else {}
+    return {
+        key: _typed(each, fields[key].annotation if key in fields else annotation)
+        for key, each in value.items()
+    }
+
+
+def _takes(annotation: Any, kind: type) -> bool:
+    """Whether a field may hold `kind`, or a list or a mapping of it."""
+    if get_origin(annotation) is dict:
+        return _takes(get_args(annotation)[1], kind)
+    inside = (_takes(each, kind) for each in get_args(annotation))
+    return kind in (annotation, get_origin(annotation)) or any(inside)
 
 
 def _section_of(annotation: Any, value: Any) -> type[Section] | None:
@@ -199,6 +217,11 @@ def _section_of(annotation: Any, value: Any) -> type[Section] | None:
             if tag is None or value.get("name") in get_args(tag.annotation):
                 return candidate
     return None
+
+
+def _joined(problems: Sequence[str]) -> str:
+    more = [f"and {len(problems) - MAX_SHOWN} more"] if len(problems) > MAX_SHOWN else []
+    return "; ".join([*problems[:MAX_SHOWN], *more])
 
 
 def _describe(problem: dict, values: Any) -> str:
@@ -214,5 +237,5 @@ def _describe(problem: dict, values: Any) -> str:
     if problem["type"] == "missing":
         return f"key {key!r} is missing"
     message = problem["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(problem["input"], dict) else f" (given: {problem['input']!r})"
+    given = "" if isinstance(problem["input"], dict) else f" (given: {problem['input']!r:.80})"
     return f"{key}: {message}{given}" if key else message  # about several sections

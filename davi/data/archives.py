@@ -24,6 +24,7 @@ from davi.system.errors import InputError
 MAX_OPEN_FILES = 256  # per process; a system allows 1024 as a rule
 _ZIP_HEADER = struct.Struct("<26xHH")  # of a member: lengths of its name and of its extra field
 _ZIP_FACTS = attrgetter("header_offset", "compress_size", "file_size", "CRC", "compress_type")
+MAX_MEMBER_BYTES = 1 << 30  # of an unpacked image; larger ones are meant to fill the memory
 _ENCRYPTED = 1  # in the flags of a zip member
 
 
@@ -67,13 +68,14 @@ class ZipImages(ImageSet):
         yield self.origin
 
     def _read(self, index: int) -> bytes:
-        start, size, _, checksum, compression = self._members[index].tolist()
+        start, packed, size, checksum, compression = self._members[index].tolist()
         try:
             header = self._pieces.read(self.origin, start, _ZIP_HEADER.size)
             start += _ZIP_HEADER.size + sum(_ZIP_HEADER.unpack(header))
-            content = self._pieces.read(self.origin, start, size)
+            content = self._pieces.read(self.origin, start, packed)
             if compression == zipfile.ZIP_DEFLATED:
-                content = zlib.decompress(content, -zlib.MAX_WBITS)
+                unpacking = zlib.decompressobj(-zlib.MAX_WBITS)
+                content = unpacking.decompress(content, size + 1)  # and no more than it should be
         except (struct.error, zlib.error) as error:
             raise InputError(f"{self.source(index)}: damaged in the archive ({error})") from error
         if zlib.crc32(content) != checksum:
@@ -91,10 +93,11 @@ def _zip_members(path: Path) -> dict[str, zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = {_visible(info.filename): info for info in archive.infolist()}
-    except zipfile.BadZipFile as error:
+    except Exception as error:  # damaged bytes make the module raise whatever they spell
         raise InputError(f"{path}: not a readable zip file ({error})") from error
     names = [name for name in members if name and name.lower().endswith(IMAGE_SUFFIXES)]
     for name in names:
+        _require_possible(members[name], path)
         if members[name].flag_bits & _ENCRYPTED:
             raise InputError(f"{path}/{name}: is encrypted; unpack it and give the folder")
         if members[name].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -103,6 +106,17 @@ def _zip_members(path: Path) -> dict[str, zipfile.ZipInfo]:
                 "supported; pack it anew with zip, or unpack it and give the folder"
             )
     return {name: members[name] for name in sorted(names, key=lambda name: name.split("/"))}
+
+
+def _require_possible(member: zipfile.ZipInfo, path: Path) -> None:
+    """Refuses a member that says it lies outside the archive, or is larger than any image."""
+    if member.header_offset + member.compress_size > path.stat().st_size:
+        raise InputError(f"{path}/{member.filename}: lies beyond the end of the archive")
+    if member.file_size > MAX_MEMBER_BYTES:
+        raise InputError(
+            f"{path}/{member.filename}: {member.file_size} bytes when unpacked, more than "
+            f"{MAX_MEMBER_BYTES}; pack the archive anew without it"
+        )
 
 
 class TarImages(ImageSet):

@@ -66,7 +66,7 @@ class KeyedOrder:
         if epoch != self._epoch:
             rng = keyed_rng("cpu", self.seed, "order", epoch)
             self._order = torch.randperm(self.num_images, generator=rng)
-            self._flips = torch.rand(self.num_images, generator=rng) < 0.5
+            self._flips = torch.rand(self.num_images, generator=rng, dtype=torch.float32) < 0.5
             self._epoch = epoch
         return int(self._order[offset]), self.flip and bool(self._flips[offset])
 
@@ -166,17 +166,13 @@ def training_batches(
         [order[iteration * batch_size + position] for position in positions]
         for iteration in range(first_iteration, num_iterations)
     )
-    # Without a name for it, an error ends the loop's workers at once, and not when it is forgotten.
-    for batch in load_batches(
+    for x0, indices, num_skipped in load_batches(
         _KeyedDataset(images, skip=on_error == "skip"),
         wanted,
         num_workers=num_workers,
         collate=_collate,
         pin_memory=world.device.type == "cuda",
     ):
-        if isinstance(batch, InputError):
-            raise batch
-        x0, indices, num_skipped = batch
         yield Batch(x0, positions, indices, num_skipped)
 
 

@@ -9,15 +9,17 @@ from pathlib import Path, PurePosixPath
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from davi.data.decoding import folder_error, open_image
 from davi.data.images import (
     IMAGE_SUFFIXES,
     centred_square,
     image_to_tensor,
     list_names,
     match_channels,
-    open_image,
 )
 from davi.system.errors import InputError
+
+MAX_BYTES = 2**30  # of an image file, unpacked; they are read as a whole
 
 
 class Names(Sequence[str]):
@@ -132,8 +134,13 @@ class ImageSet(Dataset):
         raise NotImplementedError
 
     def _bytes(self, index: int) -> bytes:
+        size, *_ = self._facts(index)
+        if size > MAX_BYTES:
+            raise InputError(f"{self.source(index)}: {size} bytes are too many for an image")
         try:
             return self._read(index)
+        except IsADirectoryError as error:
+            raise folder_error(self.source(index)) from error
         except OSError as error:
             raise InputError(f"{self.source(index)}: cannot be read ({error.strerror})") from error
 
@@ -169,4 +176,7 @@ class ImageFolder(ImageSet):
         return self.source(index).read_bytes()
 
     def _facts(self, index: int) -> tuple[int, ...]:
-        return (self.source(index).stat().st_size,)
+        try:
+            return (self.source(index).stat().st_size,)
+        except OSError:
+            return (-1,)  # it cannot be read: whoever opens it is told why

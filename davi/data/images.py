@@ -3,106 +3,103 @@
 On disk: 8- or 16-bit files. As tensors: float32 (C, H, W) in [-1, 1].
 """
 
+import contextlib
+import io
 import os
+import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+import torch.distributed as dist
+from PIL import Image
 from torch import Tensor
 
-from davi.system.errors import InputError
+from davi.data.decoding import folder_error, open_image
+from davi.system.errors import InputError, shown
 from davi.system.files import atomic_path
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
-_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
+# Kinds of what is no file in a folder.
+_FOLDER, _CLOSED = "folders", "folders that cannot be read"
+_MAX_DEPTH, _MAX_VISITS = 100, 100  # of folders; beyond them links multiply without end
 
 
 def list_names(root: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> list[str]:
     """Returns the files below a folder with one of the suffixes, relative to it and sorted.
 
-    Hidden files and folders are passed over.
+    Hidden files and folders are passed over; what else is passed over is printed. A folder that
+    cannot be read is listed like a file, and whoever opens it is told why.
 
     Raises:
-        InputError: the folder does not exist, or holds no such file.
+        InputError: the folder does not exist, cannot be read or holds no such file, or its links
+            or nested folders are too many.
     """
     if not root.exists():
         raise InputError(f"{root}: no such folder")
     if not root.is_dir():
         raise InputError(f"{root}: is a file, a folder is needed")
-    found = [name for name in _walk(root) if name.lower().endswith(suffixes)]
+    found, others = [], {}
+    for name, kind in _walk(root, Counter()):
+        if kind in suffixes or kind == _CLOSED:
+            found.append(name)
+        else:
+            others.setdefault(kind, []).append(name)
+    passed_over = "; ".join(
+        f"{len(names)} {kind or 'without suffix'} ({shown(names, 3)})"
+        for kind, names in others.items()
+    )
     if not found:
-        raise InputError(f"{root}: holds no image ({', '.join(suffixes)}), nested folders included")
+        instead = f"; passed over: {passed_over}" if others else ""
+        raise InputError(
+            f"{root}: holds no image ({', '.join(suffixes)}), nested folders included{instead}"
+        )
+    if others and not (dist.is_initialized() and dist.get_rank()):
+        print(f"note: {root}: passed over {passed_over}", file=sys.stderr)
     return found
 
 
-def _walk(folder: Path, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Sorted names of the files below a folder; links are followed, but not to a folder above."""
+def _walk(
+    folder: Path, visits: Counter, prefix: str = "", above: tuple[str, ...] = ()
+) -> Iterator[tuple[str, str]]:
+    """Sorted (name, kind) of what lies below a folder; a file's kind is its suffix.
+
+    Links are followed, but not to a folder above.
+    """
     real = os.path.realpath(folder)
     if real in above:
         return
+    visits[real] += 1
+    if visits[real] > _MAX_VISITS:
+        raise InputError(f"{folder}: too many links lead to this folder; remove some")
+    if len(above) > _MAX_DEPTH:
+        raise InputError(f"{folder}: more than {_MAX_DEPTH} folders in each other; move it up")
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+        if not above:
+            raise folder_error(folder) from error
+        yield prefix.removesuffix("/"), _CLOSED
+        return
     for entry in entries:
         if entry.name.startswith("."):
             continue
+        kind = _kind(entry)
+        if kind == _FOLDER:
+            yield from _walk(Path(entry.path), visits, f"{prefix}{entry.name}/", (*above, real))
+        else:
+            yield prefix + entry.name, kind
+
+
+def _kind(entry: os.DirEntry) -> str:
+    with contextlib.suppress(OSError):  # links in a circle, or into a folder that is closed
         if entry.is_dir():
-            yield from _walk(Path(entry.path), f"{prefix}{entry.name}/", (*above, real))
-        elif entry.is_file():
-            yield prefix + entry.name
-
-
-def open_image(path: Path, stream: BinaryIO | None = None) -> Image.Image:
-    """Returns a decoded, upright picture of mode L or RGB, or a 16-bit gray one of mode I.
-
-    Palettes are resolved, CMYK and bilevel files converted, EXIF rotation applied.
-
-    Args:
-        path: an image file.
-        stream: its bytes, for one that does not lie on disk by itself; messages still name `path`.
-
-    Raises:
-        InputError: unreadable or truncated, transparent, or of a mode without a clear meaning.
-    """
-    if stream is None and not path.is_file():
-        raise InputError(f"{path}: no such file (looked for {path.resolve()})")
-    try:
-        with Image.open(stream or path) as handle:
-            image = ImageOps.exif_transpose(handle)
-            image.load()
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path}: not a readable image (of no known format)") from error
-    except Exception as error:  # damaged bytes make the decoders raise whatever they spell
-        raise InputError(f"{path}: not a readable image ({error})") from error
-    if image.mode in _SIXTEEN_BIT_MODES:
-        return _sixteen_bit(image, path)
-    if image.mode in ("P", "PA") or "transparency" in image.info:
-        image = image.convert("RGBA")
-    if image.mode in ("RGBA", "LA", "La", "RGBa"):
-        if image.getchannel("A").getextrema()[0] < 255:
-            raise InputError(f"{path}: has transparent pixels; flatten it onto a background first")
-        image = image.convert("L" if image.mode.startswith("L") else "RGB")
-    if image.mode == "1":
-        return image.convert("L")
-    if image.mode in ("CMYK", "YCbCr", "HSV", "LAB"):
-        return image.convert("RGB")
-    if image.mode not in ("L", "RGB"):
-        raise InputError(f"{path}: image mode {image.mode} is not supported; save it as 8-bit RGB")
-    return image
-
-
-def _sixteen_bit(image: Image.Image, path: Path) -> Image.Image:
-    if "transparency" in image.info:
-        raise InputError(f"{path}: has a transparent colour; flatten it onto a background first")
-    image = image.convert("I")
-    lowest, highest = image.getextrema()
-    if lowest < 0 or highest > 65535:
-        raise InputError(f"{path}: integers outside 0..65535; save it as 8- or 16-bit")
-    return image
+            return _FOLDER
+        if entry.is_file():
+            return os.path.splitext(entry.name)[1].lower()
+    return "links that lead nowhere" if entry.is_symlink() else "pipes, sockets or devices"
 
 
 def centred_square(image: Image.Image, size: int) -> Image.Image:
@@ -144,13 +141,18 @@ def match_channels(image: Tensor, channels: int, path: Path) -> Tensor:
     )
 
 
-def load_image(path: Path, channels: int = 3) -> Tensor:
+def load_image(path: Path, channels: int = 3, size: tuple[int, int] | None = None) -> Tensor:
     """Returns the image file as (channels, H, W) float32 in [-1, 1].
+
+    Args:
+        path: the file.
+        channels: 1 or 3.
+        size: (H, W) if only that will do; a file of another size is not decoded.
 
     Raises:
         InputError: see `open_image` and `match_channels`.
     """
-    return match_channels(image_to_tensor(open_image(path)), channels, path)
+    return match_channels(image_to_tensor(open_image(path, size=size)), channels, path)
 
 
 def to_uint8(x: Tensor, rounding: str = "nearest") -> Tensor:
@@ -189,5 +191,7 @@ def save_image(x: Tensor, path: Path, rounding: str = "nearest") -> None:
 
 def save_array(x: Tensor, path: Path) -> None:
     """Writes a tensor as a float32 .npy file, whole or not at all."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        np.save(stream, x.float().cpu().numpy())
+    content = io.BytesIO()  # numpy's own writing to a file does not say that the disk is full
+    np.save(content, x.float().cpu().numpy())
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.getbuffer())

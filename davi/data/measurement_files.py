@@ -82,18 +82,42 @@ def measurement_folder(source: Path) -> tuple[Path, dict[str, Any]]:
     return (source / MEASUREMENT_FOLDER, settings) if "operator" in settings else (source, {})
 
 
-def read_mask(path: Path, size: tuple[int, int]) -> Tensor:
+def read_mask(path: Path, size: tuple[int, int] | None = None) -> Tensor:
     """Returns a bool mask (H, W) from an image: white is kept, black is missing.
 
+    Of an image of 0 and one other value, be it 1 or 255, that value is white. In any other, what is
+    lighter than the middle gray is.
+
+    Args:
+        path: the image.
+        size: (H, W) that it must have; None for any.
+
     Raises:
-        InputError: unreadable, or of another size.
+        InputError: unreadable, of another size, or all white or all black.
     """
-    mask = load_image(path, channels=1)[0] > 0
-    if tuple(mask.shape) != size:
-        raise InputError(
-            f"{path}: mask of {mask.shape[0]}x{mask.shape[1]}, images are {size[0]}x{size[1]}"
-        )
+    image = load_image(path, 1, size)[0]
+    levels = image.unique()
+    of_zero = len(levels) == 2 and levels[0] == -1
+    mask = image > (-1 if of_zero else 0)
+    require_mask(mask, str(path), size)
     return mask
+
+
+def require_mask(mask: Tensor, where: str, size: tuple[int, int] | None = None) -> None:
+    """Refuses a mask (H, W) of another size, or one that keeps nothing or everything.
+
+    Raises:
+        InputError: `where` begins its message.
+    """
+    if size is not None and tuple(mask.shape) != tuple(size):
+        raise InputError(
+            f"{where}: mask of {mask.shape[0]}x{mask.shape[1]}, images are {size[0]}x{size[1]}"
+        )
+    if mask.all() or not mask.any():
+        raise InputError(
+            f"{where}: mask that keeps {'every' if mask.all() else 'no'} pixel; white (255, or 1 "
+            "where all others are 0) is kept, black (0) is missing"
+        )
 
 
 def read_measurement(path: Path, shape: tuple[int, int, int]) -> Tensor:
@@ -102,7 +126,11 @@ def read_measurement(path: Path, shape: tuple[int, int, int]) -> Tensor:
     Raises:
         InputError: unreadable, not finite, or of another shape.
     """
-    y = _read_array(path) if path.suffix.lower() == ".npy" else load_image(path, shape[0])
+    y = (
+        _read_array(path)
+        if path.suffix.lower() == ".npy"
+        else load_image(path, shape[0], shape[1:])
+    )
     if tuple(y.shape) != shape:
         raise InputError(
             f"{path}: measurement is {_shape_text(y.shape)}, {_shape_text(shape)} needed"

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from davi.data.decoding import opened
 from davi.data.image_sets import ImageSet
 from davi.data.images import from_uint8
 from davi.system.errors import InputError
@@ -68,8 +68,12 @@ class Crop:
 def _load(photo: tuple[str, str], reduction: int) -> Tensor:
     package, name = photo
     try:
-        with files(package).joinpath(name).open("rb") as stream:
-            image = Image.open(stream).convert("RGB")
+        with (
+            files(package).joinpath(name).open("rb") as stream,
+            opened(Path(package, name), stream) as picture,
+        ):
+            # As stored, colour profiles aside: the shipped networks were trained on that.
+            image = picture.convert("RGB")
     except (ModuleNotFoundError, FileNotFoundError) as error:
         raise InputError(
             f"photograph {name} of package {package} is missing: pip install scikit-image "

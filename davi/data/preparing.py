@@ -6,15 +6,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from torch.utils.data import Dataset
 
+from davi.data.decoding import stored_size
 from davi.data.images import save_image
 from davi.data.loader import load_each
 from davi.data.selections import Split, require_disjoint
 from davi.system.errors import SAME_NAME, InputError
 from davi.system.files import disk_full_as_input_error, sha256_of
-from davi.system.ledger import FolderReport, Ledger, read_entries, require_outside
+from davi.system.ledger import (
+    FolderReport,
+    Ledger,
+    another_source,
+    is_from,
+    read_entries,
+    require_outside,
+)
 
 PREPARATION = "centre crop to the short side, bilinear antialiased resize, 8-bit PNG"
 # What the record says of an image: "sha256" of its file, "output_sha256" of the PNG file, and
@@ -42,31 +49,37 @@ class _Job:
 class _Preparation(Dataset):
     """A data set indexed by jobs: does the job and gives it back with its outcome.
 
-    An error of writing is returned: raised in a worker process, it would reach the user wrapped in
-    that process's traceback.
+    A full disk is returned: raised in a worker process, it would reach the user wrapped in that
+    process's traceback.
     """
 
     def __init__(self, splits: list[Split], output: Path) -> None:
         self.images = {split.name: split.images for split in splits}
         self.output = output
 
-    def __getitem__(self, job: _Job) -> _Job | Exception:
+    def __getitem__(self, job: _Job) -> _Job | InputError:
         images, target = self.images[job.split], self.output / job.split / f"{job.name}.png"
         try:
             sha256 = images.sha256(job.index)
             known = job.entry is not None and job.entry["sha256"] == sha256
-            if known and target.exists() and sha256_of(target) == job.entry["output_sha256"]:
-                return job
+            if target.is_file() and job.entry is not None:
+                if known and sha256_of(target) == job.entry["output_sha256"]:
+                    return job
+                if not known and not is_from(job.entry, job.source):
+                    raise InputError(another_source(job.source, self.output))
             picture = images[job.index]
-            with Image.open(job.source) as handle:
-                short_side = min(handle.size)
+            short_side = min(stored_size(job.source))
         except (InputError, OSError) as error:
             return replace(job, entry=None, reason=str(error))
         try:
             with disk_full_as_input_error(self.output):
                 save_image(picture, target)
-        except (InputError, OSError) as error:
+        except InputError as error:
             return error
+        except OSError as error:
+            return replace(
+                job, entry=None, reason=f"{target}: cannot be written ({error.strerror})"
+            )
         entry = {"sha256": sha256, "output_sha256": sha256_of(target), "short_side": short_side}
         return replace(job, entry=entry, is_new=True)
 
@@ -99,11 +112,16 @@ def prepare_images(splits: list[Split], output: Path, num_workers: int) -> Folde
         "image_size": splits[0].images.image_size,
         "splits": {split.name: split.description for split in splits},
     }
-    ledger, report = Ledger(output, settings), FolderReport()
+    with Ledger(output, settings) as ledger:
+        return _prepare(splits, ledger, num_workers)
+
+
+def _prepare(splits: list[Split], ledger: Ledger, num_workers: int) -> FolderReport:
+    output, report = ledger.folder, FolderReport()
     jobs = _jobs(splits, output, report)
     entries: dict[str, dict[str, Entry]] = {split.name: {} for split in splits}
     for job in load_each(_Preparation(splits, output), jobs, num_workers, "preparing"):
-        if isinstance(job, Exception):
+        if isinstance(job, InputError):
             raise job
         if job.entry is None:
             report.failed.append((job.source, job.reason))
@@ -126,7 +144,8 @@ def prepare_images(splits: list[Split], output: Path, num_workers: int) -> Folde
 
 def _jobs(splits: list[Split], output: Path, report: FolderReport) -> list[_Job]:
     """What is to be done or looked at; files that would share the name of a result are listed."""
-    before = {entry["name"]: entry for entry in read_entries(output)}
+    recorded = (entry for entry in read_entries(output) if _is_complete(entry))
+    before = {entry["name"]: entry for entry in recorded}
     jobs = []
     for split in splits:
         uses = Counter(split.images.name(index) for index in split.indices)
@@ -137,6 +156,11 @@ def _jobs(splits: list[Split], output: Path, report: FolderReport) -> list[_Job]
                 continue
             jobs.append(_Job(split.name, index, name, source, before.get(f"{split.name}/{name}")))
     return jobs
+
+
+def _is_complete(entry: Entry) -> bool:
+    """Whether a record says of a picture what is needed here."""
+    return isinstance(entry.get("output_sha256"), str) and isinstance(entry.get("short_side"), int)
 
 
 def _overlaps(entries: dict[str, dict[str, Entry]]) -> Iterator[tuple[str, str, str]]:
@@ -159,7 +183,7 @@ def _overlaps(entries: dict[str, dict[str, Entry]]) -> Iterator[tuple[str, str, 
 def _strangers(entries: dict[str, dict[str, Entry]], output: Path) -> Iterator[tuple[Path, str]]:
     """Yields files that would be taken for images of a split."""
     for split, own in entries.items():
-        for path in sorted((output / split).rglob("*.png")):
+        for path in sorted(filter(Path.is_file, (output / split).rglob("*.png"))):
             if path.relative_to(output / split).with_suffix("").as_posix() not in own:
                 yield path, "belongs to no image of the split: delete it"
 

@@ -14,6 +14,8 @@ from davi.system.errors import InputError, shown
 from davi.system.files import cache_folder, make_folder, write_text
 from davi.system.world import ONE_PROCESS, World
 
+_RULES = 2  # to be raised when other images become usable: earlier scans count no more
+
 
 class _Check(Dataset):
     """A data set whose items are (index, why image `index` cannot be used or None)."""
@@ -41,13 +43,12 @@ def scan_images(
         images: a data set of `open_images`.
         num_workers: processes that decode for each of the world; 0 does it in that one.
         world: whose processes share the work; all must ask.
-
-    Raises:
-        InputError: a file has vanished.
     """
     if not any(True for _ in images.files()):
         return []
-    record = world.on_first(lambda: cache_folder("scans") / f"{_key(images)}.json")
+    record = world.on_first(
+        lambda: cache_folder("scans") / f"{content_digest(_circumstances(images))}.json"
+    )
     broken = world.on_first(lambda: _read(record))
     if broken is None:
         (mine,) = world.share(len(images))
@@ -78,20 +79,19 @@ def require_readable(images: ImageSet, num_workers: int, world: World = ONE_PROC
     )
 
 
-def _key(images: ImageSet) -> str:
-    """Digest of everything that may change a scan."""
-    try:
-        return content_digest(_circumstances(images))
-    except OSError as error:
-        raise InputError(f"{error.filename}: cannot be read ({error.strerror})") from error
-
-
 def _circumstances(images: ImageSet) -> Iterator[tuple]:
-    """The decoder; the files, their sizes and times (ctime: a mended permission counts too)."""
-    yield (PIL.__version__,)
+    """What may change a scan: the decoder, our rules, the files, their sizes and times.
+
+    Of the times ctime is one, so that a mended permission counts, too.
+    """
+    yield PIL.__version__, _RULES
     for path in images.files():
-        stat = path.stat()
-        yield path.absolute(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+        try:
+            stat = path.stat()
+        except OSError as error:
+            yield path.absolute(), error.strerror
+        else:
+            yield path.absolute(), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _read(record: Path) -> list[tuple[str, str]] | None:

@@ -110,7 +110,7 @@ def _first(images: ImageFolder, count: int) -> list[int]:
 
 def _read_list(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")  # with or without a byte-order mark
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: is not a readable list of images ({error})") from error
 
@@ -119,6 +119,11 @@ def _listed(images: ImageFolder, names: list[str]) -> list[int]:
     places = {name: index for index, name in enumerate(images.names)}
     # By the name with suffix where two differ in nothing else.
     places = {images.name(index): index for index in range(len(images))} | places
+    # As other tools and systems write them.
+    names = [
+        name if name in places else PurePosixPath(name.replace("\\", "/")).as_posix()
+        for name in names
+    ]
     if unknown := [name for name in names if name not in places]:
         raise InputError(f"{images.origin}: holds no {shown(unknown)} of the list")
     return list(dict.fromkeys(places[name] for name in names))

@@ -1,24 +1,33 @@
 """Makes measurements of a data set of clean images and writes them to a folder."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from davi.config.schema import CustomOperatorConfig, OperatorConfig, RunConfig
+from davi.build import mask_of
+from davi.config.problem import (
+    CustomOperatorConfig,
+    OperatorConfig,
+)
+from davi.config.schema import (
+    RunConfig,
+)
 from davi.data.image_sets import spread_order
 from davi.data.images import save_array, save_image
 from davi.data.measurement_files import MEASUREMENT_FOLDER
 from davi.operators.inpainting import RandomInpainting
+from davi.operators.mask_text import mask_to_text
 from davi.operators.measurement import ForwardModel, lift
 from davi.operators.svd import SVDOperator
 from davi.system.errors import SAME_NAME, InputError
-from davi.system.files import sha256_of
+from davi.system.files import disk_full_as_input_error, sha256_of
 from davi.system.ledger import FolderReport, Ledger
 from davi.system.runtime import keyed_rng
 
@@ -27,11 +36,15 @@ def recorded_operator(operator: OperatorConfig) -> dict[str, Any]:
     """Returns what a manifest says of an operator.
 
     A hole without noise is not mentioned, so that folders begun before there was a choice go on.
-    Of an operator of the user's own, the content of its file counts.
+    Of an operator of the user's own, and of a mask, the content counts.
     """
     values = operator.model_dump(mode="json")
     if isinstance(operator, CustomOperatorConfig):
         values["file"] = sha256_of(Path(operator.file))
+    # The same mask may lie in a generator's file.
+    if (path := values.pop("path", None)) is not None:
+        mask = mask_to_text(mask_of(path))
+        values["mask_sha256"] = hashlib.sha256(mask.encode()).hexdigest()
     if not values.get("noise_in_hole"):
         values.pop("noise_in_hole", None)
     return values
@@ -86,27 +99,9 @@ def degrade_images(
         "seed": seed,
         "baselines": baselines,
     }
-    ledger, report = Ledger(output, settings, images.folder), FolderReport()
-    uses = Counter(images.name(index) for index in range(len(images)))
-    for index in tqdm(indices, desc="degrading", unit="image"):
-        name, source = images.name(index), images.source(index)
-        try:
-            if uses[name] > 1:
-                raise InputError(f"{source}: {SAME_NAME}")
-            sha256 = images.sha256(index)
-            if ledger.is_done(name, sha256, [output / MEASUREMENT_FOLDER / f"{name}.npy"]):
-                report.skipped += 1
-                continue
-            x0 = images[index]
-        except (InputError, OSError) as error:
-            report.failed.append((source, str(error)))
-            continue
-        rng = keyed_rng("cpu", seed, "degrade", name)
-        resize = config.bridge.resize if baselines else None
-        _write(_degrade(x0, forward_model, rng, resize), output, name)
-        ledger.record(name, source, sha256)
-        report.done += 1
-    return report
+    resize = config.bridge.resize if baselines else None
+    with Ledger(output, settings, images.folder) as ledger:
+        return _Job(images, forward_model, ledger, seed, resize).run(indices)
 
 
 def _chosen(count: int, wanted: int | None) -> Sequence[int]:
@@ -118,25 +113,75 @@ def _chosen(count: int, wanted: int | None) -> Sequence[int]:
     return sorted(spread_order(count)[:wanted])
 
 
-def _degrade(
-    x0: Tensor, forward_model: ForwardModel, rng: torch.Generator, resize: str | None
-) -> dict[str, Tensor]:
-    """The pictures of one image by the folder they belong into, each (C, H, W) in [-1, 1].
+@dataclass(frozen=True)
+class _Job:
+    """The work on one image, in steps.
 
-    `resize` is that of `lift`; None leaves the two baselines out.
+    Attributes:
+        resize: that of `lift`; None leaves the two baselines out.
     """
-    y, operator = forward_model.measure(x0[None], [rng])
-    pictures = {MEASUREMENT_FOLDER: y[0], "reference": x0}
-    if isinstance(forward_model.operator, RandomInpainting):
-        pictures["mask"] = 2 * operator.singular_values[0].float() - 1
-    if resize is not None:
-        pictures["lifted"] = lift(y, x0.shape, resize)[0]
-        pictures["pseudo_inverse"] = operator.A_dagger(y)[0]
-    return pictures
 
+    images: Dataset
+    forward_model: ForwardModel
+    ledger: Ledger
+    seed: int
+    resize: str | None
 
-def _write(pictures: dict[str, Tensor], output: Path, name: str) -> None:
-    """Writes the pictures and, last, the exact measurement."""
-    for folder, picture in pictures.items():
-        save_image(picture, output / folder / f"{name}.png")
-    save_array(pictures[MEASUREMENT_FOLDER], output / MEASUREMENT_FOLDER / f"{name}.npy")
+    def run(self, indices: Sequence[int]) -> FolderReport:
+        """Measures the images, in order, and counts them."""
+        report, images = FolderReport(), self.images
+        uses = Counter(images.name(index) for index in range(len(images)))
+        for index in tqdm(indices, desc="degrading", unit="image"):
+            name, source = images.name(index), images.source(index)
+            try:
+                if uses[name] > 1:
+                    raise InputError(f"{source}: {SAME_NAME}")
+                sha256 = images.sha256(index)
+                if self.ledger.is_done(name, source, self.results(name), sha256=sha256):
+                    report.skipped += 1
+                    continue
+                x0 = images[index]
+            except (InputError, OSError) as error:
+                report.failed.append((source, str(error)))
+                continue
+            try:
+                self.write(self.degrade(x0, name), name)
+            except OSError as error:
+                report.failed.append((source, str(error)))
+                continue
+            self.ledger.record(name, source, sha256=sha256)
+            report.done += 1
+        return report
+
+    def degrade(self, x0: Tensor, name: str) -> dict[str, Tensor]:
+        """Returns the pictures of an image by the folders of `results`, (C, H, W) in [-1, 1]."""
+        rng = keyed_rng("cpu", self.seed, "degrade", name)
+        y, operator = self.forward_model.measure(x0[None], [rng])
+        pictures = {MEASUREMENT_FOLDER: y[0], "reference": x0}
+        if self._has_masks:
+            pictures["mask"] = 2 * operator.singular_values[0].float() - 1
+        if self.resize is not None:
+            pictures["lifted"] = lift(y, x0.shape, self.resize)[0]
+            pictures["pseudo_inverse"] = operator.A_dagger(y)[0]
+        return pictures
+
+    def write(self, pictures: dict[str, Tensor], name: str) -> None:
+        """Writes the pictures and, last, the exact measurement."""
+        *paths, exact = self.results(name)
+        with disk_full_as_input_error(self.ledger.folder):
+            for picture, path in zip(pictures.values(), paths, strict=True):
+                save_image(picture, path)
+            save_array(pictures[MEASUREMENT_FOLDER], exact)
+
+    def results(self, name: str) -> list[Path]:
+        """Returns where the pictures of an image go, and the exact measurement."""
+        folders = [MEASUREMENT_FOLDER, "reference"]
+        folders += ["mask"] if self._has_masks else []
+        folders += ["lifted", "pseudo_inverse"] if self.resize is not None else []
+        output = self.ledger.folder
+        pictures = [output / folder / f"{name}.png" for folder in folders]
+        return [*pictures, output / MEASUREMENT_FOLDER / f"{name}.npy"]
+
+    @property
+    def _has_masks(self) -> bool:
+        return isinstance(self.forward_model.operator, RandomInpainting)

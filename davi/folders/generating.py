@@ -15,6 +15,7 @@ from davi.priors.weight_file import read_prior_file
 from davi.schedule import Schedule
 from davi.score import ScoreModel
 from davi.system.errors import InputError
+from davi.system.files import disk_full_as_input_error, has_content
 from davi.system.ledger import FolderReport, Ledger
 from davi.system.runtime import keyed_rng, normal_each
 from davi.system.world import World
@@ -78,24 +79,34 @@ def generate_images(
         InputError: the folder cannot be used, or the prior's result is not finite.
     """
     settings = {**origin, "sampler": sampler, "steps": num_steps, "seed": seed}
-    folder = Ledger(output, settings, world=world).folder
     mine = range(world.rank, num_images, world.size)
-    missing = [number for number in mine if not (folder / image_path(number)).exists()]
-    if world.is_first and (folder / image_path(num_images)).exists():
-        print(f"note: {folder} holds more than {num_images} images, and training takes them all")
-    report = FolderReport(skipped=len(mine) - len(missing))
     batch_size = 1 if world.device.type == "cpu" else batch_size
-    with tqdm(total=len(missing), desc="drawing", unit="image", disable=not world.is_first) as bar:
-        for batch in BatchSampler(missing, batch_size, drop_last=False):
-            rngs = [keyed_rng("cpu", seed, "generate", number) for number in batch]
-            # Drawn on the CPU: the same on every device.
-            z = normal_each(image_shape, rngs).to(world.device)
-            images = _draw(model, z, sampler, num_steps, rngs)
-            for image, number in zip(images, batch, strict=True):
-                save_image(image, folder / image_path(number))
-            report.done += len(batch)
-            bar.update(len(batch))
-    return FolderReport.of_all(world.gather(report))
+    with Ledger(output, settings, world=world):
+        missing = [number for number in mine if not has_content(output / image_path(number))]
+        if world.is_first and (output / image_path(num_images)).exists():
+            print(f"note: {output} has more than {num_images} images, and training takes them all")
+        report = FolderReport(skipped=len(mine) - len(missing))
+        bar = tqdm(total=len(missing), desc="drawing", unit="image", disable=not world.is_first)
+        with bar:
+            for batch in BatchSampler(missing, batch_size, drop_last=False):
+                rngs = [keyed_rng("cpu", seed, "generate", number) for number in batch]
+                # Drawn on the CPU: the same on every device.
+                z = normal_each(image_shape, rngs).to(world.device)
+                images = _draw(model, z, sampler, num_steps, rngs)
+                for image, number in zip(images, batch, strict=True):
+                    _save(image, output / image_path(number), report)
+                bar.update(len(batch))
+        return FolderReport.of_all(world.gather(report))
+
+
+def _save(image: Tensor, path: Path, report: FolderReport) -> None:
+    """Writes an image and counts it; one that cannot be written is listed."""
+    try:
+        with disk_full_as_input_error(path.parents[1]):
+            save_image(image, path)
+        report.done += 1
+    except OSError as error:
+        report.failed.append((path, str(error)))
 
 
 def _draw(

@@ -4,7 +4,7 @@ Threads read ahead and write behind while the network runs in between.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,11 @@ from davi.data.measurement_files import (
     read_measurement,
 )
 from davi.folders.degrading import recorded_operator
+from davi.operators.inpainting import Inpainting, RandomInpainting
+from davi.operators.linear import LinearOperator
 from davi.restorer import Restorer
 from davi.system.errors import InputError
-from davi.system.files import sha256_of
+from davi.system.files import disk_full_as_input_error, sha256_of
 from davi.system.ledger import FolderReport, Ledger, differences
 from davi.system.pipeline import file_threads, map_ahead
 from davi.system.world import World
@@ -33,10 +35,14 @@ from davi.system.world import World
 
 @dataclass(frozen=True)
 class _Item:
-    """A measurement that is to be restored, later with its samples (N, C, H, W)."""
+    """A measurement that is to be restored, later with its samples (N, C, H, W).
+
+    Attributes:
+        hashes: of its content, see `Ledger.is_done`.
+    """
 
     name: str
-    sha256: str
+    hashes: dict[str, str]
     y: Tensor
     samples: Tensor | None = None
 
@@ -97,17 +103,23 @@ def restore_folder(
         "size": list(restorer.image_shape[1:]),
         "num_samples": num_samples,
         "seed": seed,
-        "masks": masks and str(masks),
+        **_mask_settings(masks),
         # Only if it is not the default, so that folders begun before there was a choice go on.
         **({"rounding": rounding} if rounding != "nearest" else {}),
     }
-    ledger = Ledger(output, settings, source if source.is_dir() else None, world)
-    job = _FolderJob(restorer, found, ledger, num_samples, seed, masks, rounding)
     report = FolderReport(failed=found.refused if world.is_first else [])
     total = len(range(world.rank, len(found.suffixes), world.size))
-    with tqdm(total=total, desc="restoring", unit="image", disable=not world.is_first) as bar:
-        job.run(islice(found.suffixes, world.rank, None, world.size), batch_size, report, bar)
-    return FolderReport.of_all(world.gather(report))
+    with Ledger(output, settings, source if source.is_dir() else None, world) as ledger:
+        job = _FolderJob(restorer, found, ledger, num_samples, seed, masks, rounding)
+        with tqdm(total=total, desc="restoring", unit="image", disable=not world.is_first) as bar:
+            job.run(islice(found.suffixes, world.rank, None, world.size), batch_size, report, bar)
+        others = sum(world.gather(len(job.other_holes)))
+        if others and world.is_first:
+            print(
+                f"note: {others} images with a hole elsewhere than in training, which the "
+                "generator has not learned to fill"
+            )
+        return FolderReport.of_all(world.gather(report))
 
 
 def restore_measured(restorer: Restorer, measured: Path, output: Path, **options: Any) -> None:
@@ -127,6 +139,13 @@ def restore_measured(restorer: Restorer, measured: Path, output: Path, **options
     report.print_summary("restored")
     if report.failed:
         raise InputError(f"{measured}: {len(report.failed)} measurements cannot be restored")
+
+
+def _mask_settings(masks: Path | None) -> dict[str, str]:
+    """What the settings say of the masks; of those of single images the entries of these do."""
+    if masks is None:
+        return {}
+    return {"masks": "one for each image"} if masks.is_dir() else {"mask_sha256": sha256_of(masks)}
 
 
 def _check_task(restorer: Restorer, source: Path, made_by: dict[str, Any], quiet: bool) -> None:
@@ -155,6 +174,7 @@ class _FolderJob:
     seed: int
     masks: Path | None
     rounding: str
+    other_holes: list[str] = field(default_factory=list)  # names; filled by the threads that read
 
     def run(self, names: Iterable[str], batch_size: int, report: FolderReport, bar: tqdm) -> None:
         """Restores the names, in order, and counts them."""
@@ -164,25 +184,35 @@ class _FolderJob:
             to_be_done = _to_be_done(outcomes, report, bar)
             batches = BatchSampler(to_be_done, batch_size, drop_last=False)
             restored = (item for batch in batches for item in self.restore(batch))
-            for item in map_ahead(executor, self.write, restored, window):
-                self.ledger.record(item.name, self.found.path(item.name), item.sha256)
-                report.done += 1
+            for outcome in map_ahead(executor, self.write, restored, window):
+                if isinstance(outcome, _Item):
+                    path = self.found.path(outcome.name)
+                    self.ledger.record(outcome.name, path, **outcome.hashes)
+                    report.done += 1
+                else:
+                    report.failed.append(outcome)
                 bar.update()
 
     def read(self, name: str) -> _Item | _Failed | None:
         """Returns what is to be restored, why it cannot be, or `DONE_BEFORE`."""
         path = self.found.path(name)
         try:
-            sha256 = sha256_of(path)
-            if self.ledger.is_done(name, sha256, self.results(name)):
+            hashes = {"sha256": sha256_of(path)}
+            mask = self.masks
+            if mask is not None and mask.is_dir():
+                mask = mask / f"{name}.png"
+                hashes["mask_sha256"] = sha256_of(mask)
+            if self.ledger.is_done(name, path, self.results(name), **hashes):
                 return DONE_BEFORE
             y = read_measurement(path, self.restorer.measurement_shape)
-            if (masks := self.masks) is not None:
-                mask_path = masks / f"{name}.png" if masks.is_dir() else masks
-                y = y * read_mask(mask_path, self.restorer.image_shape[1:])
+            if mask is not None:
+                kept = read_mask(mask, self.restorer.image_shape[1:])
+                if _is_another_hole(kept, self.restorer.operator):
+                    self.other_holes.append(name)
+                y = y * kept
         except (InputError, OSError) as error:
             return path, str(error)
-        return _Item(name, sha256, y)
+        return _Item(name, hashes, y)
 
     def restore(self, batch: list[_Item]) -> Iterator[_Item]:
         """Yields the items with their samples."""
@@ -191,26 +221,42 @@ class _FolderJob:
         for item, own_samples in zip(batch, samples.unbind(dim=1), strict=True):
             yield replace(item, samples=own_samples)
 
-    def write(self, item: _Item) -> _Item:
-        """Writes the samples (N, C, H, W) of an item, and returns it."""
-        samples, output, name = item.samples, self.ledger.folder, item.name
-        for sample, path in zip(samples, self.results(name), strict=True):
+    def write(self, item: _Item) -> _Item | _Failed:
+        """Writes the samples (N, C, H, W) of an item, and returns it, or why it cannot."""
+        try:
+            with disk_full_as_input_error(self.ledger.folder):
+                self._write(item.samples, self.results(item.name))
+        except OSError as error:
+            return self.found.path(item.name), str(error)
+        return item
+
+    def _write(self, samples: Tensor, results: list[Path]) -> None:
+        for sample, path in zip(samples, results, strict=False):
             save_image(sample, path, self.rounding)
         if len(samples) > 1:
-            save_image(samples.mean(dim=0), output / "mean" / f"{name}.png", self.rounding)
+            mean, view_of_std, exact_std = results[len(samples) :]
+            save_image(samples.mean(dim=0), mean, self.rounding)
             std = samples.std(dim=0)
             brightness = std.mean(dim=0, keepdim=True)
             view = 2 * brightness / brightness.max().clamp(min=1e-6) - 1
-            save_image(view, output / "std" / f"{name}.png")
-            save_array(std, output / "std" / f"{name}.npy")
-        return item
+            save_image(view, view_of_std)
+            save_array(std, exact_std)
 
     def results(self, name: str) -> list[Path]:
-        """Returns where the samples of a measurement go."""
+        """Returns where the samples of a measurement go, then their mean and deviation."""
         output, file = self.ledger.folder, f"{name}.png"
         if self.num_samples == 1:
             return [output / file]
-        return [output / f"sample_{number:03d}" / file for number in range(self.num_samples)]
+        samples = [output / f"sample_{number:03d}" / file for number in range(self.num_samples)]
+        std = output / "std"
+        return [*samples, output / "mean" / file, std / file, std / f"{name}.npy"]
+
+
+def _is_another_hole(mask: Tensor, trained: LinearOperator | RandomInpainting) -> bool:
+    """Whether the hole of a mask (H, W) is not the one of the training, if that had one only."""
+    if not isinstance(trained, Inpainting):
+        return False
+    return not torch.equal(mask, trained.singular_values.bool().cpu())
 
 
 def _to_be_done(

@@ -1,6 +1,7 @@
 """Compares a folder of restorations with a folder of references, image by image and as sets."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Callable, Sequence
@@ -74,14 +75,16 @@ class Evaluation:
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
     def save(self, folder: Path) -> None:
-        """Writes per_image.csv and summary.json into an existing folder."""
-        with (
-            atomic_path(folder / "per_image.csv") as temporary,
-            open(temporary, "w", newline="", encoding="utf-8") as stream,
-        ):
-            writer = csv.writer(stream)
-            writer.writerow(["name", *next(iter(self.per_image.values()))])
-            writer.writerows([name, *row.values()] for name, row in self.per_image.items())
+        """Writes per_image.csv and summary.json into an existing folder.
+
+        Bytes of a name that are no UTF-8 become backslash escapes, as in all that is printed.
+        """
+        text = io.StringIO(newline="")
+        writer = csv.writer(text)
+        writer.writerow(["name", *next(iter(self.per_image.values()))])
+        writer.writerows([name, *row.values()] for name, row in self.per_image.items())
+        with atomic_path(folder / "per_image.csv") as temporary:
+            temporary.write_bytes(text.getvalue().encode("utf-8", "backslashreplace"))
         write_text(folder / SUMMARY, json.dumps(self._as_json(), indent=2) + "\n")
 
     def _as_json(self) -> dict[str, Any]:
@@ -163,7 +166,7 @@ def recorded_rounding(folder: Path) -> str:
     """
     settings = read_settings(folder) or read_settings(folder.resolve().parent)
     rounding = settings.get("rounding", "nearest") if settings else "unknown"
-    return rounding if rounding in SAVED_AS else "unknown"
+    return rounding if rounding in list(SAVED_AS) else "unknown"  # of a list, for any JSON value
 
 
 def _image_metrics(

@@ -24,8 +24,10 @@ def check_adjoint(operator: LinearOperator, seed: int = 0) -> float:
             is above 1e-3.
     """
     rng = torch.Generator().manual_seed(seed)
-    x = torch.randn(BATCH, *operator.image_shape, generator=rng)
-    y = operator.project(torch.randn(BATCH, *operator.measurement_shape, generator=rng))
+    x = torch.randn(BATCH, *operator.image_shape, generator=rng, dtype=torch.float32)
+    y = operator.project(
+        torch.randn(BATCH, *operator.measurement_shape, generator=rng, dtype=torch.float32)
+    )
     Ax, Aty = operator.A(x), operator.A_adjoint(y)
     name = type(operator).__name__
     for method, found, expected in (("A", Ax, y), ("A_adjoint", Aty, x)):

@@ -101,4 +101,7 @@ def random_box(height: int, width: int, size: int, rng: torch.Generator) -> Tens
 
 def random_pixels(height: int, width: int, hole_rate: float, rng: torch.Generator) -> Tensor:
     """Returns an (H, W) mask in which every pixel is missing with probability `hole_rate`."""
-    return torch.rand(height, width, generator=rng, device=rng.device) >= hole_rate
+    return (
+        torch.rand(height, width, generator=rng, device=rng.device, dtype=torch.float32)
+        >= hole_rate
+    )

@@ -24,7 +24,9 @@ class GaussianNoise:
 
     def sample(self, clean: Tensor, rngs: list[torch.Generator]) -> Tensor:
         """Returns a noisy copy of noiseless measurements (B, ...), image i by generator i."""
-        position = draw_each(lambda rng: torch.rand((), generator=rng, device=rng.device), rngs)
+        position = draw_each(
+            lambda rng: torch.rand((), generator=rng, device=rng.device, dtype=torch.float32), rngs
+        )
         sigma = self.sigma_low + (self.sigma_high - self.sigma_low) * position
         noise = normal_each(clean.shape[1:], rngs)
         return clean + sigma.view(-1, *[1] * (clean.ndim - 1)).to(clean.dtype) * noise

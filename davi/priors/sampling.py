@@ -14,7 +14,7 @@ from davi.system.runtime import normal_each
 
 def spaced_times(length: int, num_steps: int) -> list[int]:
     """Returns num_steps of the times 0 .. length - 1, evenly spaced, in falling order."""
-    return torch.linspace(length - 1, 0, num_steps).round().long().tolist()
+    return torch.linspace(length - 1, 0, num_steps, dtype=torch.float32).round().long().tolist()
 
 
 @torch.no_grad()

@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
-from davi.config.schema import NetworkConfig
+from davi.config.schema import NetworkConfig, ScheduleName
 from davi.config.yaml_file import parse_config
 from davi.system.errors import InputError
 from davi.weights.layouts import Weights, read_weight_file
@@ -61,4 +62,7 @@ def read_prior_file(path: Path, unet: UNetConfig | None = None) -> PriorFile:
                 "import it with davi import --part prior --config CONFIG"
             )
         unet = parse_config(network, NetworkConfig, str(path)).unet()
-    return PriorFile(path, weights, unet, config.get("schedule", "linear"))
+    schedule, known = config.get("schedule", "linear"), get_args(ScheduleName)
+    if schedule not in known:
+        raise InputError(f"{path}: schedule: {schedule!r} is none of {', '.join(known)}")
+    return PriorFile(path, weights, unet, schedule)

@@ -9,10 +9,12 @@ import torch
 from torch.utils.data import Dataset
 
 from davi.build import build_bridge, build_forward_model, build_generator, build_sight, image_shape
-from davi.config.schema import (
+from davi.config.problem import (
     CustomOperatorConfig,
-    I2SBRunConfig,
     InpaintingConfig,
+)
+from davi.config.schema import (
+    I2SBRunConfig,
     LoopConfig,
     PriorRunConfig,
     RunConfig,

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from davi.system.errors import InputError
-from davi.system.files import atomic_path, remove_leftovers, sha256_of, write_text
+from davi.system.files import atomic_path, remove_leftovers, write_text
+from davi.weights.checkpoint_manifest import MANIFEST, difference, read_manifest
 
-MANIFEST = "manifest.json"
 _OVERHEAD = 1 << 20  # bytes of a file beyond its tensors: keys, shapes, configuration
 
 
@@ -64,8 +64,8 @@ class CheckpointStore:
                     "iteration": iteration,
                     "score": score,
                 }
-                self._write_manifest(self._manifest() | {path.name: entry})
-        except (OSError, RuntimeError) as error:  # torch.save turns a failed write into the latter
+                self._write_manifest(read_manifest(self.folder) | {path.name: entry})
+        except (InputError, OSError, RuntimeError) as error:  # the last by torch.save
             raise _cannot_write(path, state, error) from error
         self._prune()
 
@@ -79,13 +79,13 @@ class CheckpointStore:
         """
         remove_leftovers(self.folder)
         messages: list[str] = []
-        entries = self._manifest()
+        entries = read_manifest(self.folder)
         for name in reversed(self._complete()):
             path = self.folder / name
             if name not in entries:
-                messages.append(f"{path}: is not in {MANIFEST}, so it cannot be checked; not used")
+                messages.append(f"{path}: is not in {MANIFEST}, or that is damaged; not used")
                 continue
-            problem = _problem(path, entries[name])
+            problem = difference(path, entries[name])
             if problem is None:
                 return path, messages
             damaged = path.with_name(f"{name}.damaged")
@@ -100,8 +100,8 @@ class CheckpointStore:
 
     def best(self) -> Path | None:
         """Returns the checkpoint with the highest validation score, if any has one."""
-        entries = self._manifest()
-        scores = {name: entries.get(name, {}).get("score") for name in self._complete()}
+        entries = read_manifest(self.folder)
+        scores = {name: entries[name]["score"] for name in self._complete() if name in entries}
         scored = [name for name, score in scores.items() if score is not None]
         return self.folder / max(scored, key=scores.get) if scored else None
 
@@ -109,35 +109,18 @@ class CheckpointStore:
         """Names of the checkpoints, oldest first."""
         return sorted(path.name for path in self.folder.glob("iteration_*.pt"))
 
-    def _manifest(self) -> dict[str, Any]:
-        try:
-            return json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
-            return {}  # what it would vouch for is then not used
-
     def _write_manifest(self, entries: Mapping[str, Any]) -> None:
         text = json.dumps(dict(sorted(entries.items())), indent=2) + "\n"
         write_text(self.folder / MANIFEST, text, durable=True)
 
     def _prune(self) -> None:
-        entries, best = self._manifest(), self.best()
+        entries, best = read_manifest(self.folder), self.best()
         names = [name for name in self._complete() if name in entries]
         kept = {*names[-self.keep :], *([best.name] if best else [])}
         for name in names:
             if name not in kept:
                 (self.folder / name).unlink()
         self._write_manifest({name: entries[name] for name in kept})
-
-
-def _problem(path: Path, entry: dict[str, Any]) -> str | None:
-    """What is wrong with a file, if anything."""
-    try:
-        if (size := path.stat().st_size) != entry["bytes"]:
-            return f"has {size} bytes instead of {entry['bytes']}"
-        sound = sha256_of(path) == entry["sha256"]
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
-    return None if sound else "differs from what was written (SHA-256)"
 
 
 class _HashingStream:

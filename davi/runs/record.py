@@ -9,6 +9,7 @@ from typing import Any
 from davi.config.section import Section
 from davi.config.yaml_file import flatten, load_config, to_yaml
 from davi.system.files import append_json, write_text
+from davi.system.json_file import read_json
 
 CONFIG, INPUTS, CHANGES = "config.yaml", "inputs.json", "changes.jsonl"
 # What may differ between the parts of one run without making it another run. (Under a cool-down
@@ -51,7 +52,11 @@ class RunRecord:
         return (self.folder / CONFIG).exists()
 
     def changes(self) -> dict[str, str]:
-        """Returns {key: what differs} between the run as it was begun and as it is asked for."""
+        """Returns {key: what differs} between the run as it was begun and as it is asked for.
+
+        Raises:
+            InputError: what was written of the run is damaged.
+        """
         before = flatten(load_config(self.folder / CONFIG, type(self.config)))
         now = flatten(self.config)
         free = set(RESUMABLE_KEYS)
@@ -62,7 +67,7 @@ class RunRecord:
             for key in before | now
             if before.get(key) != now.get(key) and key not in free
         }
-        inputs_before = json.loads((self.folder / INPUTS).read_text(encoding="utf-8"))
+        inputs_before = read_json(self.folder / INPUTS, dict[str, Any])
         for key in inputs_before | self.inputs:
             old, new = inputs_before.get(key), self.inputs.get(key)
             if old != new:

@@ -17,17 +17,21 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
+from davi.build import with_mask_inside
 from davi.config.section import Section
 from davi.config.yaml_file import flatten
 from davi.runs.checkpoint_store import CheckpointStore
 from davi.runs.record import INPUTS, RunRecord
 from davi.runs.statistics import RunStatistics
 from davi.system.errors import InputError
-from davi.system.files import disk_full_as_input_error, make_folder, write_text
-
-LOCK = ".lock"
+from davi.system.files import (
+    LOCK,
+    disk_full_as_input_error,
+    folder_lock,
+    make_folder,
+    remove_leftovers,
+    write_text,
+)
 
 
 class RunFolder:
@@ -59,6 +63,8 @@ class RunFolder:
         self.path = path
         self.record = RunRecord(path, config, inputs)
         self.statistics = RunStatistics(path, config.train.wandb_project, flatten(config))
+        # Now, since the mask's file may change or go while training lasts.
+        self._saved_config = with_mask_inside(config.model_dump(mode="json"))
         begun = self.record.exists()
         if path.is_dir() and not begun and not self._is_barely_begun():
             raise InputError(f"{path}: exists and holds no run; choose another --run-dir")
@@ -96,14 +102,9 @@ class RunFolder:
         Raises:
             InputError: another one does.
         """
-        try:
-            held = FileLock(self.path / LOCK, blocking=False).acquire()
-        except Timeout as error:
-            raise InputError(
-                f"{self.path}: another process is training there; wait for it, or choose another "
-                "--run-dir"
-            ) from error
-        with held:
+        busy = "another process is training there; wait for it, or choose another --run-dir"
+        with folder_lock(self.path, busy):
+            remove_leftovers(self.path)
             yield
 
     def find_newest(self) -> Path | None:
@@ -117,7 +118,7 @@ class RunFolder:
         """Writes the training state after `iteration` iterations, see `CheckpointStore.save`."""
         content = {
             "iteration": iteration,
-            "config": self.record.config.model_dump(mode="json"),
+            "config": self._saved_config,
             "inputs": self.record.inputs,
             **state,
         }

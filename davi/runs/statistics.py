@@ -4,15 +4,18 @@ import hashlib
 import importlib.util
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from davi.data.images import save_image, to_uint8
 from davi.system.errors import InputError
 from davi.system.files import append_json, flush_to_disk, write_text
+from davi.system.json_file import parse_json
 
 
 class RunStatistics:
@@ -24,12 +27,15 @@ class RunStatistics:
         config: {"section.key": value}, shown there.
 
     Raises:
-        InputError: a project is named, and wandb is not installed.
+        InputError: a project is named, and wandb is not installed; or the folder's name is no
+            UTF-8.
     """
 
     def __init__(self, folder: Path, wandb_project: str | None, config: dict[str, Any]) -> None:
         if wandb_project is not None and importlib.util.find_spec("wandb") is None:
             raise InputError("train.wandb_project is set: pip install 'davi[tracking]' first")
+        if not _is_utf8(str(folder)):
+            raise InputError(f"{folder}: TensorBoard takes UTF-8 only; choose another --run-dir")
         self.folder = folder
         self.file = folder / "stats.jsonl"
         self._project = wandb_project
@@ -38,12 +44,20 @@ class RunStatistics:
         self._purge_step: int | None = None
 
     def forget_after(self, iteration: int) -> None:
-        """Drops the lines of later iterations, which a resumed run will write again."""
+        """Drops the lines of later iterations, which a resumed run will write again.
+
+        Raises:
+            InputError: a line was not written by a run; the file is left as it is.
+        """
         self._purge_step = iteration + 1
         if self.file.exists():
-            lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
-            kept = "".join(line for line in lines if _iteration(line) <= iteration)
-            write_text(self.file, kept, durable=True)
+            lines = self.file.read_bytes().splitlines(keepends=True)
+            kept = [
+                line
+                for number, line in enumerate(lines, start=1)
+                if _iteration(line, f"{self.file}: line {number}") <= iteration
+            ]
+            write_text(self.file, b"".join(kept).decode(), durable=True)
 
     def log(self, iteration: int, values: dict[str, float]) -> None:
         """Appends a line to the statistics and the curves."""
@@ -85,7 +99,7 @@ class RunStatistics:
         wandb.init(
             project=project,
             name=self.folder.name,
-            id=hashlib.sha256(str(self.folder.resolve()).encode()).hexdigest()[:16],
+            id=hashlib.sha256(os.fsencode(self.folder.resolve())).hexdigest()[:16],
             resume="allow",
             dir=self.folder,
             config=self._config,
@@ -93,9 +107,22 @@ class RunStatistics:
         )
 
 
-def _iteration(line: str) -> float:
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+class _Line(BaseModel):
+    iteration: int
+
+
+def _iteration(line: bytes, place: str) -> float:
     """The iteration of a line of statistics; infinity for a line cut off by a crash."""
     try:
-        return json.loads(line)["iteration"]
-    except json.JSONDecodeError:
+        json.loads(line)
+    except (ValueError, RecursionError):
         return math.inf
+    return parse_json(line, _Line, place).iteration

@@ -112,7 +112,9 @@ def log_weights(mean: Tensor, variance: float, observation: Observation) -> Tens
 def resample(x: Tensor, log_weight: Tensor, rngs: Rngs) -> Tensor:
     """Returns as many particles per image, (B, M, ...), drawn by weight with replacement."""
     count = x.shape[1]
-    uniform = draw_each(lambda rng: torch.rand(count, generator=rng, device=rng.device), rngs)
+    uniform = draw_each(
+        lambda rng: torch.rand(count, generator=rng, device=rng.device, dtype=torch.float32), rngs
+    )
     cumulative = log_weight.softmax(dim=1).cumsum(dim=1)
     chosen = torch.searchsorted(cumulative, uniform.to(cumulative.dtype)).clamp(max=count - 1)
     return x.gather(1, chosen.view(*chosen.shape, *[1] * (x.ndim - 2)).expand_as(x))

@@ -8,9 +8,15 @@ import torch
 from torch import Tensor
 
 from davi.build import build_operator, image_shape
-from davi.config.schema import CustomOperatorConfig, I2SBRunConfig
+from davi.config.problem import (
+    CustomOperatorConfig,
+)
+from davi.config.schema import (
+    I2SBRunConfig,
+)
 from davi.config.yaml_file import parse_config
 from davi.operators.linear import LinearOperator
+from davi.operators.mask_text import is_mask_text
 from davi.solvers.i2sb_bridge import I2SBBridge, I2SBModel
 from davi.system.errors import InputError
 from davi.system.runtime import keyed_rng
@@ -73,6 +79,12 @@ def load_i2sb(source: str, device: str, precision: str) -> TrainedI2SB:
     config = parse_config(file.config, I2SBRunConfig, str(path))
     if isinstance(config.operator, CustomOperatorConfig):  # code is not run because a file names it
         raise InputError(f"{path}: networks of I2SB for operators of one's own cannot be used")
+    mask = getattr(config.operator, "path", None)
+    if mask is not None and not is_mask_text(mask):  # nor is a file opened
+        raise InputError(
+            f"{path}: its mask lies in {mask} and not in the file; train on with davi train, which "
+            "writes it into the next checkpoint"
+        )
     network = unet_from_weights(file.part("i2sb"), config.network.unet(), str(path))
     network.to(device, memory_format=torch.channels_last).requires_grad_(False)
     bridge = I2SBBridge(**config.bridge.model_dump()).to(device)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field
 
 from davi.config.python_file import only_class, public_classes, run_file
-from davi.config.section import Section
+from davi.config.section import FilePath, Section
 from davi.config.yaml_file import load_config, parse_config
 from davi.solvers.base import Solver
 from davi.system.errors import InputError
@@ -27,7 +27,7 @@ class SolverFile(Section):
         data_sets: {data set: {task or "any": hyperparameters}}.
     """
 
-    solver: str
+    solver: FilePath
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     data_sets: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from davi.config.section import Section
+from davi.config.section import FilePath, Section
 from davi.solvers.base import Solver
 from davi.solvers.solver_file import read_solver
 from davi.system.errors import InputError
@@ -22,7 +22,7 @@ class ListedSolver(Section):
         note: for the table.
     """
 
-    solver: str
+    solver: FilePath
     data_set: str = "ffhq"
     set: dict[str, Any] = Field(default_factory=dict)
     note: str = ""

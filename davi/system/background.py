@@ -2,19 +2,20 @@
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 
 class LatestJob:
     """Does jobs one after the other; one that waits is replaced by a newer one.
 
-    So handing over a job never waits for the one before, and at most one is waiting.
+    So handing over a job never waits for the one before, and at most one is waiting. After one has
+    failed, no other is done.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1)
         self._waiting: deque[Callable[[], None]] = deque(maxlen=1)
-        self._turns: list[Future] = []
+        self._error: BaseException | None = None
 
     def submit(self, job: Callable[[], None]) -> None:
         """Hands over a job.
@@ -24,13 +25,12 @@ class LatestJob:
         """
         self.raise_error()
         self._waiting.append(job)
-        self._turns.append(self._thread.submit(self._take_turn))
+        self._thread.submit(self._take_turn)
 
     def raise_error(self) -> None:
         """Raises what a job failed with, if one did."""
-        for turn in self._turns:
-            if turn.done():
-                turn.result()
+        if self._error is not None:
+            raise self._error
 
     def close(self) -> None:
         """Returns when everything is done.
@@ -43,5 +43,9 @@ class LatestJob:
 
     def _take_turn(self) -> None:
         """Does the job that waits. There is none if a turn before this one took the latest."""
-        if self._waiting:
+        if self._error is not None or not self._waiting:
+            return
+        try:
             self._waiting.popleft()()
+        except BaseException as error:
+            self._error = error

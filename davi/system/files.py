@@ -5,14 +5,21 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from davi.system.errors import InputError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)  # as of Lustre or NFS, by how it is mounted
+LOCK = ".lock"
+# Of `atomic_path`, and of versions before 0.2, which had the whole name in it.
+_TEMPORARY = re.compile(r"\.(davi-[0-9a-f]{16}|.+\.(png|npy|pt|jsonl?|yaml|csv))\.\d+\.tmp")
 
 
 @contextlib.contextmanager
@@ -22,15 +29,26 @@ def atomic_path(path: Path, durable: bool = False) -> Iterator[Path]:
     Args:
         path: what a reader will find.
         durable: let file and name reach the disk before going on, to survive a loss of power.
+
+    Raises:
+        InputError: the disk is full.
+        OSError: another error of writing; it names `path`.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Of one length, since a name that just fits the file system cannot be made longer.
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    temporary = path.with_name(f".davi-{digest}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        if durable:
-            flush_to_disk(temporary)
-        os.replace(temporary, path)
-        if durable:
-            flush_to_disk(path.parent)
+        with disk_full_as_input_error(path.parent):
+            yield temporary
+            if durable:
+                flush_to_disk(temporary)
+            os.replace(temporary, path)
+            if durable:
+                flush_to_disk(path.parent)
+    except OSError as error:  # of a failed write, which names no file, or of the temporary one
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -64,9 +82,38 @@ def flush_to_disk(path: Path) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files of processes that were killed while writing below a folder."""
+    """Removes the temporary files of processes that were killed while writing below a folder.
+
+    Nobody else may be writing there, see `folder_lock`.
+    """
     for temporary in folder.rglob(".*.tmp"):
-        temporary.unlink(missing_ok=True)
+        if _TEMPORARY.fullmatch(temporary.name):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path, busy: str) -> Iterator[None]:
+    """Within the block no other process holds the lock of a folder.
+
+    Args:
+        folder: exists already.
+        busy: what to say if another one does.
+
+    Raises:
+        InputError: another one does.
+    """
+    held = contextlib.nullcontext()
+    try:
+        # A file that stands for the lock, where there is no other, would outlive a kill.
+        held = FileLock(folder / LOCK, blocking=False, fallback_to_soft=False).acquire()
+    except Timeout as error:
+        raise InputError(f"{folder}: {busy}") from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        print(f"note: {folder}: no locks there ({error.strerror}); start no second command there")
+    with held:
+        yield
 
 
 def write_text(path: Path, text: str, durable: bool = False) -> None:
@@ -76,9 +123,27 @@ def write_text(path: Path, text: str, durable: bool = False) -> None:
 
 
 def append_json(path: Path, entry: dict[str, Any]) -> None:
-    """Appends a line to a file of JSON lines."""
-    with open(path, "a", encoding="utf-8") as stream:
+    """Appends a line to a file of JSON lines.
+
+    Raises:
+        InputError: the disk is full.
+    """
+    with disk_full_as_input_error(path.parent), open(path, "a", encoding="utf-8") as stream:
         stream.write(json.dumps(entry) + "\n")
+
+
+def parse_json_object(text: str) -> dict[str, Any]:
+    """Returns the JSON object that a text holds; {} if it holds none, whatever it is."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def has_content(path: Path) -> bool:
+    """Returns whether a path is a file that is not empty, as a full disk leaves it."""
+    return path.is_file() and path.stat().st_size > 0
 
 
 def make_folder(path: Path) -> Path:

@@ -1,7 +1,9 @@
 """Pre-emption: a wish to stop that the training loop grants after the step it is in."""
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from types import FrameType
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -32,3 +34,13 @@ class StopRequest:
         name = signal.Signals(number).name
         # Not print: the signal may have come in the middle of one.
         os.write(2, f"\n{name}: saving after this step; once more to stop at once\n".encode())
+
+
+@contextlib.contextmanager
+def stop_signals_held() -> Iterator[None]:
+    """Within the block signals to stop wait; processes and threads begun in it hold them too."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -8,6 +8,7 @@ on GPUs go by NCCL.
 import contextlib
 import datetime
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,9 @@ from davi.system.runtime import select_device
 PATIENCE = datetime.timedelta(minutes=30)
 # Processes that share a folder wait only at the end, for the slowest.
 FOLDER_PATIENCE = datetime.timedelta(days=365)
+# What torchrun tells each process.
+NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+LAUNCHED = (*NUMBERS, "MASTER_ADDR")
 
 
 @dataclass(frozen=True)
@@ -126,9 +130,10 @@ def join_world(device: str = "auto", patience: datetime.timedelta = PATIENCE) ->
         patience: how long processes wait for each other before they give up.
 
     Raises:
-        InputError: the device is unknown or not present, or one GPU would be shared by processes.
+        InputError: the device is unknown or not present, one GPU would be shared by processes, or
+            only a part of what torchrun sets is in the environment.
     """
-    if "RANK" not in os.environ:
+    if not _is_launched():
         chosen = select_device(device)
         if chosen.index is not None:
             torch.cuda.set_device(chosen)  # or pinned memory would take some of the first GPU
@@ -152,6 +157,22 @@ def join_world(device: str = "auto", patience: datetime.timedelta = PATIENCE) ->
     dist.destroy_process_group()
 
 
+def _is_launched() -> bool:
+    """Whether this process is one of a job. Notebooks and Slurm's scripts may set half of that."""
+    found = [name for name in LAUNCHED if os.environ.get(name)]
+    if not {"RANK", "WORLD_SIZE"} & set(found):
+        return False
+    wrong = [name for name in NUMBERS if not re.fullmatch(r"\d{1,9}", os.environ.get(name, ""))]
+    wrong += ["MASTER_ADDR"] * ("MASTER_ADDR" not in found)
+    if wrong:
+        raise InputError(
+            f"the environment has {', '.join(found)}, as of one process of several, but no "
+            f"(usable) {', '.join(wrong)}: start with torchrun, which sets them all, or unset RANK "
+            "and WORLD_SIZE for a process by itself"
+        )
+    return True
+
+
 def _store_of_this_attempt() -> dist.Store:
     """Where processes find each other, without the addresses of those of an earlier attempt.
 
@@ -162,7 +183,7 @@ def _store_of_this_attempt() -> dist.Store:
     restarts = int(environment.get("TORCHELASTIC_MAX_RESTARTS", 0))
     shared = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     # The machines of a job count its restarts each for themselves.
-    if restarts and shared and int(environment["GROUP_WORLD_SIZE"]) > 1:
+    if restarts and shared and int(environment.get("GROUP_WORLD_SIZE", 1)) > 1:
         raise InputError(
             "torchrun --max-restarts on several machines: export "
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 on each of them first; without it a restarted "

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from davi.data.images import save_image
@@ -46,6 +47,13 @@ class Restored:
     scores: dict[str, dict[str, Any]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not all(isinstance(score.get("value"), float) for score in self.scores.values()):
+            raise ValueError("a score without a value")
+
+
+_RECORD = TypeAdapter(Restored)
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -64,9 +72,9 @@ class Cache:
     def read(self, key: str) -> Restored | None:
         """Returns what is known of a restoration; None if it is missing or damaged."""
         try:
-            found = Restored(**json.loads(self._record(key).read_text(encoding="utf-8")))
+            found = _RECORD.validate_json(self._record(key).read_bytes())
             sound = sha256_of(self.picture(key)) == found.picture_sha256
-        except (OSError, ValueError, TypeError):
+        except (OSError, ValueError):
             return None
         return found if sound else None
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from davi.config.section import Section
+from davi.config.section import BatchSize, Count, FilePath, Section, Seed
 
 Metric = Literal["psnr", "ssim", "lpips", "fid", "nfe", "seconds", "gmac"]
 
@@ -29,10 +29,10 @@ class ColumnConfig(Section):
 
     id: Name
     label: str
-    config: str
+    config: FilePath
     set: tuple[str, ...] = ()
     data_set: str
-    images: str | None = None
+    images: FilePath | None = None
     assumed_sigma: float | None = Field(None, gt=0)
 
 
@@ -53,12 +53,12 @@ class RowConfig(Section):
 
     id: Name
     label: str | None = None
-    solver: str | None = None
+    solver: FilePath | None = None
     set: dict[str, Any] = Field(default_factory=dict)
     columns: dict[str, dict[str, Any]] = Field(default_factory=dict)
     absent: str | None = None
     only: tuple[str, ...] | None = None
-    num_images: int | None = Field(None, gt=0)
+    num_images: Count | None = None
 
 
 class TableConfig(Section):
@@ -85,12 +85,12 @@ class TableConfig(Section):
     columns: tuple[ColumnConfig, ...] = Field(min_length=1)
     rows: tuple[RowConfig, ...] = Field(min_length=1)
     metrics: tuple[Metric, ...] = Field(min_length=1)
-    num_images: int = Field(gt=0)
+    num_images: Count
     num_samples: int = Field(4, ge=0)
     num_examples: int = Field(4, ge=1)
-    batch_size: int = Field(8, gt=0)
+    batch_size: BatchSize = 8
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    seed: int = 0
+    seed: Seed = 0
     lpips: Literal["release", "vgg", "alex"] = "release"
     paper: dict[str, dict[str, dict[Metric, float]]] = Field(default_factory=dict)
     footnotes: dict[str, str] = Field(default_factory=dict)

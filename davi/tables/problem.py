@@ -11,7 +11,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from davi.build import build_forward_model, image_shape
-from davi.config.schema import CustomOperatorConfig, InpaintingConfig, RunConfig
+from davi.config.problem import (
+    CustomOperatorConfig,
+    InpaintingConfig,
+)
+from davi.config.schema import (
+    RunConfig,
+)
 from davi.data.batches import open_images
 from davi.data.image_sets import spread_order
 from davi.operators.linear import LinearOperator

@@ -24,7 +24,7 @@ from davi.metrics.perceptual import Lpips
 from davi.metrics.protocols import FID, SSIM, lpips_protocol, psnr_protocol
 from davi.metrics.scores import frechet_distance, moments, psnr, ssim
 from davi.system.errors import InputError
-from davi.system.files import write_text
+from davi.system.files import parse_json_object, write_text
 from davi.tables.cache import digest_of
 from davi.tables.code_hash import code_hash
 from davi.tables.config import TableConfig
@@ -182,6 +182,7 @@ class SetDistance:
 
 def _kept_value(path: Path) -> float | None:
     try:
-        return float(json.loads(path.read_text(encoding="utf-8"))["value"])
-    except (OSError, ValueError, TypeError, KeyError):
+        value = parse_json_object(path.read_text(encoding="utf-8")).get("value")
+    except (OSError, ValueError):  # missing, or no text
         return None
+    return value if isinstance(value, float) else None

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+from pydantic import TypeAdapter
 from tqdm import tqdm
 
 from davi.system.files import write_text
@@ -16,6 +17,19 @@ from davi.tables.work import Work
 
 FILE = "seconds.json"
 ENOUGH_SECONDS, MOST_REPEATS = 1.0, 5  # a call of a millisecond is repeated, one of a minute is not
+
+
+@dataclasses.dataclass(frozen=True)
+class Seconds:
+    """What the file holds.
+
+    Attributes:
+        on: the circumstances.
+        seconds: {digest of a cell: seconds per image}.
+    """
+
+    on: str = "nothing: not measured yet"
+    seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def measure_seconds(work: Work, failed: dict[Place, str]) -> None:
@@ -38,29 +52,28 @@ def measure_seconds(work: Work, failed: dict[Place, str]) -> None:
         for place, job in tqdm(jobs.items(), desc="timing", unit="cell"):
             unit = Unit(place, [(0, 0)])
             seconds[job.digest] = _median(lambda unit=unit: runner.time(unit))
-        kept = {"on": place_of(device), "seconds": seconds}
-        write_text(work.folder / FILE, json.dumps(kept, indent=1) + "\n")
+        kept = Seconds(place_of(device), seconds)
+        write_text(work.folder / FILE, json.dumps(dataclasses.asdict(kept), indent=1) + "\n")
 
     work.world.on_first(measure)
 
 
 def seconds_of(work: Work) -> dict[Place, float]:
     """Returns the seconds per image of the cells that have been timed."""
-    kept, jobs = _read(work.folder).get("seconds", {}), work.plan.jobs
+    kept, jobs = _read(work.folder).seconds, work.plan.jobs
     return {place: kept[job.digest] for place, job in jobs.items() if job.digest in kept}
 
 
 def timed_on(folder: Path) -> str:
     """Returns the circumstances that the seconds belong to."""
-    return _read(folder).get("on", "nothing: not measured yet")
+    return _read(folder).on
 
 
-def _read(folder: Path) -> dict:
+def _read(folder: Path) -> Seconds:
     try:
-        kept = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        return TypeAdapter(Seconds).validate_json((folder / FILE).read_bytes())
     except (OSError, ValueError):  # missing or damaged: to be measured
-        return {}
-    return kept if isinstance(kept, dict) else {}
+        return Seconds()
 
 
 def _median(call: Callable[[], float]) -> float:

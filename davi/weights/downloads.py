@@ -7,36 +7,34 @@ gdown finds files in Google Drive folders by their names. What brings them is th
 for all others: gdown would go on with a part of a version of the file that is no longer there.
 """
 
-import http.client
+import http
 import json
 import re
 import shutil
 import time
-import urllib.error
-import urllib.request
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
+import requests
+import urllib3
 from tqdm import tqdm
 
 from davi.system.errors import InputError, shown
-from davi.system.files import (
-    DISK_FULL,
-    disk_full_as_input_error,
-    make_folder,
-    sha256_of,
-    write_text,
-)
+from davi.system.files import disk_full_as_input_error, make_folder, sha256_of, write_text
+from davi.system.json_file import read_json
 
 RECORD = "downloads.json"
 BLOCK = 1 << 20
+MOST = 16 << 30  # bytes of a file whose size nobody has said
 TIMEOUT = 60  # seconds without a byte
-ATTEMPTS = 4  # in a row that bring nothing
+ATTEMPTS = 4  # in a row that together bring less than LEAST
+LEAST = 1 << 20
 PAUSE = 0.5  # seconds, doubled before every further attempt
 _PASSING = (408, 429, 500, 502, 503, 504)  # answers after which it is worth to ask again
-_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_RANGE = re.compile(r"bytes (\d{1,18})-\d+/(\d{1,18})")
+# How files of torch.save begin: a zip archive, or until PyTorch 1.6 a pickled number.
+_TORCH_FILE = re.compile(rb"PK\x03\x04|\x80.\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -97,6 +95,15 @@ PUBLIC_FILES = {
 }
 
 
+@dataclass(frozen=True)
+class Recorded:
+    """What the record says of a file: what it was at its first arrival."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
 def obtain(name: str, public: PublicFile, folder: Path, source: Path | None = None) -> str:
     """Puts a public file into its place, unless it is there, and returns what was done.
 
@@ -122,7 +129,9 @@ def obtain(name: str, public: PublicFile, folder: Path, source: Path | None = No
     part = target.with_name(f"{target.name}.part")
     with disk_full_as_input_error(target.parent):
         if source is None:
-            _download(public, part, folder)
+            recorded = _read_record(folder).get(name)
+            most = public.size or (recorded.bytes if recorded else MOST)
+            _Download(public, part, most, public.by_hand(folder)).run()
         else:
             shutil.copyfile(source, part)
     _version_file(part).unlink(missing_ok=True)
@@ -142,20 +151,25 @@ def _verified(path: Path, name: str, public: PublicFile, folder: Path, fate: str
         InputError: it is not; `fate` ends the message.
     """
     record = _read_record(folder)
-    entry = record.get(name, {})
     size = path.stat().st_size
-    if _is_web_page(path):
-        raise InputError(f"{path}: is a web page, not a weight file; {fate}")
-    if size != (wanted := public.size or entry.get("bytes", size)):
+    known = record.get(name) or Recorded(public.file, size, "")
+    if size != (wanted := public.size or known.bytes):
         origin = _origin(public.size, folder)
         raise InputError(f"{path}: has {size} bytes, not the {origin} {wanted}; {fate}")
+    with open(path, "rb") as stream:
+        start = stream.read(24)
+    if not _TORCH_FILE.match(start):
+        raise InputError(
+            f"{path}: is no weight file of PyTorch, its {size} bytes begin with {start!r}; {fate}"
+        )
     sha256 = sha256_of(path)
-    if sha256 != (wanted := public.sha256 or entry.get("sha256", sha256)):
+    if sha256 != (wanted := public.sha256 or known.sha256 or sha256):
         origin = _origin(public.sha256, folder)
         raise InputError(f"{path}: its SHA-256 is {sha256}, not the {origin} {wanted}; {fate}")
     if name not in record:
-        record[name] = {"file": public.file, "bytes": size, "sha256": sha256}
-        write_text(folder / RECORD, json.dumps(record, indent=2) + "\n")
+        record[name] = replace(known, sha256=sha256)
+        text = json.dumps({each: asdict(entry) for each, entry in record.items()}, indent=2)
+        write_text(folder / RECORD, f"{text}\n")
     return sha256
 
 
@@ -163,19 +177,9 @@ def _origin(published: object, folder: Path) -> str:
     return "published" if published else f"recorded (in {folder / RECORD})"
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except ValueError as error:
-        raise InputError(f"{folder / RECORD}: damaged ({error}); mend or remove it") from error
-
-
-def _is_web_page(path: Path) -> bool:
-    with open(path, "rb") as stream:
-        start = stream.read(256).lstrip().lower()
-    return start.startswith((b"<!doctype html", b"<html"))
+def _read_record(folder: Path) -> dict[str, Recorded]:
+    path = folder / RECORD
+    return read_json(path, dict[str, Recorded]) if path.exists() else {}
 
 
 def _found(public: PublicFile, source: Path) -> Path:
@@ -219,7 +223,7 @@ def _first_cause(error: BaseException) -> str:
     """What all else followed from, in one line: a refused connection, a name that is unknown."""
     while error.__context__ is not None:
         error = error.__context__
-    return " ".join(str(error).split())
+    return " ".join(str(error).split())[:300]
 
 
 @cache
@@ -233,117 +237,139 @@ def _drive_listing(home: str) -> dict[str, Path]:
     return {file.id: Path(file.path) for file in files}
 
 
-def _download(public: PublicFile, part: Path, folder: Path) -> None:
+@dataclass(frozen=True)
+class _Download:
     """Brings a file into `part`, going on where an earlier attempt ended.
 
-    Raises:
-        InputError: attempts in a row brought nothing, or the answer is not the file.
+    Attributes:
+        public: the file, with its address.
+        part: where it goes.
+        most: how many bytes it can have.
+        by_hand: ends the messages.
     """
-    most, failures = _size(part), 0
-    while reason := _fetch_some(public, part, folder):
-        if _size(part) > most:
-            most, failures = _size(part), 0
-            continue
-        failures += 1
-        if failures == ATTEMPTS:
-            raise InputError(
-                f"{public.url}: cannot be read ({reason}); the same command goes on where this one "
-                f"ended; {public.by_hand(folder)}"
+
+    public: PublicFile
+    part: Path
+    most: int
+    by_hand: str
+
+    def run(self) -> None:
+        """Returns once the file is there.
+
+        Raises:
+            InputError: attempts in a row brought next to nothing, or the answer is not the file.
+        """
+        before, failures = self._size(), 0
+        while reason := self._try():
+            if self._size() >= before + LEAST:
+                before, failures = self._size(), 0
+                continue
+            failures += 1
+            if failures == ATTEMPTS:
+                raise self._error(
+                    f"cannot be read ({reason}); the same command goes on where this one ended"
+                )
+            time.sleep(PAUSE * 2**failures)
+
+    def _try(self) -> str | None:
+        """One attempt; returns why it ended early, None if `part` is complete."""
+        try:
+            return self._fetch()
+        except InputError:
+            raise
+        except urllib3.exceptions.ProtocolError:
+            return "the connection broke"
+        except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+            # ValueError: an address to go on to that is none.
+            return _first_cause(error) or type(error).__name__
+
+    def _fetch(self) -> str | None:
+        """Asks for what is missing and appends it; returns as `_try`."""
+        have = self._size()
+        headers = {"User-Agent": "davi", "Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+            if self._version.exists():  # another version of the file is sent whole
+                headers["If-Range"] = self._version.read_text(encoding="utf-8")
+        with requests.get(
+            self.public.url, headers=headers, stream=True, timeout=TIMEOUT
+        ) as response:
+            status = response.status_code
+            if status in _PASSING:
+                return f"{status} {response.reason}"
+            if status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and have:
+                if response.headers.get("Content-Range") == f"bytes */{have}":
+                    return None
+                self.part.unlink()
+                return "what had arrived was longer than the file"
+            self._refuse_other_content(response)
+            start, total = 0, response.raw.length_remaining
+            if status == http.HTTPStatus.PARTIAL_CONTENT:
+                match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+                if match is None or int(match[1]) != have:
+                    return "the server answered with another range"
+                start, total = have, int(match[2])
+            self._refuse_other_size(total, says_its_end=response.raw.chunked)
+            if start == 0:
+                self._note_version(response)
+            self._append(response, start, total)
+        return None if total in (None, self._size()) else "the connection broke"
+
+    def _refuse_other_content(self, response: requests.Response) -> None:
+        status, headers = response.status_code, response.headers
+        if status not in (http.HTTPStatus.OK, http.HTTPStatus.PARTIAL_CONTENT):
+            raise self._error(f"answers {status} {response.reason}")
+        if headers.get("Content-Type", "").lower().startswith("text/html"):
+            raise self._error(
+                "answers with a web page instead of the file (a question, a login or a limit on "
+                "downloads)"
             )
-        time.sleep(PAUSE * 2**failures)
+        if (encoding := headers.get("Content-Encoding", "identity")) != "identity":
+            raise self._error(f"answers with the encoding {encoding}, which was not asked for")
 
+    def _refuse_other_size(self, total: int | None, says_its_end: bool) -> None:
+        if total is None and self.public.size is None and not says_its_end:
+            raise self._error("does not say how long the file is, so a broken one may be taken")
+        if None not in (total, self.public.size) and total != self.public.size:
+            raise self._error(f"offers {total} bytes instead of {self.public.size}")
+        if total is not None and total > self.most:
+            raise self._error(f"offers {total} bytes, more than {self.most}")
 
-def _fetch_some(public: PublicFile, part: Path, folder: Path) -> str | None:
-    """One attempt; returns why it ended early, None if `part` is complete."""
-    try:
-        return None if _fetch(public, part, folder) else "the connection broke"
-    except urllib.error.HTTPError as error:
-        if error.code not in _PASSING:
-            raise InputError(
-                f"{public.url}: answers {error.code} {error.reason}; {public.by_hand(folder)}"
-            ) from error
-        return f"{error.code} {error.reason}"
-    except (OSError, http.client.HTTPException) as error:
-        if isinstance(error, OSError) and error.errno in DISK_FULL:
-            raise
-        return str(getattr(error, "reason", error)) or type(error).__name__
+    def _append(self, response: requests.Response, start: int, total: int | None) -> None:
+        options = {"unit": "B", "unit_scale": True, "disable": None}
+        with (
+            open(self.part, "r+b" if start else "wb") as stream,
+            tqdm(total=total, initial=start, desc=self.part.stem, **options) as bar,
+        ):
+            stream.seek(start)
+            # Not iter_content: at a break it drops what has come of its block.
+            while block := response.raw.read1(BLOCK):
+                if stream.tell() + len(block) > self.most:
+                    self.part.unlink()
+                    raise self._error(f"sends more than {self.most} bytes; none are kept")
+                stream.write(block)
+                bar.update(len(block))
 
+    def _note_version(self, response: requests.Response) -> None:
+        """Writes down what tells this version of a file from another, if the server says so."""
+        tag = response.headers.get("ETag", "W/")
+        # A weak tag may be shared by versions that differ in their bytes.
+        version = response.headers.get("Last-Modified") if tag.startswith("W/") else tag
+        if version is None:
+            self._version.unlink(missing_ok=True)
+        else:
+            self._version.write_text(version, encoding="utf-8")
 
-def _fetch(public: PublicFile, part: Path, folder: Path) -> bool:
-    """Asks for what is missing and appends it; returns whether `part` is complete."""
-    have, version = _size(part), _version_file(part)
-    request = urllib.request.Request(public.url, headers={"User-Agent": "davi"})
-    if have:
-        request.add_header("Range", f"bytes={have}-")
-        if version.exists():  # another version of the file is sent whole
-            request.add_header("If-Range", version.read_text(encoding="utf-8"))
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        if error.code != http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise
-        if error.headers.get("Content-Range") == f"bytes */{have}":
-            return True
-        part.unlink()  # longer than the file: not a piece of it
-        return False
-    with response:
-        start, total = _extent(response, have)
-        _refuse_other_content(response, total, public, folder)
-        if start == 0:
-            _note_version(response, version)
-        _append(response, part, start, total)
-    return total is None or _size(part) == total
+    @property
+    def _version(self) -> Path:
+        return _version_file(self.part)
+
+    def _size(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def _error(self, text: str) -> InputError:
+        return InputError(f"{self.public.url}: {text}; {self.by_hand}")
 
 
 def _version_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.version")
-
-
-def _note_version(response: http.client.HTTPResponse, path: Path) -> None:
-    """Writes down what tells this version of a file from another, if the server says so."""
-    tag = response.headers.get("ETag", "W/")
-    # A weak tag may be shared by versions that differ in their bytes.
-    version = response.headers.get("Last-Modified") if tag.startswith("W/") else tag
-    if version is None:
-        path.unlink(missing_ok=True)
-    else:
-        path.write_text(version, encoding="utf-8")
-
-
-def _extent(response: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
-    """Where the answer begins in the file, and how long the whole file is, if it says so."""
-    if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-        length = response.headers.get("Content-Length")  # ranges are not supported
-        return 0, None if length is None else int(length)
-    match = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-    if match is None or int(match[1]) != have:
-        raise http.client.HTTPException("the server answered with another range")
-    return have, int(match[2])
-
-
-def _refuse_other_content(
-    response: http.client.HTTPResponse, total: int | None, public: PublicFile, folder: Path
-) -> None:
-    if response.headers.get_content_type() == "text/html":
-        raise InputError(
-            f"{public.url}: answers with a web page instead of the file (a question, a login or a "
-            f"limit on downloads); {public.by_hand(folder)}"
-        )
-    if None not in (total, public.size) and total != public.size:
-        raise InputError(
-            f"{public.url}: offers {total} bytes instead of {public.size}; {public.by_hand(folder)}"
-        )
-
-
-def _append(response: http.client.HTTPResponse, part: Path, start: int, total: int | None) -> None:
-    bar = {"initial": start, "desc": part.stem, "unit": "B", "unit_scale": True, "disable": None}
-    with (
-        open(part, "r+b" if start else "wb") as stream,
-        tqdm.wrapattr(response, "read", total, bytes=False, **bar) as counted,
-    ):
-        stream.seek(start)
-        shutil.copyfileobj(counted, stream, BLOCK)
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0

@@ -13,6 +13,7 @@ from typing import Any
 from davi.config.recipes import RELEASE, RELEASE_TASKS
 from davi.config.schema import NetworkConfig, RunConfig
 from davi.config.yaml_file import load_config, parse_config
+from davi.operators.mask_text import is_mask_text
 from davi.system.errors import InputError
 from davi.system.files import sha256_of
 from davi.system.shipped import CONFIGS, shipped_folder
@@ -31,7 +32,7 @@ from guided_diffusion.unet import UNetModel
 AS_RELEASED = f"recipe={RELEASE}"
 DATA_OF_PRESET = {"ffhq_256": "ffhq", "imagenet_256": "imagenet"}
 PRIOR_NAMES = ("ffhq_10m.pt", "diffusion_ffhq_10m.pt", "256x256_diffusion_uncond.pt")
-OPERATOR_FILE = "operator.file="
+_UNSEEN = ("num_heads", "num_head_channels", "use_new_attention_order")  # in the weights
 _RESTORING = ("schedule", "operator", "bridge", "generator")  # sections that shape a restoration
 
 
@@ -64,9 +65,18 @@ class GeneratorFile:
     def record(self) -> dict[str, Any]:
         """Returns what a record of restorations must say of the generator, as JSON values."""
         record: dict[str, Any] = {"weights_sha256": sha256_of(self.path)}
+        values = self.config.model_dump(mode="json")
+        operator = values["operator"]
+        found = _file_of(operator)
+        named = found is not None and not is_mask_text(operator[found[0]])
+        if named:  # its content counts, not its place
+            operator[found[0]] = sha256_of(Path(operator[found[0]]))
         if not self.says_its_config:
-            values = self.config.model_dump(mode="json")
             record["config"] = {section: values[section] for section in _RESTORING}
+            if unseen := _unseen(values["network"]):
+                record["config"]["network"] = unseen
+        elif named:
+            record["operator"] = operator
         return record
 
 
@@ -127,13 +137,14 @@ def run_of(
         config: of a file that does not hold its own: the run, or the YAML file of one, which is
             read with the release's recipe; None where the file's name tells.
         overrides: "section.key=value" strings, over those of the YAML file. Of a file that holds
-            its own config, only "operator.file=PATH", and that is needed if the operator is code.
+            its own config, only "operator.file=PATH" of code and "operator.path=PATH" of a mask.
+            Code needs it, a mask does where it is not in the file.
 
     Raises:
         InputError: nothing says what the generator restores, or two sources disagree.
     """
     if file.config is not None:
-        values, overrides = _with_operator_file(file, overrides)
+        values, overrides = _with_named_file(file, overrides)
         _refuse_another_config(file, config, overrides)
         return parse_config(values, RunConfig, str(file.path))
     if config is None:
@@ -171,6 +182,8 @@ def part_values(
     elif KINDS[part] == GENERATOR or config is not None:
         values = run_of(file, weights, config, overrides).model_dump(mode="json")
         values = values if KINDS[part] == GENERATOR else {"network": values["network"]}
+    elif overrides:
+        raise InputError(f"{file.path}: {', '.join(overrides)}: of which config? add --config")
     elif preset := preset_of(weights):
         values = {"network": {"preset": preset}}
     else:
@@ -189,6 +202,29 @@ def _architecture(part: str, values: dict[str, Any], where: str) -> UNetConfig:
         run = parse_config(values, RunConfig, where)
         return run.unet(getattr(run, section))
     return parse_config(values.get("network", {}), NetworkConfig, where).unet()
+
+
+def what_was_assumed(file: WeightFile, values: dict[str, Any] | None) -> str | None:
+    """Returns a line about what weights do not tell of their network, and nobody else did.
+
+    Args:
+        file: where they are from.
+        values: see `part_values`.
+    """
+    published = file.path.name in PRIOR_NAMES or _release_name(file.path) is not None
+    if file.config is not None or published or not values or _unseen(values["network"]):
+        return None
+    unet = parse_config(values["network"], NetworkConfig, str(file.path)).unet()
+    return (
+        "note: weights do not show how many attention heads a network has, nor the betas of a "
+        f"prior; taken are {unet.num_head_channels} channels for each head, and for a prior the "
+        "linear schedule. Another number: --config CONFIG --set network.num_heads=N"
+    )
+
+
+def _unseen(network: dict[str, Any]) -> dict[str, Any]:
+    """What a network section says of what no weights show."""
+    return {key: network[key] for key in _UNSEEN if network.get(key) is not None}
 
 
 def _release_name(path: Path) -> str | None:
@@ -228,27 +264,46 @@ def _words(task: dict[str, str]) -> str:
     return ", ".join(task.values())
 
 
-def _with_operator_file(
+def _with_named_file(
     file: WeightFile, overrides: Sequence[str]
 ) -> tuple[dict[str, Any], Sequence[str]]:
-    """The file's own config, its operator's code where the user says, and the other overrides.
+    """The file's own config, its operator's file where the user says, and the other overrides.
 
-    Whoever makes a weight file chooses what its header says, so that no code runs which only the
-    header names.
+    Whoever makes a weight file chooses what its header says, so that no code runs and no file is
+    opened which only the header names.
     """
     operator = file.config.get("operator")
-    if not isinstance(operator, dict) or operator.get("name") != "custom":
+    found = _file_of(operator)
+    if found is None:
         return file.config, overrides
-    named = [each for each in overrides if each.startswith(OPERATOR_FILE)]
-    if not named:
+    key, rule = found
+    prefix = f"operator.{key}="
+    named = [each for each in overrides if each.startswith(prefix)]
+    if named:
+        operator = {**operator, key: named[-1].removeprefix(prefix)}
+    elif not is_mask_text(operator.get(key)):
         raise InputError(
-            f"{file.path}: its operator is the code of {operator.get('file')}; code that only a "
-            "weight file names is not run: look at it and name it yourself, with --set "
-            f"{OPERATOR_FILE}PATH (in Python: overrides=[...])"
+            f"{file.path}: {rule.format(operator.get(key))}, with --set {prefix}PATH (in Python: "
+            "overrides=[...])"
         )
-    operator = {**operator, "file": named[-1].removeprefix(OPERATOR_FILE)}
     others = [each for each in overrides if each not in named]
     return {**file.config, "operator": operator}, others
+
+
+def _file_of(operator: Any) -> tuple[str, str] | None:
+    """The key at which an operator names a file, and what is done; None for most operators."""
+    match operator:
+        case {"name": "custom"}:
+            return "file", (
+                "its operator is the code of {}; code that only a weight file names is not run: "
+                "look at it and name it yourself"
+            )
+        case {"name": "inpainting", "mask": "file"}:
+            return "path", (
+                "its mask lies in {} and not in the file; a picture that only a weight file names "
+                "is not opened: name it yourself"
+            )
+    return None
 
 
 def _refuse_another_config(file: WeightFile, config: object, overrides: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from davi.release.discriminator import PatchDiscriminator
 from davi.system.errors import InputError
+from davi.weights.checkpoint_manifest import require_as_written
 from davi.weights.network_file import (
     DISCRIMINATOR,
     FAKE_SCORE,
@@ -23,9 +24,11 @@ from davi.weights.network_file import (
     PRIOR,
     averaged_weights,
     entries_below,
+    is_state_dict,
     is_training_checkpoint,
     kind_of,
     read_header,
+    require_checksum,
 )
 from guided_diffusion.checkpoint import read_pt, read_weights
 from guided_diffusion.errors import CheckpointError
@@ -56,6 +59,7 @@ _OWN_NETWORKS = {
 }
 _RELEASE_AVERAGE = "implicit_func_ema"
 _ADM_KEYS = {"time_embed.0.weight", "input_blocks.0.0.weight", "out.2.weight"}
+_CLASSES = "label_emb.weight"  # of an ADM network that is told a class
 _EMA_PREFIX, _RAW_PREFIX = "ema_model.", "online_model."
 _DISCRIMINATOR_PREFIX = "discriminator_2d."
 
@@ -103,12 +107,13 @@ def read_weight_file(path: Path) -> WeightFile:
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     content = read_pt(path, mapped=True)
+    require_as_written(path)
     if is_training_checkpoint(content):
         return _own_training_file(path, content)
     if isinstance(content, Mapping):
         if content.keys() & {_RELEASE_AVERAGE, *_RELEASE_NETWORKS}:
             return _release_training_file(path, content)
-        if _is_state_dict(content):
+        if is_state_dict(content):
             return _state_dict(path, content)
     raise _unknown(path, content)
 
@@ -117,14 +122,12 @@ def require_patch_discriminator(weights: Weights, where: str) -> None:
     """Refuses what is not the release's discriminator; `where` names its origin.
 
     Raises:
-        CheckpointError: its tensors have other names or shapes.
+        CheckpointError: its tensors have other names, shapes or kinds of number.
     """
     with torch.device("meta"):
         expected = PatchDiscriminator().state_dict()
     for key in expected | weights:
-        found, wanted = (
-            tuple(state[key].shape) if key in state else "nothing" for state in (weights, expected)
-        )
+        found, wanted = (_kind(state.get(key)) for state in (weights, expected))
         if found != wanted:
             raise CheckpointError(
                 f"{where}: not the discriminator of the DAVI release ({key}: {found} instead of "
@@ -132,19 +135,17 @@ def require_patch_discriminator(weights: Weights, where: str) -> None:
             )
 
 
-def require_finite(weights: Weights, where: str) -> None:
-    """Refuses weights that hold NaN or infinity; `where` names their origin.
-
-    Raises:
-        CheckpointError: a tensor does; it is named.
-    """
-    for key, value in weights.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise CheckpointError(f"{where}: {key} holds NaN or infinity; its training diverged")
+def _kind(value: Tensor | None) -> str:
+    """Shape of a tensor in words, and its kind of number if those are no floats."""
+    if value is None:
+        return "nothing"
+    kind = "" if value.is_floating_point() else f" of {value.dtype}"
+    return f"{tuple(value.shape)}{kind}"
 
 
 def _read_safetensors(path: Path) -> WeightFile:
     weights = read_weights(path)
+    require_checksum(path, weights)
     kind, config, iteration = read_header(path)
     if kind is None:
         return _state_dict(path, weights)
@@ -164,7 +165,7 @@ def _own_training_file(path: Path, content: Mapping[str, Any]) -> WeightFile:
     parts = {_part_of(kind): averaged_weights(content, kind)}
     for part, name in _OWN_NETWORKS.items():
         if name in content:
-            if not _is_state_dict(content[name]):
+            if not is_state_dict(content[name]):
                 raise _unknown(path, content)
             parts[part] = dict(content[name])
     return WeightFile(
@@ -178,7 +179,7 @@ def _own_training_file(path: Path, content: Mapping[str, Any]) -> WeightFile:
 
 def _release_training_file(path: Path, content: Mapping[str, Any]) -> WeightFile:
     states = {key: content[key] for key in (_RELEASE_AVERAGE, *_RELEASE_NETWORKS) if key in content}
-    if not all(map(_is_state_dict, states.values())):
+    if not all(map(is_state_dict, states.values())):
         raise _unknown(path, content)
     parts = _averaged_parts(states.pop(_RELEASE_AVERAGE, {}))
     for key, state in states.items():
@@ -197,6 +198,10 @@ def _state_dict(path: Path, state: Weights) -> WeightFile:
     if any(key.startswith(_DISCRIMINATOR_PREFIX) for key in state):
         parts = {"discriminator": _without(state, _DISCRIMINATOR_PREFIX)}
         return WeightFile(path, "a discriminator", parts)
+    if _CLASSES in state:
+        raise CheckpointError(
+            f"{path}: its network is class-conditional ({_CLASSES}); one without classes is needed"
+        )
     if state.keys() >= _ADM_KEYS:
         parts = dict.fromkeys(BARE_ROLES, state)
         return WeightFile(path, "a bare ADM network", parts, role_known=False)
@@ -221,12 +226,6 @@ def _count(value: Any) -> int | None:
     """A number of iterations, which may be a tensor of shape () or (1,)."""
     single = isinstance(value, int) or (isinstance(value, Tensor) and value.numel() == 1)
     return int(value) if single else None
-
-
-def _is_state_dict(value: Any) -> bool:
-    return isinstance(value, Mapping) and all(
-        isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in value.items()
-    )
 
 
 def _without(state: Mapping[str, Tensor], prefix: str) -> Weights:

@@ -1,6 +1,7 @@
 """Trained networks as files: safetensors whose header holds the configuration they belong to."""
 
 import difflib
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,12 +16,13 @@ from torch import Tensor
 from davi.system.errors import InputError
 from davi.system.files import atomic_path, make_folder
 from davi.system.shipped import CHECKPOINTS, find, shipped_names
-from guided_diffusion.checkpoint import read_pt
+from guided_diffusion.checkpoint import is_finite, read_pt
 from guided_diffusion.errors import CheckpointError
 
 GENERATOR, PRIOR, I2SB = "davi generator", "davi prior", "davi i2sb"
 FAKE_SCORE, DISCRIMINATOR = "davi fake score", "davi discriminator"
 EMA_PREFIXES = {GENERATOR: "module.network.", PRIOR: "module.", I2SB: "module."}
+CHECKSUM = "sha256"  # key in the header of the files; older ones have none
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -48,8 +50,24 @@ def is_training_checkpoint(content: Any) -> bool:
     return (
         isinstance(content, dict)
         and {"iteration", "config", "ema"} <= content.keys()
-        and isinstance(content["config"], dict)
-        and isinstance(content["ema"], dict)
+        and isinstance(content["iteration"], int)
+        and _is_plain(content["config"])
+        and is_state_dict(content["ema"])
+    )
+
+
+def _is_plain(config: Any) -> bool:
+    """Whether this is a mapping of nothing but JSON values."""
+    try:
+        return isinstance(config, dict) and bool(json.dumps(config))
+    except (TypeError, ValueError, RecursionError):
+        return False
+
+
+def is_state_dict(value: Any) -> bool:
+    """Returns whether this is a mapping of names to tensors."""
+    return isinstance(value, Mapping) and all(
+        isinstance(key, str) and isinstance(tensor, Tensor) for key, tensor in value.items()
     )
 
 
@@ -104,6 +122,9 @@ def save_weights(
         iteration: how long it was trained; None if it is not known.
         dtype: a key of `DTYPES`.
         origin: further entries of the header, about the file the weights were taken from.
+
+    Raises:
+        InputError: a weight is too large for the dtype.
     """
     header = {"kind": kind, **origin}
     if config is not None:
@@ -114,6 +135,10 @@ def save_weights(
         key: (value.to(DTYPES[dtype]) if value.is_floating_point() else value).contiguous()
         for key, value in weights.items()
     }
+    for key, value in tensors.items():
+        if value.is_floating_point() and not is_finite(value):
+            raise InputError(f"{path}: {key} overflows in {dtype}; choose --dtype float32")
+    header[CHECKSUM] = _checksum(tensors, header)
     with atomic_path(path) as temporary:
         # Not save_file, which lets nobody but the owner read the file, whatever the umask says.
         temporary.write_bytes(save(tensors, metadata=header))
@@ -125,14 +150,54 @@ def read_header(path: Path) -> tuple[str | None, dict | None, int | None]:
     Raises:
         CheckpointError: damaged, or no safetensors file.
     """
+    header = _read_entries(path)
+    try:
+        config = json.loads(header.get("config", "null"))
+        if not isinstance(config, dict | None):
+            raise ValueError("its config is no mapping")
+        iteration = int(header["iteration"]) if "iteration" in header else None
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    return header.get("kind"), config, iteration
+
+
+def require_checksum(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Refuses a safetensors file that is not what was written, if its header has a checksum.
+
+    Args:
+        path: the file.
+        weights: its tensors.
+
+    Raises:
+        CheckpointError: damaged, or no safetensors file.
+    """
+    header = _read_entries(path)
+    found = header.pop(CHECKSUM, None)
+    if found is not None and found != _checksum(weights, header):
+        raise CheckpointError(
+            f"{path}: damaged: differs from what was written (SHA-256); get or export it again"
+        )
+
+
+def _read_entries(path: Path) -> dict[str, str]:
     try:
         with safe_open(path, framework="pt") as stream:
-            header = stream.metadata() or {}
-        config = json.loads(header.get("config", "null"))
-    except (SafetensorError, OSError, json.JSONDecodeError) as error:
-        raise CheckpointError(f"{path}: damaged or not a safetensors file ({error})") from error
-    iteration = header.get("iteration", "")
-    return header.get("kind"), config, int(iteration) if iteration.isdecimal() else None
+            return stream.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path}: damaged or not a safetensors file ({error})")
+
+
+def _checksum(weights: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
+    """The SHA-256 of all that a file says: of its header, and names, kinds and bytes of tensors."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for key, value in sorted(weights.items()):
+        digest.update(json.dumps([key, str(value.dtype), list(value.shape)]).encode())
+        digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
 
 
 def weights_file(path: Path) -> Path:

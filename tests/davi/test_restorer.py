@@ -19,7 +19,7 @@ from davi.system.errors import InputError
 from davi.system.runtime import keyed_rng, normal_each, select_device
 from guided_diffusion.errors import CheckpointError
 from tests.conftest import REPOSITORY
-from tests.tiny import write_tiny_generator, write_tiny_prior
+from tests.tiny import default_dtype, write_tiny_generator, write_tiny_prior
 
 INPAINTING = "operator={name: inpainting, mask: centred_box, box_size: 8}"
 
@@ -108,6 +108,22 @@ def test_samples_differ_by_seed_name_and_number(restorer: davi.Restorer) -> None
     assert not torch.equal(first[0], restorer.restore(y, seed=1, names=["a"])[0])
     assert not torch.equal(first[0], restorer.restore(y, seed=0, names=["b"])[0])
     assert torch.equal(first[:1], restorer.restore(y, 1, seed=0, names=["a"]))
+
+
+def test_a_seed_and_names_of_numpy_mean_the_same(restorer: davi.Restorer) -> None:
+    y = measurements(2)
+    expected = restorer.restore(y, 2, seed=4, names=["a", "b"])
+    assert torch.equal(restorer.restore(y, 2, np.int64(4), np.array(["a", "b"])), expected)
+    assert torch.equal(restorer.restore(y, np.int32(2), torch.tensor(4), ("a", "b")), expected)
+
+
+def test_another_default_dtype_changes_no_sample(weights: Path) -> None:
+    y = measurements(2)
+    expected = davi.load(weights, "cpu").restore(y)
+    with default_dtype(torch.float64):
+        found = davi.load(weights, "cpu").restore(y)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
 
 
 def test_other_sizes_are_restored_when_asked_for(weights: Path) -> None:
@@ -242,7 +258,10 @@ def test_a_gpu_gives_the_same_up_to_rounding(weights: Path) -> None:
         ),
         (torch.zeros(1, 3, 4, 4, dtype=torch.uint8), 1, "torch.uint8; a floating-point"),
         (np.zeros((1, 3, 4, 4)), 1, "ndarray; a floating-point"),
-        (torch.zeros(1, 3, 4, 4), 0, "num_samples=0: at least 1"),
+        (torch.zeros(1, 3, 4, 4), 0, "num_samples=0: a whole number of at least 1"),
+        (torch.zeros(1, 3, 4, 4), 1.5, r"num_samples=1\.5: a whole number"),
+        (torch.zeros(0, 3, 4, 4), 1, r"shape \(0, 3, 4, 4\): .* B at least 1"),
+        (torch.tensor(1.0), 1, r"shape \(\): .* needs \(B, 3, 4, 4\)"),
     ],
 )
 def test_what_is_no_measurement_is_refused(
@@ -250,6 +269,34 @@ def test_what_is_no_measurement_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         restorer.restore(y, num_samples)
+
+
+@pytest.mark.parametrize("names", [[], ["a"], ["a", "b", "c"], "ab", np.array(["a"])])
+def test_each_measurement_needs_one_name(restorer: davi.Restorer, names: object) -> None:
+    with pytest.raises(InputError, match=r"\d names for 2 measurements: each needs one"):
+        restorer.restore(measurements(2), names=names)
+
+
+def test_a_seed_is_a_whole_number(restorer: davi.Restorer) -> None:
+    with pytest.raises(InputError, match=r"0\.5: a seed is a whole number"):
+        restorer.restore(measurements(1), seed=0.5)
+
+
+@pytest.mark.parametrize("size", [128, (64, 0), (-8, 8), (8,), (8, 8, 8), (8.0, 8), "8x8", "88"])
+def test_a_size_is_height_and_width(weights: Path, size: object) -> None:
+    with pytest.raises(InputError, match=r"size=.*: \(height, width\) is needed, in pixels"):
+        davi.load(weights, "cpu", size=size)
+
+
+def test_an_unknown_precision_is_refused(weights: Path) -> None:
+    with pytest.raises(InputError, match="precision 'half' is unknown: use fp32, bf16, fp16"):
+        davi.load(weights, "cpu", "half")
+
+
+def test_a_device_of_pytorch_is_taken(weights: Path) -> None:
+    assert davi.load(weights, torch.device("cpu")).device == torch.device("cpu")
+    with pytest.raises(InputError, match="device 'meta' is unknown"):
+        davi.load(weights, torch.device("meta"))
 
 
 def test_wrong_shapes_and_nan_are_refused(restorer: davi.Restorer) -> None:

@@ -1,6 +1,7 @@
 """Weight files: what is read, what is refused, and how that is said."""
 
 import pickle
+import zipfile
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from guided_diffusion.checkpoint import load_adm
+from guided_diffusion.checkpoint import load_adm, read_pt, require_intact
 from guided_diffusion.errors import CheckpointError
 from guided_diffusion.presets import PHOTOS_64, create_unet
 
@@ -109,3 +110,42 @@ def test_a_training_checkpoint_is_not_taken_for_a_prior(tmp_path: Path, state: d
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"absent\.pt: no such weight file"):
         load_adm(tmp_path / "absent.pt", TINY)
+
+
+def packed(path: Path) -> Path:
+    """The same PyTorch file, compressed."""
+    with (
+        zipfile.ZipFile(path) as source,
+        zipfile.ZipFile(path.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for info in source.infolist():
+            target.writestr(info.filename, source.read(info))
+    return path.with_suffix(".zip").rename(path)
+
+
+def test_a_file_that_would_unpack_to_more_than_itself_is_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(100_000)}, tmp_path / "bomb.pt")
+    for mapped in (False, True):
+        with pytest.raises(CheckpointError, match=r"bomb\.pt: is to be unpacked to 40\d+ bytes"):
+            read_pt(packed(tmp_path / "bomb.pt"), mapped)
+
+
+@pytest.mark.parametrize("size", [1 << 40, 1 << 63, (1 << 64) - 1])
+def test_a_size_beyond_all_files_is_one_line(size: int, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", b"x")
+        archive.getinfo("archive/data.pkl").file_size = size
+    with pytest.raises(CheckpointError, match=r"a\.pt: ") as caught:
+        read_pt(tmp_path / "a.pt")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_flipped_bit_is_found_by_the_checksums_of_the_file(tmp_path: Path, state: dict) -> None:
+    path = tmp_path / "prior.pt"
+    torch.save(state, path)
+    require_intact(path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"prior\.pt: damaged: .* differs from its checksum"):
+        require_intact(path)

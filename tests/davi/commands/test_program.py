@@ -16,6 +16,7 @@ from davi.system.runtime import AUTOCAST_DTYPES
 from davi.weights.layouts import KINDS
 from davi.weights.network_file import DTYPES
 from tests.conftest import REPOSITORY
+from tests.processes import environment
 
 HEAVY = {"torch", "torchvision", "pydantic", "numpy", "scipy", "PIL", "yaml"}
 HELP = f"""
@@ -169,3 +170,34 @@ def test_a_network_that_is_not_there_is_said_with_the_nearest_name(command: obje
     code, output = command("export", "photo_denoising", "--output", "w.safetensors")
     assert code == 2
     assert "did you mean photos_denoising, which davi ships?" in output
+
+
+PRINTING = """
+import sys
+from davi.commands import program, info
+info.run = lambda _: print("gr\\udcfc\\u00dfe")
+sys.argv = ["davi", "info"]
+program.main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("encoding", "printed"), [("utf-8", "gr\\udcfcße\n"), ("ascii", "gr\\udcfc\\xdfe\n")]
+)
+def test_names_of_any_bytes_are_printed_on_a_strict_terminal(encoding: str, printed: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", PRINTING],
+        capture_output=True,
+        env=environment() | {"PYTHONIOENCODING": f"{encoding}:strict"},
+    )
+    assert result.stdout.decode() == printed, result.stderr
+    assert result.returncode == 0
+
+
+def test_output_that_fills_the_disk_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-c", PRINTING], stdout=full, stderr=subprocess.PIPE, env=environment()
+        )
+    assert result.stderr.decode() == "error: the output: No space left on device\n"
+    assert result.returncode == 2

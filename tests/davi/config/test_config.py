@@ -1,11 +1,13 @@
 """Configurations: what a user may write, and what is said when it is wrong."""
 
-from itertools import product
+import os
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
 import yaml
 
+from davi.commands.program import read_command_line
 from davi.config.schema import I2SBRunConfig, PriorRunConfig, RunConfig
 from davi.config.section import Section
 from davi.config.yaml_file import flatten, load_config, parse_config, to_yaml
@@ -110,6 +112,57 @@ def test_a_path_may_hold_what_yaml_takes_for_a_comment() -> None:
     assert load_config(TINY, RunConfig, ["data.train='quoted'"]).data.train == "quoted"
 
 
+TEXTS = [
+    "2024-01-05",
+    "2024-13-45",
+    "2024",
+    "1e-4",
+    "1.10",
+    "0x10",
+    "no",
+    "yes",
+    "true",
+    "True",
+    "#x",
+    "a:b",
+    "!!int&a",
+    "*a",
+    ":",
+]
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "a: b", "- x"])
+def test_text_is_taken_as_it_is_written(tmp_path: Path, text: str) -> None:
+    config = load_config(TINY, RunConfig, [f"data.train={text}"])
+    assert config.data.train == text
+    printed = write(tmp_path / "printed.yaml", to_yaml(config))
+    assert load_config(printed, RunConfig).data.train == text
+
+
+def test_text_without_quotes_in_a_file_is_taken_as_it_is_written(tmp_path: Path) -> None:
+    values = "data: {train: 2024-01-05, validation: 1.10}\nprior: {checkpoint: no}\n"
+    path = write(tmp_path / "run.yaml", f"extends: {TINY}\n{values}")
+    config = load_config(path, RunConfig)
+    assert (config.data.train, config.data.validation) == ("2024-01-05", "1.10")
+    assert config.prior.checkpoint == "no"
+
+
+def test_free_settings_keep_their_types() -> None:
+    settings = "{a: 1, b: [1.5, true, no], c: '1', d: null}"
+    operator = "operator={name: custom, file: 1.py, settings: " + settings + "}"
+    found = load_config(TINY, RunConfig, [operator]).operator
+    assert found.settings == {"a": 1, "b": [1.5, True, "no"], "c": "1", "d": None}
+
+
+def test_the_home_folder_may_begin_a_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "base.yaml", f"extends: {TINY}\nseed: 5\n")
+    path = write(tmp_path / "run.yaml", "extends: ~/base.yaml\ndata: {train: ~/photos}\n")
+    config = load_config(path, RunConfig, ["prior.checkpoint=~/prior.pt"])
+    assert (config.seed, config.data.train) == (5, f"{tmp_path}/photos")
+    assert config.prior.path == tmp_path / "prior.pt"
+
+
 def test_flatten_names_every_leaf() -> None:
     flat = flatten(load_config(TINY, RunConfig))
     assert flat["operator.name"] == "super_resolution"
@@ -123,14 +176,37 @@ BAD_VALUES = {
     "train.learning_rate=fast": r"train\.learning_rate: .*number.*'fast'",
     "train.batch_size=0": r"train\.batch_size: .*greater than 0",
     "train.batch_size=1.5": r"train\.batch_size: .*integer",
-    "train.learning_rate=.nan": r"train\.learning_rate: .*finite",
+    "train.learning_rate=1e300": r"train\.learning_rate: .*less than or equal to 1",
+    "train.learning_rate=1e999": r"train\.learning_rate: .*finite",
+    "train.batch_size=true": r"train\.batch_size: .*valid integer \(given: True\)",
+    "train.batch_size=1000000000": r"train\.batch_size: .*less than or equal to 65536",
+    "train.batch_size=1e9": r"train\.batch_size: .*valid integer",
+    "train.num_micro_batches=5": r"train: batch_size=4 is less than num_micro_batches=5",
+    "train.learning_rate=true": r"train\.learning_rate: .*valid number",
+    "noise.sigma=true": r"noise\.sigma: a standard deviation",
+    "data.flip=1": r"data\.flip: .*valid boolean \(given: 1\)",
+    "data.flip=yes": r"data\.flip: .*valid boolean \(given: 'yes'\)",
+    "data.train=''": r"data\.train: some text is needed",
+    'data.train="a\\0b"': r"data\.train: some text is needed, without NUL",
+    "data.train=[a]": r"data\.train: .*valid string",
+    "prior.checkpoint=": r"prior\.checkpoint: .*valid string \(given: None\)",
+    "seed=" + "9" * 5000: r"seed: .*valid integer \(given: '9{79}\)",
+    "operator={name: [x]}": r"operator: .*\['x'\]",
+    "operator={name: denoising, name: inpainting}": "--set operator: .*'name' is given a second",
+    "operator={name: gaussian_blur, kernel_size: 1000000000}": r"kernel_size: .*to 2047",
+    "noise={name: poisson, rate: 1.0e+300}": r"noise\.rate: .*less than or equal to 10000",
+    "network.image_size=16384": r"network\.image_size: .*less than or equal to 2048",
+    "network.num_res_blocks=1000000": r"network\.num_res_blocks: .*less than or equal to 16",
+    "network={model_channels: 1024, channel_mult: [16, 16]}": r"network: \d+ parameters; at most",
+    "operator.settings." + "a." * 5000 + "a=1": "more than 20 levels",
+    "train.learning_rate=.nan": r"train\.learning_rate: .*valid number",
     "operator.name=deblur": "operator: .*'gaussian_blur'",
     "noise.sigma=-1": r"noise\.sigma: a standard deviation on the \[-1, 1\] scale .*-1",
     "noise.sigma=12.75": r"noise\.sigma: a standard deviation .* between 0 and 2",
     "noise.sigma=[0.2, 0.1]": r"noise\.sigma: .*a range \[low, high\]",
     "noise.sigma=loud": r"noise\.sigma: a standard deviation",
-    "noise={name: poisson, rate: 0}": r"noise\.rate: .*greater than 0",
-    "bridge.beta_shape=[0, 1]": r"bridge\.beta_shape\.0: .*greater than 0",
+    "noise={name: poisson, rate: 0}": r"noise\.rate: .*or equal to 0\.001",
+    "bridge.beta_shape=[0, 1]": r"bridge\.beta_shape\.0: .*or equal to 0\.01",
     "network.image_size=17": "network: image_size=17 is no multiple of 2",
     "network.image_size=-3": r"network\.image_size: .*greater than 0",
     "network.model_channels=30": r"network: num_channels .*divisible by num_groups",
@@ -141,8 +217,14 @@ BAD_VALUES = {
     "train=3": "train: .*3",
     "network.preset=big": r"network\.preset: .*'ffhq_256'",
     "seed": "write it as section.key=value",
-    "seed=[": "--set seed: not valid YAML",
+    "seed=[": "--set seed: cannot read this YAML",
 }
+
+
+@pytest.mark.parametrize("text", ["1:30", "0o17", "0x10", "010", "1_000", "2024-01-05", "'1'"])
+def test_other_notations_of_numbers_are_none(text: str) -> None:
+    with pytest.raises(InputError, match=r"train\.save_every: .*valid integer \(given: '"):
+        load_config(TINY, RunConfig, [f"train.save_every={text}"])
 
 
 @pytest.mark.parametrize("override", BAD_VALUES)
@@ -164,11 +246,24 @@ def test_a_missing_key_is_named_with_its_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [1", "not valid YAML"),
+        ("a: [1", "cannot read this YAML .line 1: expected"),
         ("- 1\n- 2\n", "a config is a mapping"),
         ("extends: absent.yaml\n", r"absent\.yaml: cannot read this config"),
         ("extends: run.yaml\n", "extends itself"),
+        ("extends: [a, b]\n", "extends: the path of a file is needed, not"),
+        ('extends: "a\\0b"\n', "extends: the path of a file is needed, not"),
+        ("seed: 1\ntrain: {}\nseed: 2\n", "line 3: the key 'seed' is given a second time"),
+        ("train:\n  a: 1\n  a: 2\n", "line 3: the key 'a' is given a second time"),
+        ("? [a]\n: 1\n", "line 1: a list or a mapping is no key"),
+        ("seed: !!int abc\n", "line 1: the tag .*int is not read"),
+        ("seed: !!timestamp x\n", "line 1: the tag .*timestamp is not read"),
+        ('seed: "\\UFFFFFFFF"\n', "cannot read this YAML"),
+        ("%YAML " + "1" * 5000 + ".1\n---\n", "cannot read this YAML"),
+        ("a: &a [*a]\n", "at most 20 levels"),
+        ("[" * 5000, "at most 20 levels"),
+        ("seed: 1 #" + "x" * 70000, "larger than 65536 bytes"),
     ],
+    ids=range(16),
 )
 def test_unreadable_files_are_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
@@ -178,5 +273,46 @@ def test_unreadable_files_are_named(tmp_path: Path, text: str, message: str) -> 
 
 def test_a_yaml_tag_that_builds_objects_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "run.yaml", "seed: !!python/object/apply:os.getcwd []\n")
-    with pytest.raises(InputError, match="not valid YAML"):
+    with pytest.raises(InputError, match=r"line 1: the tag .* is not read"):
         load_config(path, RunConfig)
+
+
+def test_an_alias_may_repeat_something_but_not_multiply(tmp_path: Path) -> None:
+    names = "abcdefghi"
+    lists = [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in pairwise(names)]
+    bomb = write(tmp_path / "bomb.yaml", "a: &a [1, 2]\n" + "".join(lists))
+    with pytest.raises(InputError, match="10000 values"):
+        load_config(bomb, RunConfig)
+    rates = "train: {learning_rate: &rate 2e-3, fake_score_learning_rate: *rate}\n"
+    config = load_config(write(tmp_path / "run.yaml", f"extends: {TINY}\n{rates}"), RunConfig)
+    assert config.train.learning_rate == config.train.fake_score_learning_rate == 2e-3
+
+
+def test_only_regular_files_are_read(tmp_path: Path) -> None:
+    fifo, loop = tmp_path / "fifo.yaml", tmp_path / "loop.yaml"
+    os.mkfifo(fifo)
+    loop.symlink_to(loop)
+    for path in (fifo, loop, tmp_path, Path("/dev/zero")):
+        with pytest.raises(InputError, match="cannot read this config"):
+            load_config(path, RunConfig)
+
+
+def test_a_long_chain_of_files_is_refused(tmp_path: Path) -> None:
+    for index in range(30):
+        write(tmp_path / f"{index}.yaml", f"extends: {index + 1}.yaml\n")
+    with pytest.raises(InputError, match="more than 20 files that extend each other"):
+        load_config(tmp_path / "0.yaml", RunConfig)
+
+
+def test_a_deep_header_is_refused() -> None:
+    deep: object = 1
+    for _ in range(5000):
+        deep = [deep]
+    with pytest.raises(InputError, match="header: too many levels"):
+        parse_config({"operator": {"name": "custom", "settings": {"a": deep}}}, RunConfig, "header")
+
+
+def test_print_config_refuses_an_operator_that_does_not_fit() -> None:
+    words = [str(TINY), "--print-config", "--set", "operator.factor=7"]
+    with pytest.raises(InputError, match="multiples of the super-resolution factor 7"):
+        read_command_line("train", words, None)()

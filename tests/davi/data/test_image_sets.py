@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
+import davi.data.image_sets
 from davi.data.archives import TarImages, ZipImages
 from davi.data.batches import open_images
 from davi.data.image_sets import ImageFolder, ImageSet, Names
@@ -228,6 +229,19 @@ def test_the_fingerprint_of_a_zip_file_knows_contents(tmp_path: Path) -> None:
     assert prints[0] != prints[1]
 
 
+def test_a_member_is_unpacked_no_further_than_it_says(tmp_path: Path) -> None:
+    """A small file can unpack to one that fills the memory."""
+    path = tmp_path / "images.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(50_000_000))
+        archive.getinfo("a.png").file_size = 100
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"images\.zip/a\.png: damaged in the archive"):
+        ZipImages(path, 8)[0]
+    assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    tracemalloc.stop()
+
+
 def test_a_damaged_member_is_named(zipped: Path) -> None:
     index = 1  # the stored one
     images = ZipImages(zipped, 8)
@@ -264,6 +278,15 @@ def write_zip(path: Path, content: bytes = b"", **options: int) -> Path:
     return path
 
 
+def with_zip64_sizes(path: Path, **sizes: int) -> Path:
+    """A zip file whose only member says in zip64 fields how large it is, or where it lies."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.png", b"x")
+        for field, value in sizes.items():
+            setattr(archive.getinfo("a.png"), field, value)
+    return path
+
+
 def bad_sources(tmp_path: Path) -> Iterator[tuple[str, str]]:
     """Sources that cannot be used, and what is said about them."""
     yield str(tmp_path / "absent.zip"), r"absent\.zip: no such file"
@@ -274,10 +297,23 @@ def bad_sources(tmp_path: Path) -> Iterator[tuple[str, str]]:
     yield str(tmp_path / "empty.zip"), r"empty\.zip: holds no image"
     write_zip(tmp_path / "bz.zip", compression=zipfile.ZIP_BZIP2)
     yield str(tmp_path / "bz.zip"), r"bz\.zip/a\.png: compression method 12 is not supported"
+    for name, field in (
+        ("large", "file_size"),
+        ("long", "compress_size"),
+        ("far", "header_offset"),
+    ):
+        for size in (1 << 40, (1 << 63) + 1):
+            path = with_zip64_sizes(tmp_path / f"{name}.{size}.zip", **{field: size})
+            expected = "bytes when unpacked, more" if name == "large" else "lies beyond the end"
+            yield str(path), rf"a\.png: .*{expected}|not a readable zip file"
     secret = bytearray(write_zip(tmp_path / "secret.zip").read_bytes())
     secret[secret.index(b"PK\1\2") + 8] |= 1  # the flag of an encrypted member
     (tmp_path / "secret.zip").write_bytes(secret)
     yield str(tmp_path / "secret.zip"), r"secret\.zip/a\.png: is encrypted"
+    newer = write_zip(tmp_path / "newer.zip").read_bytes()
+    place = newer.index(b"PK\1\2") + 6  # the version that is needed to unpack it
+    (tmp_path / "newer.zip").write_bytes(newer[:place] + b"\xff" + newer[place + 1 :])
+    yield str(tmp_path / "newer.zip"), r"newer\.zip: not a readable zip file \(zip file version"
 
 
 def test_unusable_zip_files_are_refused_in_one_line(tmp_path: Path) -> None:
@@ -323,6 +359,28 @@ def test_shards_without_webdataset_say_what_to_install(
     for pattern in ("000.tar", "*.tar"):
         with pytest.raises(InputError, match=r"pip install 'davi\[shards\]'"):
             open_images(str(tmp_path / pattern), 8)
+
+
+def test_no_more_is_read_or_unpacked_than_an_image_may_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(10_000_000))
+        archive.writestr("b.png", bytes(10_000_000))
+        archive.infolist()[1].file_size = 100  # as the table of contents has it
+    (tmp_path / "a.png").touch()
+    os.truncate(tmp_path / "a.png", 10_000_000)
+    monkeypatch.setattr(davi.data.image_sets, "MAX_BYTES", 1_000_000)
+    zipped = ZipImages(tmp_path / "bomb.zip", 8)
+    for images in (zipped, ImageFolder(tmp_path, 8)):
+        with pytest.raises(InputError, match="10000000 bytes are too many for an image"):
+            images[0]
+    tracemalloc.start()
+    with pytest.raises(InputError, match="damaged in the archive"):
+        zipped[1]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 1_000_000
 
 
 def test_names_come_back_whatever_they_are() -> None:

@@ -1,12 +1,17 @@
 """Workers that read ahead, and signals."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
+import torch
 
+from davi.data.loader import load_batches
+from davi.system.errors import InputError
 from tests.processes import TIMEOUT, environment
 
 PROGRAM = """
@@ -21,6 +26,13 @@ class Slow(torch.utils.data.Dataset):
 
 def note(number, frame):
     print("signal", flush=True)
+
+# The second worker is still about to begin when the first has read.
+forks = []
+os.register_at_fork(
+    before=lambda: forks.append(None),
+    after_in_child=lambda: time.sleep(0.4 * (len(forks) - 1)),
+)
 
 if __name__ == "__main__":
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -69,3 +81,22 @@ def test_workers_end_with_their_parent(action: str) -> None:
     output, _ = process.communicate(timeout=TIMEOUT)
     assert "complete" not in output
     assert process.returncode == {"raise": 1, "die": -signal.SIGKILL}[action]
+
+
+class LittleMemory(torch.utils.data.Dataset):
+    """Images for workers that may share no more than 64 kB at once."""
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if torch.utils.data.get_worker_info() is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, resource.RLIM_INFINITY))
+        return torch.full((1000,), float(index))
+
+
+def test_a_batch_for_which_there_is_no_shared_memory_is_an_error() -> None:
+    fits, too_large = [1, 2], [3] * 17
+    read = partial(load_batches, LittleMemory(), [fits, too_large], collate=torch.stack)
+    assert [len(batch) for batch in read(num_workers=0)] == [2, 17]
+    batches = read(num_workers=2)
+    assert next(batches)[:, 0].tolist() == [1, 2]
+    with pytest.raises(InputError, match=r"File too large.*--shm-size=.*data\.num_workers=0"):
+        next(batches)

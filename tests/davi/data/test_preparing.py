@@ -201,3 +201,25 @@ def test_a_full_disk_ends_the_command(
         prepare(source, tmp_path / "out")
     monkeypatch.undo()
     assert prepare(source, tmp_path / "out").done == 12
+
+
+def test_what_cannot_be_written_is_listed_and_the_others_are_prepared(tmp_path: Path) -> None:
+    """Its result would lie where another image needs a folder: no advice to delete that one."""
+    for index, name in enumerate(("a.png/b.png", "a.jpg", "dir.png/c.png")):
+        write_photo(tmp_path / "source" / name, index)
+    for _ in range(2):
+        report = prepare(tmp_path / "source", tmp_path / "out", {"all": "all"})
+        ((path, reason),) = report.failed
+        assert path == tmp_path / "source/a.png/b.png"
+        assert "cannot be written" in reason or "Not a directory" in reason
+        assert report.done + report.skipped == 2
+
+
+def test_a_closed_folder_is_listed_and_the_others_are_prepared(
+    closed_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    report = prepare(closed_folder.parent, tmp_path_factory.mktemp("out"), {"all": "all"})
+    assert report.done == 2
+    ((path, reason),) = report.failed
+    assert path == closed_folder
+    assert "is a folder that cannot be read (Permission denied)" in reason

@@ -52,6 +52,14 @@ def test_the_first_are_those_with_the_first_file_names(images: ImageFolder) -> N
         select("train", images, "first:6")
 
 
+@pytest.mark.parametrize("name", ["\ufeffb/00001", "./b/00001.jpg", "b\\00001.jpg", ".\\b\\00001"])
+def test_a_list_may_come_from_another_system(
+    images: ImageFolder, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "list.txt").write_text(f"{name}\r\ncover.png\r\n", encoding="utf-8")
+    assert chosen(images, f"list:{tmp_path / 'list.txt'}") == ["b/00001.jpg", "cover.png"]
+
+
 def test_a_list_names_images_with_or_without_suffix(images: ImageFolder, tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("cover\n\n b/00001.jpg \ncover.png\n")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+import davi.folders.pairs
 from davi.data.images import load_image, save_image
 from davi.folders.pairs import pair_by_name, read_batches
 from davi.system.errors import InputError
@@ -73,6 +74,21 @@ def test_different_sizes_and_damaged_files_are_listed_together(folders: tuple[Pa
         pair_by_name(reference, restored)
     assert "a: reference and restored image differ in size (24x24 and 24x10)" in str(caught.value)
     assert "b.png: not a readable image" in str(caught.value)
+
+
+def test_images_of_different_sizes_are_not_decoded(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of a few kilobytes may hold gigabytes of pixels."""
+    Image.new("RGB", (10, 24)).save(folders[1] / "a.png")
+    decoded = []
+    original = davi.folders.pairs.open_image
+    monkeypatch.setattr(
+        davi.folders.pairs, "open_image", lambda path: decoded.append(path) or original(path)
+    )
+    with pytest.raises(InputError, match="differ in size"):
+        pair_by_name(*folders)
+    assert {path.name for path in decoded} == {"b.png", "c.png"}
 
 
 def test_long_lists_are_counted_and_cut_off(folders: tuple[Path, Path]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import davi.runs.checkpoint_store as store_module
+import davi.weights.checkpoint_manifest as manifest_module
 from davi.runs.checkpoint_store import CheckpointStore
 from davi.system.errors import InputError
 
@@ -75,7 +75,7 @@ def test_with_nothing_sound_left_a_run_does_not_begin_anew(tmp_path: Path) -> No
         store.find_newest()
 
 
-@pytest.mark.parametrize("manifest", [None, "{"])
+@pytest.mark.parametrize("manifest", [None, "{", "5", "[]", '{"iteration_0000001.pt": 5}'])
 def test_a_file_nobody_vouches_for_is_not_used_and_not_touched(
     manifest: str | None, tmp_path: Path
 ) -> None:
@@ -100,14 +100,14 @@ def test_a_file_nobody_vouches_for_does_not_count_as_kept(tmp_path: Path) -> Non
 
 def test_an_unreadable_file_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = saved(tmp_path, None, None)
-    original = store_module.sha256_of
+    original = manifest_module.sha256_of
 
     def fail_for_the_newest(path: Path) -> str:
         if "0000002" in path.name:
             raise OSError(errno.EIO, "Input/output error")
         return original(path)
 
-    monkeypatch.setattr(store_module, "sha256_of", fail_for_the_newest)
+    monkeypatch.setattr(manifest_module, "sha256_of", fail_for_the_newest)
     path, (message,) = store.find_newest()
     assert path.name == "iteration_0000001.pt"
     assert "cannot be read (Input/output error)" in message
@@ -137,8 +137,10 @@ def test_the_file_and_its_name_reach_the_disk(
     events = []
     monkeypatch.setattr("davi.system.files.flush_to_disk", lambda path: events.append(path.name))
     monkeypatch.setattr(
-        "os.replace", lambda source, target: (events.append("rename"), source.rename(target))
+        "os.replace",
+        lambda source, target: (events.append([source.name, target.name]), source.rename(target)),
     )
     saved(tmp_path / "", None)
-    first = next(index for index, name in enumerate(events) if "iteration_0000001.pt" in name)
-    assert events[first : first + 3] == [events[first], "rename", tmp_path.name]
+    renamed = next(event for event in events if event[1] == "iteration_0000001.pt")
+    first = events.index(renamed[0])
+    assert events[first : first + 3] == [renamed[0], renamed, tmp_path.name]

@@ -158,6 +158,41 @@ def test_a_line_of_statistics_cut_off_by_a_crash_is_dropped(
     assert stats.read_text() == whole.splitlines(keepends=True)[0]
 
 
+@pytest.mark.parametrize("line", ["5", "[]", "{}", '{"iteration": "1"}', '{"iteration": null}'])
+def test_a_foreign_line_of_statistics_is_named(line: str, tmp_path: Path, tiny_prior: Path) -> None:
+    run = open_run(tmp_path, tiny_prior)
+    stats = tmp_path / "stats.jsonl"
+    stats.write_text(f'{{"iteration": 1}}\n{line}\n')
+    with pytest.raises(
+        InputError, match=r"stats\.jsonl: line 2: damaged \(.*\); mend or remove it"
+    ):
+        run.statistics.forget_after(1)
+    assert stats.read_text().endswith(f"{line}\n")
+
+
+@pytest.mark.parametrize(
+    "end", [b"\0\0\0", b"\xff", b"[" * 100_000, b'{"iteration": 2, "l{"iteration": 2}']
+)
+def test_what_a_crash_leaves_of_statistics_is_dropped(
+    end: bytes, tmp_path: Path, tiny_prior: Path
+) -> None:
+    run = open_run(tmp_path, tiny_prior)
+    stats = tmp_path / "stats.jsonl"
+    stats.write_bytes(b'{"iteration": 1}\n' + end)
+    run.statistics.forget_after(1)
+    assert stats.read_bytes() == b'{"iteration": 1}\n'
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"5", b"\xff", b"[" * 5000])
+def test_damaged_inputs_of_a_run_are_named(
+    content: bytes, tmp_path: Path, tiny_prior: Path
+) -> None:
+    open_run(tmp_path, tiny_prior)
+    (tmp_path / "inputs.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"inputs\.json: damaged \(.*\); mend or remove it"):
+        open_run(tmp_path, tiny_prior)
+
+
 def test_curves_of_dropped_iterations_are_purged(tmp_path: Path, tiny_prior: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -199,3 +234,23 @@ def test_a_wait_that_ran_out_in_training_is_not_taken_for_a_second_process(
         raise filelock.Timeout("a compiled kernel")
     with run.lock():
         pass
+
+
+def test_training_removes_what_a_killed_one_left_half_written(
+    tmp_path: Path, tiny_prior: Path
+) -> None:
+    run = open_run(tmp_path / "run", tiny_prior)
+    left, own = run.path / ".davi-0123456789abcdef.7.tmp", run.path / ".notes.tmp"
+    left.touch()
+    own.touch()
+    with run.lock():
+        assert not left.exists()
+        assert own.exists()
+
+
+def test_a_folder_that_tensorboard_cannot_write_is_refused_before_it_is_made(
+    tmp_path: Path, tiny_prior: Path
+) -> None:
+    with pytest.raises(InputError, match="TensorBoard takes UTF-8 only"):
+        open_run(tmp_path / "r\udcfcn", tiny_prior)
+    assert not list(tmp_path.iterdir())

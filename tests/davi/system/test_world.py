@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+import davi.system.world as world_module
 from davi.system.errors import InputError
 from davi.system.world import World, join_world
 from tests.processes import in_world
@@ -22,13 +23,44 @@ def test_shares_cover_every_position_once(count: int, size: int, parts: int) -> 
 
 
 def test_a_process_without_torchrun_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("RANK", raising=False)
+    for name in world_module.LAUNCHED:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")  # alone it means nothing
     with join_world("cpu") as world:
         assert (world.rank, world.size, world.distributed) == (0, 1, False)
         assert world.max(5) == 5
         assert world.gather("x") == ["x"]
         assert torch.equal(world.sum(torch.ones(2)), torch.ones(2))
         assert world.on_first(lambda: 3) == 3
+
+
+LAUNCHED = {
+    "RANK": "0",
+    "LOCAL_RANK": "0",
+    "WORLD_SIZE": "1",
+    "LOCAL_WORLD_SIZE": "1",
+    "MASTER_ADDR": "127.0.0.1",
+    "MASTER_PORT": "29500",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"LOCAL_WORLD_SIZE": ""}, "LOCAL_WORLD_SIZE"),
+        ({"RANK": ""}, "RANK"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE"),
+        ({"LOCAL_RANK": "-1", "MASTER_ADDR": ""}, "LOCAL_RANK, MASTER_ADDR"),
+        ({"MASTER_PORT": "9" * 5000}, "MASTER_PORT"),
+    ],
+)
+def test_half_of_what_a_launcher_sets_is_refused(
+    changes: dict[str, str], wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (LAUNCHED | changes).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=rf"no \(usable\) {wrong}: start with torchrun"):
+        join_world("cpu").__enter__()
 
 
 def _talk(world: World) -> dict[str, Any]:
@@ -81,8 +113,7 @@ def test_restarts_on_several_machines_need_a_store_of_their_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job = {
-        "RANK": "0",
-        "LOCAL_RANK": "0",
+        **LAUNCHED,
         "WORLD_SIZE": "4",
         "LOCAL_WORLD_SIZE": "2",
         "GROUP_WORLD_SIZE": "2",

@@ -48,6 +48,23 @@ def test_a_failed_job_is_heard_of() -> None:
         writer.submit(fail)
 
 
+def test_after_a_failed_job_the_one_that_waits_is_not_done() -> None:
+    writer, at_work, gate, done = LatestJob(), threading.Event(), threading.Event(), []
+
+    def fail_late() -> None:
+        at_work.set()
+        gate.wait(timeout=10)
+        raise OSError("no space")
+
+    writer.submit(fail_late)
+    at_work.wait()
+    writer.submit(partial(done.append, 1))
+    gate.set()
+    with pytest.raises(OSError, match="no space"):
+        writer.close()
+    assert done == []
+
+
 def test_the_first_iteration_of_each_term_is_remembered() -> None:
     watch, good, bad = FiniteWatch(), torch.tensor(1.0), torch.tensor(torch.inf)
     assert watch.report() == {}

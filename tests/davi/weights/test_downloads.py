@@ -1,5 +1,7 @@
 """Public files from a server that keeps its promises, and from others."""
 
+import contextlib
+import gzip
 import hashlib
 import json
 import threading
@@ -20,7 +22,8 @@ from davi.weights import downloads
 from davi.weights.downloads import PUBLIC_FILES, PublicFile, obtain
 from tests.conftest import REPOSITORY
 
-CONTENT = bytes(range(256)) * 2000
+CONTENT = b"PK\x03\x04" + bytes(range(256)) * 2000
+MINE = CONTENT[:8]
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 FILE = PublicFile("sub/weights.pt", "https://page", size=len(CONTENT), sha256=SHA256)
 
@@ -40,6 +43,7 @@ class Server:
         asked: the Range headers so far.
         paths: what was asked for so far.
         pages: of Google Drive folders, by their ids.
+        raw: every answer, instead of all this, repeated for as long as somebody reads if `endless`.
     """
 
     url: str = ""
@@ -52,6 +56,8 @@ class Server:
     asked: list[str | None] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     pages: dict[str, str] = field(default_factory=dict)
+    raw: bytes | None = None
+    endless: bool = False
 
     def show_folder(self, request: BaseHTTPRequestHandler) -> None:
         page = self.pages.get(request.path.partition("?id=")[2])
@@ -70,6 +76,12 @@ class Server:
             return
         header = request.headers["Range"]
         self.asked.append(header)
+        if self.raw is not None:
+            request.wfile.write(self.raw)
+            with contextlib.suppress(ConnectionError):
+                while self.endless:
+                    request.wfile.write(CONTENT)
+            return
         if self.status != 200:
             request.send_error(self.status)
             return
@@ -109,9 +121,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(downloads, "PAUSE", 0)
+    monkeypatch.setattr(downloads, "LEAST", 100)
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     state.url = f"http://127.0.0.1:{listener.server_port}/weights.pt"
-    threading.Thread(target=listener.serve_forever, daemon=True).start()
+    # Polled often, or every test would end by a wait of half a second.
+    threading.Thread(target=listener.serve_forever, args=(0.01,), daemon=True).start()
     yield state
     listener.shutdown()
     listener.server_close()
@@ -178,9 +192,9 @@ def test_two_versions_of_a_file_are_not_mixed(server: Server, tmp_path: Path) ->
     server.cuts, server.tag = [1000, 0, 0, 0, 0], '"first"'
     with pytest.raises(InputError, match="the connection broke"):
         get(server, tmp_path, sha256=None)
-    server.content, server.tag = CONTENT[::-1], '"second"'
+    server.content, server.tag = CONTENT[:4] + CONTENT[:3:-1], '"second"'
     get(server, tmp_path, sha256=None)
-    assert (tmp_path / "sub/weights.pt").read_bytes() == CONTENT[::-1]
+    assert (tmp_path / "sub/weights.pt").read_bytes() == server.content
     assert files(tmp_path) == {"sub/weights.pt", "downloads.json"}
 
 
@@ -263,10 +277,110 @@ def test_a_recorded_size_holds_too(server: Server, tmp_path: Path) -> None:
 def test_a_web_page_is_no_weight_file(server: Server, tmp_path: Path, honest: bool) -> None:
     server.content = b"\n<!DOCTYPE html><html>Google Drive can't scan this file for viruses</html>"
     server.kind = "text/html; charset=utf-8" if honest else "application/octet-stream"
-    expected = "answers with a web page instead" if honest else "is a web page, not a weight file"
+    expected = "answers with a web page instead" if honest else "is no weight file of PyTorch"
     with pytest.raises(InputError, match=expected):
         get(server, tmp_path, size=None, sha256=None)
     assert files(tmp_path) == set()
+
+
+def said(status: str, *headers: str, body: bytes = b"") -> bytes:
+    """An answer, byte by byte."""
+    lines = "\r\n".join([f"HTTP/1.1 {status}", *headers])
+    return f"{lines}\r\n\r\n".encode() + body
+
+
+def whole(body: bytes, *headers: str) -> bytes:
+    return said("200 OK", f"Content-Length: {len(body)}", *headers, body=body)
+
+
+def sent_to(place: str) -> bytes:
+    return said("302 Found", f"Location: {place}", "Connection: close")
+
+
+NO_WEIGHTS = {
+    "nothing": (whole(b""), "its 0 bytes begin with b''"),
+    "no content": (said("204 No Content"), "answers 204 No Content"),
+    "JSON": (whole(b'{"error": "quota"}'), 'begin with b\'{"error"'),
+    "HTML after a comment": (whole(b"<!-- x --><html></html>"), "begin with b'<!-- x -->"),
+    "HTML after a mark": (whole(b"\xef\xbb\xbf<html></html>"), r"begin with b'\\xef"),
+    "a packed file": (whole(gzip.compress(CONTENT)), r"begin with b'\\x1f\\x8b"),
+    "a packed answer": (
+        whole(gzip.compress(CONTENT), "Content-Encoding: gzip"),
+        "answers with the encoding gzip",
+    ),
+    "no length": (said("200 OK", body=CONTENT), "does not say how long the file is"),
+    "length abc": (said("200 OK", "Content-Length: abc", body=CONTENT), "does not say how long"),
+    "a huge length": (
+        said("200 OK", f"Content-Length: {10**17}"),
+        "offers 10{17} bytes, more than",
+    ),
+    "a length of 5000 digits": (
+        said("200 OK", f"Content-Length: {'9' * 5000}"),
+        "not say how long",
+    ),
+    "a range of 5000 digits": (
+        said("206 Partial Content", f"Content-Range: bytes 0-1/{'9' * 5000}"),
+        "answered with another range",
+    ),
+    "a chunk of -5": (
+        said("200 OK", "Transfer-Encoding: chunked", body=b"-5\r\n" + MINE),
+        "cannot be read",
+    ),
+    "a chunk of x": (
+        said("200 OK", "Transfer-Encoding: chunked", body=b"x\r\n" + MINE),
+        "cannot be read",
+    ),
+    "no HTTP": (b"hello", "the connection broke|cannot be read"),
+    "another protocol": (sent_to("ftp://127.0.0.1/weights.pt"), "cannot be read.*adapters.*ftp"),
+    "a local file": (sent_to("file:///etc/passwd"), "cannot be read.*adapters.*file"),
+    "no address": (sent_to("http://[x/"), "cannot be read"),
+    "no host": (sent_to("http://a..b/"), "cannot be read"),
+    "no port": (sent_to("http://127.0.0.1:99999999/"), "cannot be read"),
+    "a circle": (sent_to("/weights.pt"), "cannot be read .*30 redirects"),
+    "a colour": (said("404 \x1b[31mred", "Content-Length: 0"), r"answers 404 \\x1b\[31mred"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_WEIGHTS)
+def test_what_is_no_weight_file_is_refused_in_one_line(
+    kind: str, server: Server, tmp_path: Path
+) -> None:
+    server.raw, expected = NO_WEIGHTS[kind]
+    with pytest.raises(InputError, match=expected) as caught:
+        get(server, tmp_path, size=None, sha256=None)
+    assert str(caught.value).isprintable()
+    assert "sub/weights.pt" not in files(tmp_path)
+    assert "downloads.json" not in files(tmp_path)
+
+
+@pytest.mark.parametrize("published", [True, False])
+def test_an_endless_answer_is_not_kept(
+    server: Server, tmp_path: Path, published: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads, "MOST", 3 * len(CONTENT))
+    size = FILE.size if published else None
+    headers = () if published else ("Transfer-Encoding: chunked",)
+    server.raw = said("200 OK", *headers, body=b"" if published else b"fffffffff\r\n")
+    server.endless = True
+    most = len(CONTENT) * (1 if published else 3)
+    with pytest.raises(InputError, match=f"sends more than {most} bytes; none are kept; by hand"):
+        get(server, tmp_path, size=size)
+    assert files(tmp_path) == set()
+
+
+def test_a_file_is_not_fetched_byte_by_byte(server: Server, tmp_path: Path) -> None:
+    server.cuts = [1] * 1000
+    with pytest.raises(InputError, match="the connection broke"):
+        get(server, tmp_path)
+    assert len(server.asked) == downloads.ATTEMPTS
+
+
+def test_a_published_size_stands_in_for_a_length_that_is_none(
+    server: Server, tmp_path: Path
+) -> None:
+    server.raw = said("200 OK", "Content-Length: abc", body=CONTENT)
+    get(server, tmp_path)
+    assert (tmp_path / "sub/weights.pt").read_bytes() == CONTENT
 
 
 def test_a_web_page_does_not_end_what_has_arrived(server: Server, tmp_path: Path) -> None:
@@ -352,17 +466,17 @@ def test_without_a_network_the_steps_by_hand_are_named(server: Server, tmp_path:
 def test_existing_files_are_never_changed(server: Server, tmp_path: Path) -> None:
     path = tmp_path / "sub/weights.pt"
     path.parent.mkdir()
-    path.write_bytes(b"mine")
+    path.write_bytes(MINE)
     with pytest.raises(
-        InputError, match=r"has 4 bytes, not the published .* left as it is; move it away"
+        InputError, match=r"has 8 bytes, not the published .* left as it is; move it away"
     ):
         get(server, tmp_path)
-    assert path.read_bytes() == b"mine"
+    assert path.read_bytes() == MINE
     assert "is there already" in get(server, tmp_path, size=None, sha256=None)
-    path.write_bytes(b"meat")
+    path.write_bytes(MINE[::-1])
     with pytest.raises(InputError, match="left as it is"):
         get(server, tmp_path, size=None, sha256=None)
-    assert path.read_bytes() == b"meat"
+    assert path.read_bytes() == MINE[::-1]
     assert server.asked == []
 
 
@@ -386,10 +500,13 @@ def test_a_folder_stands_in_for_the_network(tmp_path: Path) -> None:
             obtain("weights", file, folder, given)
 
 
-def test_a_damaged_record_is_named(server: Server, tmp_path: Path) -> None:
-    (tmp_path / "downloads.json").write_text("{")
-    with pytest.raises(InputError, match=r"downloads\.json: damaged"):
+@pytest.mark.parametrize("record", ["", "{", "[]", "5", '{"weights": {"bytes": "5"}}', '{"a": 1}'])
+def test_a_damaged_record_is_named(record: str, server: Server, tmp_path: Path) -> None:
+    (tmp_path / "downloads.json").write_text(record)
+    with pytest.raises(InputError, match=r"downloads\.json: damaged \(.*\); mend or remove it"):
         get(server, tmp_path)
+    assert (tmp_path / "downloads.json").read_text() == record
+    assert server.asked == []
 
 
 def test_the_published_files_are_those_the_configs_name() -> None:
@@ -411,13 +528,13 @@ def test_the_script_goes_on_after_a_failure(
     monkeypatch.setattr(requests.Session, "get", without_network)
     folder = tmp_path / "from"
     folder.mkdir()
-    (folder / "ffhq_10m.pt").write_bytes(b"weights")
+    (folder / "ffhq_10m.pt").write_bytes(MINE)
     output = tmp_path / "checkpoints"
     command = ("download", "--from", folder, "--output", output)
     code, text = script(*command, "ffhq_gaussian", "ffhq_prior")
     assert code == 1
     assert f"error: ffhq_gaussian: {folder}: holds no ffhq/gaussian_ema.pt" in text
-    assert (output / "ffhq_10m.pt").read_bytes() == b"weights"
+    assert (output / "ffhq_10m.pt").read_bytes() == MINE
     assert script(*command, "ffhq_gaussian")[0] == 2
     code, text = script("download", "--output", output, "imagenet_deno")
     assert code == 2

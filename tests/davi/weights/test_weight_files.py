@@ -8,14 +8,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from davi.config.schema import RunConfig
-from davi.config.yaml_file import load_config
+from davi.config.schema import NetworkConfig, RunConfig
+from davi.config.yaml_file import load_config, parse_config
+from davi.priors.weight_file import read_prior_file
 from davi.runs.build import build_trainer
 from davi.system.errors import InputError
 from davi.weights.generator_file import part_values, read_generator_file, run_of, usual_part
 from davi.weights.layouts import KINDS, WeightFile, read_weight_file
 from guided_diffusion.errors import CheckpointError
 from guided_diffusion.presets import PHOTOS_64, PRESETS, create_unet
+from guided_diffusion.unet import AttentionBlock
 from tests.authors import (
     Weights,
     adm_weights,
@@ -264,6 +266,67 @@ def test_a_prior_of_no_known_architecture_needs_a_config(
     file = saved(networks[0], tmp_path / "file.pt")
     with pytest.raises(InputError, match="no known architecture"):
         part_values(file, "prior")
+    with pytest.raises(InputError, match=r"network\.num_heads=4: of which config\? add --config"):
+        part_values(file, "prior", None, ["network.num_heads=4"])
     run = write_run(tmp_path / "run.yaml", DENOISING)
     values = part_values(file, "prior", run)
     assert values.keys() == {"network"}
+
+
+def heads(network: torch.nn.Module) -> set[int]:
+    return {layer.num_heads for layer in network.modules() if isinstance(layer, AttentionBlock)}
+
+
+def test_the_heads_of_a_prior_can_be_said_where_it_is_imported(
+    networks: list[Weights], tmp_path: Path, command: object
+) -> None:
+    """No weight shows them: the same file, and two networks."""
+    torch.save(networks[0], tmp_path / "prior.pt")
+    run = write_run(tmp_path / "run.yaml", DENOISING)
+    arguments = ("import", tmp_path / "prior.pt", "--part", "prior", "--config", run, "--output")
+    x, t = torch.rand(1, 3, 16, 16), torch.tensor([500])
+    results = []
+    for name, more in (("one", ()), ("four", ("--set", "network.num_heads=4"))):
+        path = tmp_path / f"{name}.safetensors"
+        code, output = command(*arguments, path, *more)
+        assert code == 0, output
+        assert ("do not show how many attention heads" in output) == (name == "one")
+        network = read_prior_file(path).network()
+        assert heads(network) == {{"one": 1, "four": 4}[name]}
+        results.append(network(x, t))
+    assert not torch.allclose(*results)
+
+
+def test_heads_are_said_once() -> None:
+    values = {"num_heads": 4, "num_head_channels": 8}
+    with pytest.raises(InputError, match="num_heads or num_head_channels, not both"):
+        parse_config(values, NetworkConfig, "file")
+    with pytest.raises(InputError, match="cannot be split into heads"):
+        parse_config({"num_heads": 7}, NetworkConfig, "file")
+
+
+def test_a_network_that_resamples_by_a_convolution_can_be_described(tmp_path: Path) -> None:
+    weights = adm_weights(replace(UNET, resblock_updown=False), 1)
+    file = saved(weights, tmp_path / "prior.pt")
+    run = write_run(tmp_path / "run.yaml", DENOISING)
+    with pytest.raises(CheckpointError, match="describe this file's own architecture"):
+        part_values(file, "prior", run)
+    values = part_values(file, "prior", run, ["network.resblock_updown=false"])
+    assert values["network"]["resblock_updown"] is False
+
+
+def test_a_class_conditional_network_is_refused_by_name(
+    networks: list[Weights], tmp_path: Path
+) -> None:
+    weights = {**networks[0], "label_emb.weight": torch.zeros(1000, 128)}
+    with pytest.raises(CheckpointError, match=r"class-conditional \(label_emb\.weight\)"):
+        saved(weights, tmp_path / "64x64_diffusion.pt")
+
+
+def test_two_numbers_of_heads_are_two_generators(networks: list[Weights], tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run.yaml", DENOISING)
+    file = saved(ema_state(*networks[:2]), tmp_path / "deno_ema.pt")
+    one, four = (
+        read_generator_file(file.path, run, more).record() for more in ((), ["network.num_heads=4"])
+    )
+    assert one != four
