@@ -112,7 +112,7 @@ class LoopConfig(Section):
     parallel: Literal["ddp", "fsdp"] = "ddp"  # under torchrun, see davi/system/parallel.py
     num_micro_batches: BatchSize = 1  # pieces of a process's share of the batch, for memory
     on_not_finite: Literal["stop", "skip"] = "stop"  # at NaN or infinity; skip: leave the step out
-    num_validation_images: BatchSize = 8  # spread evenly over them
+    num_validation_images: Count = 8  # spread evenly over them
     log_every: Count = 10  # iterations between two lines of stats.jsonl
     validate_every: Count = 1000  # iterations between two panels with scores
     save_every: Count = 1000  # iterations between two checkpoints

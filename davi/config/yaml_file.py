@@ -113,7 +113,7 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[dict]:
         nearest = difflib.get_close_matches(path.stem, shipped_names(CONFIGS), n=1)
         hint = f"; did you mean {nearest[0]}, which davi ships?" if nearest else ""
         raise InputError(f"{path}: cannot read this config (no such file{hint})") from error
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # a ValueError: no UTF-8, or a NUL in the path
         raise InputError(f"{path}: cannot read this config ({error})") from error
     if place in seen:
         raise InputError(f"{path}: extends itself")
@@ -124,7 +124,7 @@ def _read_with_bases(path: Path, seen: tuple[Path, ...]) -> list[dict]:
         raise InputError(f"{path}: a config is a mapping of sections, this is {values!r:.40}")
     if (base := _typed(values.pop("extends", None), str)) is None:
         return [values]
-    if not isinstance(base, str) or "\0" in base:
+    if not isinstance(base, str):
         raise InputError(f"{path}: extends: the path of a file is needed, not {base!r:.40}")
     return [*_read_with_bases(path.parent / os.path.expanduser(base), (*seen, place)), values]
 

@@ -19,14 +19,7 @@ MAX_DEPTH = 20
 MAX_VALUES = 10_000  # with each repetition by an alias
 
 _NULL = ("", "~", "null", "Null", "NULL")
-_BOOLEAN = {
-    "true": True,
-    "True": True,
-    "TRUE": True,
-    "false": False,
-    "False": False,
-    "FALSE": False,
-}
+_BOOLEAN = ("true", "True", "TRUE", "false", "False", "FALSE")
 _INTEGER = re.compile(r"[-+]?(0|[1-9]\d{0,17})", re.ASCII)  # 010 is 8 for some readers: text
 _FLOAT = re.compile(r"(?=.*[.eE])[-+]?((0|[1-9]\d*)\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
@@ -48,7 +41,7 @@ def scalar(text: str) -> str | Plain | None:
     if word in _NULL:
         return None
     if word in _BOOLEAN:
-        return Plain(text, _BOOLEAN[word])
+        return Plain(text, word.lower() == "true")
     if _INTEGER.fullmatch(word):
         return Plain(text, int(word))
     if _FLOAT.fullmatch(word):
@@ -110,15 +103,14 @@ def read_text(path: Path) -> str:
     """Returns the text of a configuration: of a small file, not of a pipe or a device.
 
     Raises:
-        OSError, UnicodeDecodeError: it cannot be read.
-        InputError: too large, or no file.
+        OSError, ValueError: there is no such file, or it cannot be read as one.
     """
     if path.exists() and not path.is_file():
-        raise InputError(f"{path}: cannot read this config (not a regular file)")
+        raise OSError("not a regular file")
     with path.open("rb") as file:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
-        raise InputError(f"{path}: cannot read this config (larger than {MAX_BYTES} bytes)")
+        raise OSError(f"larger than {MAX_BYTES} bytes")
     return content.decode("utf-8")
 
 

@@ -11,8 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from davi.system.errors import InputError
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -102,6 +100,8 @@ def folder_lock(folder: Path, busy: str) -> Iterator[None]:
     Raises:
         InputError: another one does.
     """
+    from filelock import FileLock, Timeout  # --help need not wait for it
+
     held = contextlib.nullcontext()
     try:
         # A file that stands for the lock, where there is no other, would outlive a kill.

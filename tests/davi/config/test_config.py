@@ -251,7 +251,7 @@ def test_a_missing_key_is_named_with_its_file(tmp_path: Path) -> None:
         ("extends: absent.yaml\n", r"absent\.yaml: cannot read this config"),
         ("extends: run.yaml\n", "extends itself"),
         ("extends: [a, b]\n", "extends: the path of a file is needed, not"),
-        ('extends: "a\\0b"\n', "extends: the path of a file is needed, not"),
+        ('extends: "a\\0b"\n', "cannot read this config .*null byte"),
         ("seed: 1\ntrain: {}\nseed: 2\n", "line 3: the key 'seed' is given a second time"),
         ("train:\n  a: 1\n  a: 2\n", "line 3: the key 'a' is given a second time"),
         ("? [a]\n: 1\n", "line 1: a list or a mapping is no key"),

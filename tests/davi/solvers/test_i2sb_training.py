@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from davi.config.schema import I2SBRunConfig
-from davi.config.yaml_file import load_config, read_method
+from davi.config.yaml_file import load_config, parse_config, read_method
 from davi.data.batches import open_images, validation_batch
 from davi.metrics.scores import psnr
 from davi.operators.denoising import Denoising
@@ -232,7 +232,7 @@ def test_a_run_its_checkpoint_and_its_export_restore_alike(
     assert "davi i2sb after 4 iterations" in text
     kind, values, _ = read_header(output)
     assert kind == "davi i2sb"
-    assert I2SBRunConfig.model_validate(values) == load_config(
+    assert parse_config(values, I2SBRunConfig, "header") == load_config(
         finished / "config.yaml", I2SBRunConfig
     )
     operator = SuperResolution((3, 16, 16), 4)
