@@ -125,8 +125,8 @@ def posterior_term(
     eps: Tensor,
     y_image: Tensor | None,
     reduction: str = "mean",
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns L_S, the direction of L_IKL and its mean square, where the target is a posterior.
+) -> tuple[Tensor, Tensor]:
+    """Returns L_S and the direction of L_IKL, where the target is a posterior.
 
     The noise of the target is eps_theta minus what the likelihood's score says; s_psi is held as
     that target plus its difference from the prior, eps_psi - eps_theta, which is all that has to be
@@ -152,7 +152,7 @@ def posterior_term(
     loss = fake_score_loss(eps_hat, shifted, reduction)
     s = schedule.noise_ratio(t, x_t)
     direction = target.weigh((eps_theta - eps_hat.detach()) / s.sqrt(), s, operator)
-    return loss, direction, direction.square().mean()
+    return loss, direction
 
 
 def consistency_term(

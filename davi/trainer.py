@@ -200,7 +200,7 @@ class DaviTrainer(Learner):
 
         Returns their losses, and the direction of L_IKL if there is a target.
         """
-        direction, parts = None, {}
+        direction = None
         with self.fake_score_optimizer.exchange(last):
             if self.target is None:
                 loss = fake_score_term(
@@ -213,7 +213,7 @@ class DaviTrainer(Learner):
                     reduction=self.weights.reduction,
                 )
             else:
-                loss, direction, parts["score_gap"] = posterior_term(
+                loss, direction = posterior_term(
                     self.fake_score,
                     self.target,
                     x0_hat,
@@ -225,7 +225,7 @@ class DaviTrainer(Learner):
                     self.weights.reduction,
                 )
             self.fake_score_optimizer.backward(self._scaled(loss, inputs))
-        parts["fake_score_loss"] = loss
+        parts = {"fake_score_loss": loss}
         if self.adversary is not None:
             with self.adversary.optimizer.exchange(last):
                 loss = self.adversary.discriminator_term(inputs.x0, x0_hat)
@@ -241,9 +241,8 @@ class DaviTrainer(Learner):
         consistency = consistency_term(
             inputs.y, inputs.operator, self.forward_model.noise, x0_hat, reduction
         )
-        parts = {"consistency": consistency}
         if direction is None:
-            ikl, parts["score_gap"] = ikl_term(
+            ikl, score_gap = ikl_term(
                 self.fake_score,
                 self.prior,
                 x0_hat,
@@ -254,11 +253,11 @@ class DaviTrainer(Learner):
                 reduction=reduction,
             )
         else:
-            ikl = ikl_surrogate(x0_hat, direction, reduction)
+            ikl, score_gap = ikl_surrogate(x0_hat, direction, reduction), direction.square().mean()
         regulariser = regulariser_term(
             x0_hat, inputs.x0, inputs.operator, where=weights.regulariser, reduction=reduction
         )
-        parts["regulariser"] = regulariser
+        parts = {"consistency": consistency, "regulariser": regulariser, "score_gap": score_gap}
         total = weights.gamma * consistency + weights.ikl * ikl + weights.reg * regulariser
         if self.adversary is not None:
             compared = compared_weight(unwrapped(self.generator.network))
