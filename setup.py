@@ -55,6 +55,7 @@ setup(
             "pytest-xdist",
             "ruff",
             "setuptools",
+            "tifffile",  # writes TIFF files of every kind; scikit-image needs it, too
             "wheel",
             "webdataset",
             "braceexpand",
