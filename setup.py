@@ -57,6 +57,7 @@ setup(
             "pytest-xdist",
             "ruff",
             "setuptools",
+            "tifffile",  # writes TIFF files of every kind; scikit-image needs it, too
             "wheel",
             "webdataset",
             "braceexpand",

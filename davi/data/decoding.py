@@ -147,7 +147,7 @@ def _fault(picture: Image.Image) -> str | None:
 
 
 def _png_fault(picture: Image.Image) -> str | None:
-    info, stored = picture.info, picture.tile[0].args
+    info, stored = picture.info, picture.tile[0][3]
     if stored.endswith(";16B") and picture.mode not in SIXTEEN_BIT_MODES:
         return "has 16 bits a channel, which only gray may have; save it with 8 bits"
     # Pillow scales the pixels, but not the number of the transparent one.
