@@ -168,7 +168,8 @@ def build_generator(
     """
     schedule, sees = Schedule.named(config.schedule), build_sight(config.generator, config)
     if config.generator.parametrisation == "denoiser":
-        deviation = math.hypot(config.noise.bounds[1], bridge.endpoint_scale)
+        # h of the training, whatever h sampling may have.
+        deviation = math.hypot(config.noise.bounds[1], bridge.perturb_scale[-1].item())
         return DenoisingGenerator(network, schedule, deviation, precision, sees)
     return ImplicitGenerator(network, config.generator.parametrisation, schedule, precision, sees)
 

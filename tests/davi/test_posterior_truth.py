@@ -6,6 +6,7 @@ measured and what is not.
 """
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -229,7 +230,11 @@ def test_samples_are_posterior_samples(task: str) -> None:
     assert found["mean error"] < 0.18
 
 
-def test_without_the_measurement_in_the_fake_score_samples_collapse() -> None:
-    found = compare(train(build_trainer("inpainting", sees=False)))
+def test_under_the_objective_of_the_paper_samples_collapse() -> None:
+    """Its consistency term is the likelihood at x0_hat, and s_psi is not given y."""
+    trainer = build_trainer("inpainting", sees=False)
+    trainer.target = None
+    trainer.weights = replace(trainer.weights, gamma=1 / (2 * SIGMA**2), reduction="sum")
+    found = compare(train(trainer, 800))
     print({name: round(value, 3) for name, value in found.items()})
     assert found["measured"] < 0.5
