@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
+from multiprocessing import parent_process
 from typing import Any
 
 from torch import Tensor
@@ -18,7 +19,7 @@ from davi.system.signals import stop_signals_held
 
 PREFETCH = 4  # batches that each worker prepares ahead, against slow files
 CHUNK = 8  # keys that a worker of `load_each` takes at once
-LIFE_SIGN = 5  # seconds after which a worker looks whether its parent is still there
+LIFE_SIGN = 1  # seconds after which a worker looks whether its parent is still there
 
 
 def load_batches(
@@ -103,8 +104,9 @@ def _obey_parent_only(parent: int, _: int) -> None:
     says so, or is gone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # SIGTERM is held since before this process began, see `_started`.
     if hasattr(signal, "sigtimedwait"):
+        # Held since before this process began, see `_started`, but for a worker of a fork server.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         threading.Thread(target=_await_end, args=(parent,), daemon=True).start()
     else:  # on macOS SIGTERM stays deadly
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -116,7 +118,7 @@ def _await_end(parent: int) -> None:
 
     DataLoader looks for the parent, too, but misses one that is gone before the worker has begun.
     """
-    while os.getppid() == parent:
+    while parent_process().is_alive():  # a fork server may stand between
         received = signal.sigtimedwait([signal.SIGTERM], LIFE_SIGN)
         if received is not None and received.si_pid == parent:
             break

@@ -50,6 +50,16 @@ if __name__ == "__main__":
     print("complete")
 """
 
+BY_OTHER_MEANS = """
+import sys
+import torch
+from davi.data.loader import load_batches
+
+if __name__ == "__main__":
+    torch.multiprocessing.set_start_method(sys.argv[1])
+    print(list(load_batches(range(3), [[0], [1], [2]], num_workers=1, collate=list)))
+"""
+
 
 def start(action: str) -> subprocess.Popen:
     """Starts the program in a process group of its own; returns once workers have begun."""
@@ -100,3 +110,15 @@ def test_a_batch_for_which_there_is_no_shared_memory_is_an_error() -> None:
     assert next(batches)[:, 0].tolist() == [1, 2]
     with pytest.raises(InputError, match=r"File too large.*--shm-size=.*data\.num_workers=0"):
         next(batches)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers_need_not_be_forked(method: str) -> None:
+    process = subprocess.run(
+        [sys.executable, "-c", BY_OTHER_MEANS, method],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT,
+    )
+    assert process.stdout == "[[0], [1], [2]]\n", process.stderr
