@@ -20,7 +20,7 @@ from davi.system.errors import InputError
 
 # No others: Pillow hands an EPS file to Ghostscript, whatever the file is called.
 FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP")
-MAX_PIXELS = 2**27  # half a gigabyte as RGB; the largest cameras stay below
+MAX_PIXELS = 170_000_000  # half a gigabyte as RGB; Pillow itself stops at 179 million
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")  # "I" in Pillow before 11
 # Bits of the colours by TIFF's photometric interpretation: gray with white as zero and with black
 # as zero, RGB, palette, CMYK, YCbCr.
@@ -135,7 +135,7 @@ def folder_error(folder: Path) -> InputError:
 def _fault(picture: Image.Image) -> str | None:
     """Why the pixels would not be what is meant, and what to do; None if they will be."""
     # The further pictures of a camera's MPO file are previews of the first.
-    if picture.format != "MPO" and getattr(picture, "n_frames", 1) > 1:
+    if picture.format != "MPO" and _num_pictures(picture) > 1:
         return "has several frames or pages; save the one you want as a file of its own"
     if picture.format == "PNG":
         return _png_fault(picture)
@@ -144,6 +144,19 @@ def _fault(picture: Image.Image) -> str | None:
     if picture.mode == "CMYK" and picture.format in ("JPEG", "MPO") and "adobe" not in picture.info:
         return "is a CMYK JPEG that does not say whether 0 is no ink or all; save it as RGB"
     return None
+
+
+def _num_pictures(picture: Image.Image) -> int:
+    """How many frames or pages there are; a TIFF's smaller copy of a page is none."""
+    count = getattr(picture, "n_frames", 1)
+    if picture.format != "TIFF" or count == 1:
+        return count
+    copies = 0
+    for number in range(1, count):
+        picture.seek(number)
+        copies += picture.tag_v2.get(254, 0) & 1
+    picture.seek(0)
+    return count - copies
 
 
 def _png_fault(picture: Image.Image) -> str | None:
@@ -179,9 +192,9 @@ def _tiff_fault(picture: Image.Image) -> str | None:
         )
     if kind == 6 and "jpeg" not in picture.info.get("compression", ""):
         return "is an uncompressed YCbCr TIFF; save it as RGB"
-    span = np.ravel(tags.get(280, 0)), np.ravel(tags.get(281, 2**depth - 1))
-    if span[0].any() or (span[1] != 2**depth - 1).any():
-        return f"has values other than 0 to {2**depth - 1} for black and white; rescale it"
+    # With 8 bits it is no more than a statistic.
+    if depth == 16 and np.ravel(tags.get(281, 2**16 - 1)).max() != 2**16 - 1:
+        return "has another value than 65535 for white; rescale it"
     return None
 
 
@@ -224,7 +237,11 @@ def _to_srgb(profile: bytes, mode: str) -> Callable[[Image.Image], Image.Image] 
     source = ImageCms.ImageCmsProfile(BytesIO(profile))
     own = _PROFILE_MODES.get(source.profile.xcolor_space.strip())
     if own != mode and (own, mode) != ("RGB", "L"):
-        raise ImageCms.PyCMSError(f"it is for {own or 'other'} colours, the picture is {mode}")
+        words = {"L": "gray"}
+        raise ImageCms.PyCMSError(
+            f"it is for {words.get(own, own) or 'other'} pictures, this one is "
+            f"{words.get(mode, mode)}"
+        )
     # Exact and slow for the 256 levels of gray, fast and within a level for the others.
     flags = _EXACT if mode == "L" else 0
     srgb = ImageCms.createProfile("sRGB")

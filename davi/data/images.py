@@ -20,6 +20,7 @@ from torch import Tensor
 from davi.data.decoding import folder_error, open_image
 from davi.system.errors import InputError, shown
 from davi.system.files import atomic_path
+from davi.system.ledger import MANIFEST
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 # Kinds of what is no file in a folder.
@@ -84,7 +85,7 @@ def _walk(
         yield prefix.removesuffix("/"), _CLOSED
         return
     for entry in entries:
-        if entry.name.startswith("."):
+        if entry.name.startswith(".") or entry.name == MANIFEST:
             continue
         kind = _kind(entry)
         if kind == _FOLDER:

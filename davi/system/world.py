@@ -160,7 +160,8 @@ def join_world(device: str = "auto", patience: datetime.timedelta = PATIENCE) ->
 def _is_launched() -> bool:
     """Whether this process is one of a job. Notebooks and Slurm's scripts may set half of that."""
     found = [name for name in LAUNCHED if os.environ.get(name)]
-    if not {"RANK", "WORLD_SIZE"} & set(found):
+    alone = "RANK" not in found and os.environ.get("WORLD_SIZE", "") in ("", "1")
+    if alone:
         return False
     wrong = [name for name in NUMBERS if not re.fullmatch(r"\d{1,9}", os.environ.get(name, ""))]
     wrong += ["MASTER_ADDR"] * ("MASTER_ADDR" not in found)

@@ -48,7 +48,7 @@ LAUNCHED = {
     ("changes", "wrong"),
     [
         ({"LOCAL_WORLD_SIZE": ""}, "LOCAL_WORLD_SIZE"),
-        ({"RANK": ""}, "RANK"),
+        ({"RANK": "", "WORLD_SIZE": "2"}, "RANK"),
         ({"WORLD_SIZE": "two"}, "WORLD_SIZE"),
         ({"LOCAL_RANK": "-1", "MASTER_ADDR": ""}, "LOCAL_RANK, MASTER_ADDR"),
         ({"MASTER_PORT": "9" * 5000}, "MASTER_PORT"),
