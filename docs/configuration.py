@@ -81,10 +81,11 @@ From the weakest to the strongest:
 5. the file itself, and what stands in it under `recipes:`,
 6. `--set section.key=value` on the command line, as often as needed.
 
-`--print-config` shows the result and stops. An unknown key is an error that names the nearest known
-one. A key that is given twice is an error, and so is a value of a wrong type or out of its range.
+`--print-config` checks that the operator fits, shows the result and stops. An unknown key is an
+error that names the nearest known one. A key that is given twice is an error, and so is a value of
+a wrong type or out of its range.
 
-Numbers are decimal: `1e-4` is one, and `0x10`, `010`, `1_000` and `1:30` are not. A switch is
+Numbers are decimal: `1e-4` and `2e5` are, `0x10`, `010`, `1_000` and `1:30` are not. A switch is
 `true` or `false`; `yes`, `no`, `on` and `off` are text. Where text is wanted, quotes are not
 needed: `2024-01-05`, `2024` and `no` are taken as they are written. Only `null` and `~` alone mean
 that there is nothing.

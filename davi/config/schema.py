@@ -187,7 +187,7 @@ class LossConfig(Section):
     reg: TermWeight  # weight of the l2 regulariser, Table 12
     t_ikl: int = Field(1000, gt=0, le=1000)  # T: times are 0 .. T-1, Table 12
     ikl: TermWeight = 1.0  # weight of the prior; 0: row A of Table 5
-    # w(t) of Eq. 9
+    # w(t) of Eq. 9; unused with a likelihood
     ikl_weight: Literal["sigma_over_alpha", "constant", "variance"] = "sigma_over_alpha"
     reduction: Literal["mean", "sum"] = "mean"  # over the entries of an image
     # where the l2 term counts; kept_pixels: the release's, for inpainting
@@ -205,8 +205,14 @@ class LossConfig(Section):
     def _target_is_whole(self) -> "LossConfig":
         if self.noise_range is not None and self.noise_range[0] >= self.noise_range[1]:
             raise ValueError(f"noise_range={self.noise_range}: the first must be the smaller one")
-        if self.spectral_power is not None and self.likelihood == "none":
-            raise ValueError("spectral_power weighs what a likelihood asks for; set likelihood")
+        if self.likelihood == "none":
+            if self.spectral_power is not None:
+                raise ValueError("spectral_power weighs what a likelihood asks for; set likelihood")
+        elif self.gamma or self.reg or self.variational_bound:
+            raise ValueError(
+                "likelihood puts y into the target; set gamma and reg to 0 and variational_bound "
+                "to false"
+            )
         return self
 
 
@@ -276,10 +282,13 @@ class RunConfig(Section):
             if not self.train.shared_sample:
                 raise ValueError("loss.likelihood needs train.shared_sample: true")
         if self.generator.parametrisation == "denoiser" and (
-            self.bridge.time != "end" or self.noise.name != "gaussian"
+            self.bridge.time != "end"
+            or self.bridge.h_sampling is not None
+            or self.noise.name != "gaussian"
         ):
             raise ValueError(
-                "generator.parametrisation: denoiser needs bridge.time: end and Gaussian noise"
+                "generator.parametrisation: denoiser needs bridge.time: end, no bridge.h_sampling "
+                "and Gaussian noise"
             )
         if self.loss.regulariser == "kept_pixels" and self.task != "inpainting":
             raise ValueError("loss.regulariser: kept_pixels is for inpainting only")

@@ -29,7 +29,7 @@ MaskPath = Annotated[
     AfterValidator(_some_text),
     AfterValidator(os.path.expanduser),
 ]
-Seed = Annotated[int, Field(ge=-(10**18), le=10**18)]
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Count = Annotated[int, Field(gt=0, le=10**9)]
 BatchSize = Annotated[int, Field(gt=0, le=2**16)]
 Pixels = Annotated[int, Field(gt=0, le=2048)]

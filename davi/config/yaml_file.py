@@ -1,7 +1,7 @@
 """Reads run configurations from YAML files.
 
 A file describes one run. `extends: other.yaml` names one base whose values it overrides, and
-`--set section.key=value` overrides both. `recipe: paper | release` puts the settings of
+`--set section.key=value` overrides both. `recipe: release | posterior` puts the settings of
 `davi.config.recipes` below all of them. Values under `recipes: {NAME: ...}` count only if NAME is
 the recipe; they override the rest of their own file, and files that extend it override them.
 """
@@ -185,7 +185,10 @@ def _unknown_keys(values: Any, model: type[Section] | None, prefix: str) -> Iter
 def _typed(value: Any, annotation: Any) -> Any:
     """The value as a field of an annotation takes it: text as written, a list as a tuple."""
     if isinstance(value, Plain):
-        return value.text if _takes(annotation, str) else value.value
+        if _takes(annotation, str):
+            return value.text
+        whole = isinstance(value.value, float) and value.value.is_integer()  # such as 1e5
+        return int(value.value) if whole and not _takes(annotation, float) else value.value
     if isinstance(value, list):
         items = [_typed(each, annotation) for each in value]
         return tuple(items) if _takes(annotation, tuple) else items

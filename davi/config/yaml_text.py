@@ -20,7 +20,7 @@ MAX_VALUES = 10_000  # with each repetition by an alias
 
 _NULL = ("", "~", "null", "Null", "NULL")
 _BOOLEAN = ("true", "True", "TRUE", "false", "False", "FALSE")
-_INTEGER = re.compile(r"[-+]?(0|[1-9]\d{0,17})", re.ASCII)  # 010 is 8 for some readers: text
+_INTEGER = re.compile(r"[-+]?(0|[1-9]\d{0,19})", re.ASCII)  # 010 is 8 for some readers: text
 _FLOAT = re.compile(r"(?=.*[.eE])[-+]?((0|[1-9]\d*)\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
 
 
@@ -73,6 +73,8 @@ class _Loader(yaml.BaseLoader):
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 _refuse(key, "a list or a mapping is no key")
+            if key.value == "<<" and key.style is None:
+                _refuse(key, "merge keys (<<) are not read; write the keys out, or use extends")
             if key.value in values:
                 _refuse(key, f"the key {key.value[:40]!r} is given a second time")
             values[key.value] = self.value(value, depth + 1)
