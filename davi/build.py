@@ -1,5 +1,6 @@
 """Configuration values -> operators, noise, bridge. Nothing else happens here."""
 
+import hashlib
 import inspect
 import math
 from functools import partial
@@ -48,6 +49,7 @@ from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.operators.super_resolution import SuperResolution
 from davi.schedule import Schedule
 from davi.system.errors import InputError
+from davi.system.files import sha256_of
 
 
 def image_shape(config: RunConfig | I2SBRunConfig) -> ImageShape:
@@ -116,6 +118,13 @@ def mask_of(path: str, size: tuple[int, int] | None = None) -> Tensor:
     return mask
 
 
+def mask_sha256(path: str) -> str:
+    """Returns the SHA-256 of what `operator.path` names or is."""
+    return (
+        hashlib.sha256(path.encode()).hexdigest() if is_mask_text(path) else sha256_of(Path(path))
+    )
+
+
 def with_mask_inside(values: dict[str, Any]) -> dict[str, Any]:
     """Returns the values of a run's config, the mask itself in the place of its file's path.
 
@@ -168,8 +177,7 @@ def build_generator(
     """
     schedule, sees = Schedule.named(config.schedule), build_sight(config.generator, config)
     if config.generator.parametrisation == "denoiser":
-        # h of the training, whatever h sampling may have.
-        deviation = math.hypot(config.noise.bounds[1], bridge.perturb_scale[-1].item())
+        deviation = math.hypot(config.noise.bounds[1], bridge.endpoint_scale)
         return DenoisingGenerator(network, schedule, deviation, precision, sees)
     return ImplicitGenerator(network, config.generator.parametrisation, schedule, precision, sees)
 

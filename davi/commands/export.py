@@ -17,6 +17,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     """Reads the run and writes its network."""
     from davi.weights.checkpoint_manifest import require_as_written
+    from davi.weights.generator_file import note_on_mask
     from davi.weights.network_file import (
         averaged_weights,
         kind_of,
@@ -43,3 +44,5 @@ def run(arguments: Namespace) -> None:
         dtype=arguments.dtype,
     )
     print(f"{output}: {kind} after {content['iteration']} iterations")
+    if note := note_on_mask(content["config"]):
+        print(note)

@@ -8,7 +8,14 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from davi.build import build_bridge, build_forward_model, build_generator, build_sight, image_shape
+from davi.build import (
+    build_bridge,
+    build_forward_model,
+    build_generator,
+    build_sight,
+    image_shape,
+    mask_sha256,
+)
 from davi.config.problem import (
     CustomOperatorConfig,
     InpaintingConfig,
@@ -79,7 +86,7 @@ def input_record(config: AnyRunConfig) -> dict[str, Any]:
     if not isinstance(config, PriorRunConfig):
         record["prior.checkpoint"] = sha256_of(config.prior.path)
         if isinstance(config.operator, InpaintingConfig) and config.operator.path is not None:
-            record["operator.path"] = sha256_of(Path(config.operator.path))
+            record["operator.path"] = mask_sha256(config.operator.path)
         if isinstance(config.operator, CustomOperatorConfig):
             record["operator.file"] = sha256_of(Path(config.operator.file))
     return record

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from davi.bridge import PosteriorBridge
 from davi.build import build_bridge
+from davi.config.section import FilePath
+from davi.generator import DenoisingGenerator
 from davi.operators.linear import LinearOperator
 from davi.operators.measurement import lift
 from davi.restorer import Restorer, load
@@ -26,13 +28,14 @@ class Davi(Solver):
         checkpoint: the generator, anything that `davi.load` takes.
         h: strength of the noise that sampling starts from, on the [-1, 1] scale; None for that of
             the generator's run. 0 makes the restoration a function of y.
-        operator_file: of a generator for an operator of the user's own, the code of that operator.
+        operator_file: of a generator for an operator of the user's own, the code of that operator;
+            of one for a mask that its file does not hold, the picture of the mask.
     """
 
     label: ClassVar[str] = "DAVI"
     needs: ClassVar[frozenset[str]] = frozenset({TRAINING})
-    checkpoint: str
-    operator_file: str | None = None
+    checkpoint: FilePath
+    operator_file: FilePath | None = None
     h: float | None = Field(None, ge=0)
 
     def solve(
@@ -51,6 +54,8 @@ class Davi(Solver):
 
     def _bridge(self, restorer: Restorer) -> PosteriorBridge:
         """The bridge of the generator's run, with this solver's h where sampling starts."""
+        if isinstance(restorer.generator, DenoisingGenerator):
+            raise InputError(f"{self.checkpoint}: knows the h of its noise; leave out h={self.h}")
         config = restorer.config.bridge.model_copy(update={"h_sampling": self.h})
         return build_bridge(config, Schedule.named(restorer.config.schedule))
 
@@ -74,5 +79,8 @@ def load_generator(
     checkpoint: str, device: str, precision: str, operator_file: str | None = None
 ) -> Restorer:
     """Returns the restorer in a file, read once."""
-    overrides = [] if operator_file is None else [f"operator.file={operator_file}"]
+    overrides = []
+    if operator_file is not None:
+        key = "file" if operator_file.endswith(".py") else "path"
+        overrides = [f"operator.{key}={operator_file}"]
     return load(checkpoint, device, precision, overrides=overrides)

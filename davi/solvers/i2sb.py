@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from davi.config.section import FilePath
 from davi.operators.linear import LinearOperator
 from davi.solvers.base import TRAINING, Noise, Rngs, Solver
 from davi.solvers.i2sb_bridge import (
@@ -54,7 +55,7 @@ class I2SB(Solver):
 
     label: ClassVar[str] = "I2SB"
     needs: ClassVar[frozenset[str]] = frozenset({TRAINING})
-    checkpoint: str
+    checkpoint: FilePath
     num_steps: int = Field(20, ge=1, le=999)
     ot_ode: bool | None = None
     clip: bool = False

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from davi.build import build_forward_model, image_shape
+from davi.build import build_forward_model, image_shape, mask_sha256
 from davi.config.problem import (
     CustomOperatorConfig,
     InpaintingConfig,
@@ -118,7 +118,7 @@ def _facts(column: ColumnConfig, config: RunConfig, seed: int) -> dict[str, Any]
     mask = operator.path if isinstance(operator, InpaintingConfig) else None
     facts = {
         **config.model_dump(mode="json", include={"network", "schedule", "operator", "noise"}),
-        "mask_sha256": None if mask is None else sha256_of(Path(mask)),
+        "mask_sha256": None if mask is None else mask_sha256(mask),
         "prior_sha256": sha256_of(prior) if prior.is_file() else None,
         "degrade_seed": seed,
     }

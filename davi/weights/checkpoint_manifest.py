@@ -35,7 +35,7 @@ def read_manifest(folder: Path) -> dict[str, dict[str, Any]]:
     """Returns {file name: what was written}; {} where the manifest is missing or damaged."""
     try:
         entries = _ENTRIES.validate_json((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return {}  # what it would vouch for is then not known
     return {name: entry.model_dump() for name, entry in entries.items()}
 

@@ -312,6 +312,7 @@ class _Download:
             self._refuse_other_size(total, says_its_end=response.raw.chunked)
             if start == 0:
                 self._note_version(response)
+            total = total or self.public.size
             self._append(response, start, total)
         return None if total in (None, self._size()) else "the connection broke"
 

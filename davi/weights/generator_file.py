@@ -70,7 +70,10 @@ class GeneratorFile:
         found = _file_of(operator)
         named = found is not None and not is_mask_text(operator[found[0]])
         if named:  # its content counts, not its place
-            operator[found[0]] = sha256_of(Path(operator[found[0]]))
+            operator[f"{found[0]}_sha256"] = sha256_of(Path(operator.pop(found[0])))
+        # Not mentioned if false, so that folders begun before there was a choice go on.
+        if not values["generator"]["sees_measurement"]:
+            del values["generator"]["sees_measurement"]
         if not self.says_its_config:
             record["config"] = {section: values[section] for section in _RESTORING}
             if unseen := _unseen(values["network"]):
@@ -220,6 +223,17 @@ def what_was_assumed(file: WeightFile, values: dict[str, Any] | None) -> str | N
         f"prior; taken are {unet.num_head_channels} channels for each head, and for a prior the "
         "linear schedule. Another number: --config CONFIG --set network.num_heads=N"
     )
+
+
+def note_on_mask(values: dict[str, Any]) -> str | None:
+    """Returns a line about a mask that older checkpoints only name, and do not hold."""
+    match values.get("operator"):
+        case {"mask": "file", "path": path} if not is_mask_text(path):
+            return (
+                f"note: the mask {path} is not in the file; name it with --set operator.path=PATH "
+                "wherever the file is used, or train on, which takes it in"
+            )
+    return None
 
 
 def _unseen(network: dict[str, Any]) -> dict[str, Any]:

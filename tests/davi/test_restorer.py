@@ -77,7 +77,14 @@ def test_a_generator_that_sees_the_measurement_begins_without_its_help(
 def test_a_generator_of_the_posterior_recipe_begins_as_a_denoiser(
     tiny_prior: Path, tmp_path: Path
 ) -> None:
-    settings = ("recipe=posterior", "operator={name: denoising}", "noise.sigma=0.4", "bridge.h=0.3")
+    settings = (
+        "recipe=posterior",
+        "operator={name: denoising}",
+        "noise.sigma=0.4",
+        "bridge.h=0.3",
+        "loss.gamma=0",
+        "loss.reg=0",
+    )
     path = write_tiny_generator(tmp_path / "generator.safetensors", tiny_prior, *settings)
     y = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5
     schedule = Schedule.named("linear")
