@@ -36,7 +36,7 @@ class LossWeights:
     """How the terms of Algorithm 1 are weighed, and in which form they are taken.
 
     Attributes:
-        gamma: of the data consistency L_C.
+        gamma: of the data consistency L_C; like `reg` and `ikl_weight` unused with a target.
         ikl: of the score distillation L_IKL; 0 switches the prior off (Table 5, A).
         reg: of the l2 regulariser.
         t_ikl: T, the exclusive upper bound of the diffusion index.
@@ -258,7 +258,9 @@ class DaviTrainer(Learner):
             x0_hat, inputs.x0, inputs.operator, where=weights.regulariser, reduction=reduction
         )
         parts = {"consistency": consistency, "regulariser": regulariser, "score_gap": score_gap}
-        total = weights.gamma * consistency + weights.ikl * ikl + weights.reg * regulariser
+        total = weights.ikl * ikl
+        if direction is None:  # else the measurement is in the target
+            total = weights.gamma * consistency + total + weights.reg * regulariser
         if self.adversary is not None:
             compared = compared_weight(unwrapped(self.generator.network))
             adversarial, weight = self.adversary.generator_term(

@@ -41,8 +41,6 @@ _POSTERIOR: dict[str, Any] = {
     "generator": {"parametrisation": "denoiser", "sees_measurement": True},
     "fake_score": {"sees_measurement": True},
     "loss": {
-        "gamma": 0.0,
-        "reg": 0.0,
         "likelihood": "denoised",
         "noise_range": [0.02, 0.5],
         "spectral_power": 1,

@@ -183,8 +183,9 @@ class FakeScoreConfig(Section):
 class LossConfig(Section):
     """The terms of Algorithm 1: their weights and forms."""
 
-    gamma: TermWeight  # weight of data consistency, Table 12
-    reg: TermWeight  # weight of the l2 regulariser, Table 12
+    # weight of data consistency, Table 12; unused with a likelihood
+    gamma: TermWeight
+    reg: TermWeight  # weight of the l2 regulariser, Table 12; unused with a likelihood
     t_ikl: int = Field(1000, gt=0, le=1000)  # T: times are 0 .. T-1, Table 12
     ikl: TermWeight = 1.0  # weight of the prior; 0: row A of Table 5
     # w(t) of Eq. 9; unused with a likelihood
@@ -208,10 +209,9 @@ class LossConfig(Section):
         if self.likelihood == "none":
             if self.spectral_power is not None:
                 raise ValueError("spectral_power weighs what a likelihood asks for; set likelihood")
-        elif self.gamma or self.reg or self.variational_bound:
+        elif self.variational_bound:
             raise ValueError(
-                "likelihood puts y into the target; set gamma and reg to 0 and variational_bound "
-                "to false"
+                "variational_bound: true is for the paper's target; set likelihood: none"
             )
         return self
 

@@ -82,8 +82,6 @@ def test_a_generator_of_the_posterior_recipe_begins_as_a_denoiser(
         "operator={name: denoising}",
         "noise.sigma=0.4",
         "bridge.h=0.3",
-        "loss.gamma=0",
-        "loss.reg=0",
     )
     path = write_tiny_generator(tmp_path / "generator.safetensors", tiny_prior, *settings)
     y = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) - 0.5

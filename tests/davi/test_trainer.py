@@ -43,8 +43,6 @@ POSTERIOR = (
     "recipe=posterior",
     "bridge.h=0.3",
     "loss.likelihood=noised",
-    "loss.gamma=0",
-    "loss.reg=0",
 )
 GPU = World(0, 1, torch.device("cuda"))
 NOISES = {"gaussian": "{name: gaussian, sigma: 0.05}", "poisson": "{name: poisson}"}

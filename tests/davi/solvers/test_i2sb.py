@@ -216,7 +216,7 @@ def test_with_an_oracle_every_number_of_steps_finds_the_image(task: str, given: 
         x0 = torch.rand(2, *IMAGE, dtype=torch.float64) - 0.5
         given(Oracle(x0), operator)
         y = operator.project(operator.A(x0))
-        x = run(I2SB(checkpoint="", num_steps=num_steps), y, operator)
+        x = run(I2SB(checkpoint="unused", num_steps=num_steps), y, operator)
         last = sampling_grid(num_steps)[-2]
         f_0, f_k = STOCHASTIC.forward_std[0].item(), STOCHASTIC.forward_std[last].item()
         if num_steps == 1:
@@ -272,7 +272,7 @@ def bench(table: dict) -> list:
 def test_the_ideal_network_has_the_known_gain_and_spread(
     num_steps: int, sigma_y: float, gain: float, spread: float, given: object
 ) -> None:
-    found = gain_and_spread(I2SB(checkpoint="", num_steps=num_steps), sigma_y, given)
+    found = gain_and_spread(I2SB(checkpoint="unused", num_steps=num_steps), sigma_y, given)
     assert found == pytest.approx((gain, spread), rel=0.005, abs=0.02)
 
 
@@ -280,7 +280,7 @@ def test_the_ideal_network_has_the_known_gain_and_spread(
 def test_a_correction_by_an_eighth_has_the_known_gain_and_spread(
     num_steps: int, sigma_y: float, gain: float, spread: float, given: object
 ) -> None:
-    solver = CDDB(checkpoint="", num_steps=num_steps, step_size=0.0625)
+    solver = CDDB(checkpoint="unused", num_steps=num_steps, step_size=0.0625)
     found = gain_and_spread(solver, sigma_y, given)
     assert found == pytest.approx((gain, spread), rel=0.005, abs=0.02)
 
@@ -317,9 +317,9 @@ def test_the_distance_to_the_exact_posterior_is_known(task: str, given: object) 
     given(IdealForGaussian(problem), operator)
     eighth = 1 / (16 * operator.singular_values.max().item() ** 2)
     solvers = {
-        ("I2SB", 1): I2SB(checkpoint="", num_steps=1),
-        ("I2SB", 20): I2SB(checkpoint="", num_steps=20),
-        ("CDDB", 20): CDDB(checkpoint="", num_steps=20, step_size=eighth),
+        ("I2SB", 1): I2SB(checkpoint="unused", num_steps=1),
+        ("I2SB", 20): I2SB(checkpoint="unused", num_steps=20),
+        ("CDDB", 20): CDDB(checkpoint="unused", num_steps=20, step_size=eighth),
     }
     for name, solver in solvers.items():
         found = posterior_distance(draw_samples(solver, problem, 1000), problem)
@@ -329,7 +329,7 @@ def test_the_distance_to_the_exact_posterior_is_known(task: str, given: object) 
 
 @pytest.mark.parametrize(("sigma_y", "gain"), [(0.05, 1.010), (0.2, 1.160)])
 def test_a_full_correction_is_least_squares(sigma_y: float, gain: float, given: object) -> None:
-    found = gain_and_spread(CDDB(checkpoint="", num_steps=20), sigma_y, given)
+    found = gain_and_spread(CDDB(checkpoint="unused", num_steps=20), sigma_y, given)
     assert found[0] == pytest.approx(gain, abs=0.02)
     assert found[1] <= 0.14
 
@@ -338,7 +338,7 @@ def test_a_full_correction_is_least_squares(sigma_y: float, gain: float, given: 
 def test_one_correction_does_to_the_residual_what_it_must(task: str) -> None:
     operator, y = OPERATORS[task], measured(OPERATORS[task])
     x0 = torch.randn(3, *IMAGE, dtype=torch.float64)
-    step = CDDB(checkpoint="").step_for(operator)
+    step = CDDB(checkpoint="unused").step_for(operator)
     assert 2 * step * operator.singular_values.max().item() ** 2 == pytest.approx(1)
     residual = operator.A(x0) - y
     expected = residual - 2 * step * operator.A(operator.A_adjoint(residual))
@@ -355,18 +355,18 @@ def test_without_a_step_cddb_is_i2sb(task: str, given: object) -> None:
     for deep in (False, True):
         operator, y = OPERATORS[task], measured(OPERATORS[task])
         given(Half(), operator)
-        plain = run(I2SB(checkpoint="", num_steps=5), y, operator)
-        zero = run(CDDB(checkpoint="", num_steps=5, step_size=0, deep=deep), y, operator)
+        plain = run(I2SB(checkpoint="unused", num_steps=5), y, operator)
+        zero = run(CDDB(checkpoint="unused", num_steps=5, step_size=0, deep=deep), y, operator)
         assert torch.equal(plain, zero)
         if task != "inpainting":  # where x_0 has the measured pixels already
-            one = run(CDDB(checkpoint="", num_steps=5, step_size=0.4, deep=deep), y, operator)
+            one = run(CDDB(checkpoint="unused", num_steps=5, step_size=0.4, deep=deep), y, operator)
             assert not torch.allclose(plain, one)
 
 
 def test_deep_cddb_subtracts_the_gradient_by_the_state(given: object) -> None:
     operator, y = OPERATORS["super_resolution"], measured(OPERATORS["super_resolution"])
     given(Half(), operator)
-    found = run(CDDB(checkpoint="", num_steps=1, step_size=0.5, deep=True), y, operator)
+    found = run(CDDB(checkpoint="unused", num_steps=1, step_size=0.5, deep=True), y, operator)
     x1 = degraded_end(y, operator, torch.zeros(1))
     f_0, f_k = STOCHASTIC.forward_std[[0, -1]].tolist()
     factor = 1 - f_k / 2  # of x0 by x
@@ -380,10 +380,10 @@ def test_a_step_that_reflects_is_refused(given: object) -> None:
     operator = OPERATORS["denoising"]
     given(Half(), operator)
     with pytest.raises(InputError, match=r"step_size=1.0 reflects .* at most 0.5 / s_max\^2 = 0.5"):
-        run(CDDB(checkpoint="", step_size=1.0), measured(operator), operator)
+        run(CDDB(checkpoint="unused", step_size=1.0), measured(operator), operator)
     given(Half(), OPERATORS["super_resolution"])
     small = measured(OPERATORS["super_resolution"])
-    run(CDDB(checkpoint="", step_size=8.0), small, OPERATORS["super_resolution"])
+    run(CDDB(checkpoint="unused", step_size=8.0), small, OPERATORS["super_resolution"])
 
 
 @each_task
@@ -391,9 +391,9 @@ def test_one_step_and_ot_ode_are_deterministic(task: str, given: object) -> None
     operator, y = OPERATORS[task], measured(OPERATORS[task])
     given(Half(), operator)
     for solver, same in (
-        (I2SB(checkpoint="", num_steps=1), True),
-        (I2SB(checkpoint="", num_steps=4, ot_ode=True), True),
-        (I2SB(checkpoint="", num_steps=4), False),
+        (I2SB(checkpoint="unused", num_steps=1), True),
+        (I2SB(checkpoint="unused", num_steps=4, ot_ode=True), True),
+        (I2SB(checkpoint="unused", num_steps=4), False),
     ):
         results = [run(solver, y, operator, seed) for seed in (1, 2)]
         # x_1 of inpainting has noise in the hole
@@ -403,10 +403,10 @@ def test_one_step_and_ot_ode_are_deterministic(task: str, given: object) -> None
 def test_the_network_says_whether_there_is_noise(given: object) -> None:
     operator, y = OPERATORS["denoising"], measured(OPERATORS["denoising"])
     given(Half(), operator, I2SBBridge(0.3, ot_ode=True))
-    solver = I2SB(checkpoint="", num_steps=4)
+    solver = I2SB(checkpoint="unused", num_steps=4)
     silent = [run(solver, y, operator, seed) for seed in (1, 2)]
     assert torch.equal(*silent)
-    noisy = run(I2SB(checkpoint="", num_steps=4, ot_ode=False), y, operator)
+    noisy = run(I2SB(checkpoint="unused", num_steps=4, ot_ode=False), y, operator)
     assert not torch.allclose(noisy, silent[0])
 
 
@@ -414,9 +414,9 @@ def test_almost_without_noise_the_measurement_comes_back(given: object) -> None:
     """In one step, without the bridge's noise, and with a full correction."""
     operator, y = OPERATORS["denoising"], measured(OPERATORS["denoising"])
     for solver, bridge in (
-        (I2SB(checkpoint="", num_steps=1), STOCHASTIC),
-        (I2SB(checkpoint="", num_steps=20), I2SBBridge(1.0, ot_ode=True)),
-        (CDDB(checkpoint="", num_steps=20), STOCHASTIC),
+        (I2SB(checkpoint="unused", num_steps=1), STOCHASTIC),
+        (I2SB(checkpoint="unused", num_steps=20), I2SBBridge(1.0, ot_ode=True)),
+        (CDDB(checkpoint="unused", num_steps=20), STOCHASTIC),
     ):
         given(IdealForWhite(bridge, 1e-3), operator, bridge)
         assert (run(solver, y, operator) - y).abs().max() < 0.01
@@ -429,7 +429,7 @@ def test_three_seeds_are_finite_and_the_batch_does_not_matter(task: str, given: 
         torch.manual_seed(0)
         given(Convolution(), operator)
         for num_steps in (1, 7):
-            method = solver(checkpoint="", num_steps=num_steps, clip=True)
+            method = solver(checkpoint="unused", num_steps=num_steps, clip=True)
             for seed in range(3):
                 together = run(method, y, operator, seed)
                 rngs = rngs_for(range(2, 3), seed)
@@ -453,10 +453,10 @@ def test_evaluations_are_counted(given: object) -> None:
     operator, y = OPERATORS["denoising"], measured(OPERATORS["denoising"])
     given(Half(), operator)
     for solver, expected in (
-        (I2SB(checkpoint="", num_steps=1), (3, 0)),
-        (I2SB(checkpoint="", num_steps=20), (60, 0)),
-        (CDDB(checkpoint="", num_steps=7), (21, 0)),
-        (CDDB(checkpoint="", num_steps=7, deep=True), (21, 21)),
+        (I2SB(checkpoint="unused", num_steps=1), (3, 0)),
+        (I2SB(checkpoint="unused", num_steps=20), (60, 0)),
+        (CDDB(checkpoint="unused", num_steps=7), (21, 0)),
+        (CDDB(checkpoint="unused", num_steps=7, deep=True), (21, 21)),
     ):
         prior = a_prior()
         run(solver, y, operator, prior=prior)
@@ -467,8 +467,8 @@ def test_clipped_estimates_stay_in_range(given: object) -> None:
     operator = OPERATORS["denoising"]
     given(Oracle(torch.full((3, *IMAGE), 5.0, dtype=torch.float64)), operator)
     y = measured(operator)
-    assert run(I2SB(checkpoint="", num_steps=20), y, operator).min() > 4
-    assert run(I2SB(checkpoint="", num_steps=20, clip=True), y, operator).max() < 1.1
+    assert run(I2SB(checkpoint="unused", num_steps=20), y, operator).min() > 4
+    assert run(I2SB(checkpoint="unused", num_steps=20, clip=True), y, operator).max() < 1.1
 
 
 def test_a_network_for_another_problem_is_refused(given: object) -> None:
@@ -476,10 +476,10 @@ def test_a_network_for_another_problem_is_refused(given: object) -> None:
     for other in ("denoising", "colorization", "super_resolution"):
         y = measured(OPERATORS[other])
         with pytest.raises(InputError, match=r"a file: restores .* \(a task\); here are"):
-            run(I2SB(checkpoint=""), y, OPERATORS[other])
+            run(I2SB(checkpoint="unused"), y, OPERATORS[other])
     larger = GaussianBlur((3, 16, 16), 9, 1.0)
     with pytest.raises(InputError, match="restores"):
-        run(I2SB(checkpoint=""), measured(larger), larger)
+        run(I2SB(checkpoint="unused"), measured(larger), larger)
 
 
 def test_the_grid_is_walked_down() -> None:
