@@ -188,7 +188,8 @@ def _typed(value: Any, annotation: Any) -> Any:
         if _takes(annotation, str):
             return value.text
         whole = isinstance(value.value, float) and value.value.is_integer()  # such as 1e5
-        return int(value.value) if whole and not _takes(annotation, float) else value.value
+        is_count = _takes(annotation, int) and not _takes(annotation, float)
+        return int(value.value) if whole and is_count else value.value
     if isinstance(value, list):
         items = [_typed(each, annotation) for each in value]
         return tuple(items) if _takes(annotation, tuple) else items
