@@ -24,7 +24,6 @@ from davi.system.errors import InputError
 MAX_OPEN_FILES = 256  # per process; a system allows 1024 as a rule
 _ZIP_HEADER = struct.Struct("<26xHH")  # of a member: lengths of its name and of its extra field
 _ZIP_FACTS = attrgetter("header_offset", "compress_size", "file_size", "CRC", "compress_type")
-MAX_MEMBER_BYTES = 1 << 30  # of an unpacked image; larger ones are meant to fill the memory
 _ENCRYPTED = 1  # in the flags of a zip member
 
 
@@ -109,14 +108,11 @@ def _zip_members(path: Path) -> dict[str, zipfile.ZipInfo]:
 
 
 def _require_possible(member: zipfile.ZipInfo, path: Path) -> None:
-    """Refuses a member that says it lies outside the archive, or is larger than any image."""
+    """Refuses a member of which the archive says what cannot be; a large one fails when read."""
     if member.header_offset + member.compress_size > path.stat().st_size:
         raise InputError(f"{path}/{member.filename}: lies beyond the end of the archive")
-    if member.file_size > MAX_MEMBER_BYTES:
-        raise InputError(
-            f"{path}/{member.filename}: {member.file_size} bytes when unpacked, more than "
-            f"{MAX_MEMBER_BYTES}; pack the archive anew without it"
-        )
+    if member.file_size >= 2**63:
+        raise InputError(f"{path}/{member.filename}: {member.file_size} bytes are none of a file")
 
 
 class TarImages(ImageSet):
