@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from davi.restorer import Restorer, load
     from davi.metrics.uncertainty import Calibration
+    from davi.restorer import Restorer, load
 
 __version__ = "0.2.0"
 __all__ = ["Calibration", "Restorer", "load"]

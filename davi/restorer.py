@@ -9,6 +9,15 @@ from torch import Tensor
 
 from davi.build import build_bridge, build_generator, build_operator, image_shape
 from davi.config.schema import RunConfig
+from davi.metrics.uncertainty import (
+    Calibration,
+    calibrating_names,
+    calibration,
+    interval,
+    reach,
+    require_images,
+    require_samples,
+)
 from davi.operators.inpainting import Inpainting
 from davi.operators.measurement import lift, require_measurement_scale
 from davi.sampler import posterior_sample
@@ -20,15 +29,6 @@ from davi.system.runtime import (
     keyed_rng,
     normal_each,
     select_device,
-)
-from davi.metrics.uncertainty import (
-    Calibration,
-    calibrating_names,
-    calibration,
-    interval,
-    reach,
-    require_images,
-    require_samples,
 )
 from davi.weights.generator_file import read_generator_file
 from davi.weights.network_file import weights_file

@@ -155,6 +155,14 @@ def positive_int(text: str) -> int:
     return value
 
 
+def level(text: str) -> float:
+    """Argument type: a share of all, without its ends."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must lie between 0 and 1, such as 0.9")
+    return value
+
+
 def add_names(
     parser: argparse.ArgumentParser,
     option: str,

@@ -3,6 +3,7 @@
 Samples are (N, ...), truths have the shape of one sample, both in [-1, 1].
 """
 
+import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -62,6 +63,11 @@ class Calibration:
             return read_json(Path(path), cls)
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+    @property
+    def sha256(self) -> str:
+        """Of all that it says."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
 
     def save(self, path: str | Path) -> None:
         """Writes it as a JSON file, whole or not at all."""

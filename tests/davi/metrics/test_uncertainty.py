@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from davi.system.errors import InputError
 from davi.metrics.uncertainty import (
     Calibration,
     calibration,
@@ -18,6 +17,7 @@ from davi.metrics.uncertainty import (
     reach,
     samples_needed,
 )
+from davi.system.errors import InputError
 
 EXAMPLE = Calibration(0.9, 1.5, 8, 20, 0.6, 0.91, {"task": "denoising"}, {})
 
