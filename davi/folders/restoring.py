@@ -99,10 +99,6 @@ def restore_folder(
     """
     source, made_by = measurement_folder(source)
     check_task(restorer, source, made_by, quiet=not world.is_first)
-    if masks is not None and restorer.task != "inpainting":
-        raise InputError(
-            f"{masks}: masks are for inpainting, this generator is for {restorer.task}"
-        )
     if level is not None:
         require_samples(level, num_samples, calibrated=calibrated_by is not None)
     # One process looks: in a folder that changes, each might find others.
@@ -114,7 +110,7 @@ def restore_folder(
         "size": list(restorer.image_shape[1:]),
         "num_samples": num_samples,
         "seed": seed,
-        **_mask_settings(masks),
+        **_mask_settings(masks, restorer.task),
         **_new_settings(rounding, level),
     }
     known = None
@@ -166,10 +162,12 @@ def restore_measured(restorer: Restorer, measured: Path, output: Path, **options
         raise InputError(f"{measured}: {len(report.failed)} measurements cannot be restored")
 
 
-def _mask_settings(masks: Path | None) -> dict[str, str]:
+def _mask_settings(masks: Path | None, task: str) -> dict[str, str]:
     """What the settings say of the masks; of those of single images the entries of these do."""
     if masks is None:
         return {}
+    if task != "inpainting":
+        raise InputError(f"{masks}: masks are for inpainting, this generator is for {task}")
     return {"masks": "one for each image"} if masks.is_dir() else {"mask_sha256": sha256_of(masks)}
 
 
