@@ -7,7 +7,7 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
-from davi.metrics.calibration import (
+from davi.metrics.ensembles import (
     coverage,
     covered,
     crps,
