@@ -3,6 +3,9 @@
 --reference DIR --restored DIR                     images that are there
 --checkpoint FILE --measured DIR --output DIR      restores a folder of `davi degrade` first
 
+Of several samples of every image (RESTORED/sample_000/, sample_001/, ...) the calibration is scored
+too: how well they tell what is not known.
+
 Prints a table that says how every number is defined, and writes per_image.csv and summary.json.
 `davi table` (`eval.py table`) makes a table of methods.
 """
@@ -12,10 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from davi.commands.options import add_device, add_generator, add_names, positive_int, read_generator
-from davi.system.choices import LPIPS_DEFAULT, LPIPS_VARIANTS, METRICS, ROUNDINGS
+from davi.system.choices import CALIBRATION, LPIPS_DEFAULT, LPIPS_VARIANTS, METRICS, ROUNDINGS
 from davi.system.errors import InputError
 
-_OF_CHECKPOINT = {"measured", "config", "set", "rounding", "seed", "size", "compile"}
+_OF_CHECKPOINT = {"config", "set", "rounding", "seed", "num_samples", "size", "compile"}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -23,10 +26,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--reference", type=Path, metavar="DIR", help="true images")
     parser.add_argument("--restored", type=Path, metavar="DIR", help="images to judge")
     add_generator(parser, required=False)
-    parser.add_argument("--measured", type=Path, metavar="DIR", help="folder of `davi degrade`")
+    parser.add_argument(
+        "--measured",
+        type=Path,
+        metavar="DIR",
+        help="folder of `davi degrade`; with --restored: the one that was restored, for residual",
+    )
     add_names(parser, "--rounding", ROUNDINGS, None, "of restorations to 8 bits (default nearest)")
     parser.add_argument("--seed", type=int, help="of the restorations (default 0)")
-    add_names(parser, "--metrics", METRICS, METRICS, "(default: all)")
+    parser.add_argument(
+        "--num-samples", type=positive_int, metavar="N", help="of every image (default 1)"
+    )
+    purpose = f"(default: all; those from {CALIBRATION[0]} on are of several samples)"
+    add_names(parser, "--metrics", METRICS + CALIBRATION, None, purpose)
     add_names(parser, "--lpips", LPIPS_VARIANTS, LPIPS_DEFAULT, "variants (default release,vgg)")
     parser.add_argument(
         "--batch-size", type=positive_int, default=16, help="images at a time (default 16)"
@@ -46,12 +58,14 @@ def run(arguments: Namespace) -> None:
     from davi.system.runtime import select_device
 
     _require_one_way(arguments)
+    restores_once = arguments.checkpoint is not None and arguments.num_samples in (None, 1)
     for reference, restored, output in _folders(arguments):
         result = evaluate_folders(
             reference,
             restored,
             arguments.metrics,
             device=select_device(arguments.device),
+            measured=None if restores_once else arguments.measured,
             lpips=arguments.lpips,
             batch_size=arguments.batch_size,
         )
@@ -83,6 +97,7 @@ def _folders(arguments: Namespace) -> Iterator[tuple[Path, Path, Path]]:
             restorer,
             arguments.measured,
             restored,
+            num_samples=arguments.num_samples or 1,
             rounding=rounding,
             batch_size=arguments.batch_size,
             seed=arguments.seed or 0,
@@ -99,6 +114,6 @@ def _require_one_way(arguments: Namespace) -> None:
         raise InputError("give --reference, --restored, or --checkpoint, --measured and --output")
     without_effect = {"reference", "restored"} if restores else _OF_CHECKPOINT
     if found := sorted(given & without_effect):
-        options = ", ".join(f"--{name}" for name in found)
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in found)
         how = "with" if restores else "without"
         raise InputError(f"{options}: no effect {how} --checkpoint; leave it out")

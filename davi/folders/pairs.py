@@ -47,11 +47,9 @@ def pair_by_name(reference: Path, restored: Path) -> list[Pair]:
     truths, images = _by_name(reference), _by_name(restored)
     missing, superfluous = sorted(truths.keys() - images), sorted(images.keys() - truths)
     if missing or superfluous:
-        samples = restored / "sample_000"
-        several = f"; of several samples give one, such as {samples}" if samples.is_dir() else ""
         raise InputError(
             f"the folders do not match: {_counted(missing)} only in {reference}, "
-            f"{_counted(superfluous)} only in {restored}{several}"
+            f"{_counted(superfluous)} only in {restored}"
         )
     work = ((name, truths[name], images[name]) for name in sorted(truths))
     with file_threads() as executor:

@@ -144,19 +144,19 @@ def _note_other_holes(job: "_FolderJob", world: World) -> None:
 
 
 def restore_measured(restorer: Restorer, measured: Path, output: Path, **options: Any) -> None:
-    """Restores every measurement of a folder of davi degrade, one sample each.
+    """Restores every measurement of a folder of davi degrade.
 
     Args:
         restorer: the generator.
         measured: the folder.
         output: a new folder, or one that this command has begun.
-        options: `batch_size`, `seed`, `rounding` and `origin` of `restore_folder`.
+        options: `num_samples`, `batch_size`, `seed`, `rounding` and `origin` of `restore_folder`.
 
     Raises:
         InputError: some measurement cannot be restored, so that a mean would miss it.
     """
     world = World(0, 1, restorer.device)
-    report = restore_folder(restorer, measured, output, num_samples=1, world=world, **options)
+    report = restore_folder(restorer, measured, output, world=world, **options)
     report.print_summary("restored")
     if report.failed:
         raise InputError(f"{measured}: {len(report.failed)} measurements cannot be restored")

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from davi.folders.ensemble_scoring import Ensembles, open_ensembles, sample_folders
 from davi.folders.pairs import Pair, pair_by_name, read_batches
 from davi.metrics.features import PairedFeatures
 from davi.metrics.perceptual import Lpips
 from davi.metrics.protocols import (
+    CALIBRATION,
     FID,
     SAVED_AS,
     SSIM,
@@ -27,7 +29,7 @@ from davi.metrics.protocols import (
     psnr_protocol,
 )
 from davi.metrics.scores import frechet_distance, kid, moments, psnr, ssim
-from davi.system.choices import LPIPS_DEFAULT
+from davi.system.choices import LPIPS_DEFAULT, METRICS
 from davi.system.errors import InputError
 from davi.system.files import atomic_path, make_folder, write_text
 from davi.system.ledger import read_settings
@@ -50,15 +52,17 @@ class Evaluation:
     Attributes:
         per_image: {name: {metric: value}}.
         summary: {metric: {"mean", "standard_error"}}, for KID also the bounds "low" and "high" of
-            a 95 % interval; FID, a property of the set, has no error.
+            a 95 % interval; FID and spread_error, properties of the set, have no error.
         protocols: {metric: how it was computed}.
         notes: what a reader must know: metrics left out and why, few images.
+        calibration: of several samples of every image, see `Ensembles.calibration`; else empty.
     """
 
     per_image: dict[str, dict[str, float]] = field(default_factory=dict)
     summary: dict[str, dict[str, float]] = field(default_factory=dict)
     protocols: dict[str, Protocol] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    calibration: dict[str, Any] = field(default_factory=dict)
 
     def table(self) -> str:
         """Returns the summary as text."""
@@ -96,6 +100,7 @@ class Evaluation:
             },
             "protocols": {metric: each.as_json() for metric, each in self.protocols.items()},
             "notes": self.notes,
+            **({"calibration": self.calibration} if self.calibration else {}),
         }
 
 
@@ -115,31 +120,68 @@ def new_evaluation(folder: Path, overwrite: bool) -> Path:
 def evaluate_folders(
     reference: Path,
     restored: Path,
-    metrics: Sequence[str],
+    metrics: Sequence[str] | None = None,
     *,
     device: torch.device,
+    measured: Path | None = None,
     lpips: Sequence[str] = LPIPS_DEFAULT,
     batch_size: int = 16,
 ) -> Evaluation:
     """Returns the scores of restored images against references of the same names.
 
+    Of a folder with several samples of every image the first one is judged as a restoration, and
+    all of them by the metrics of calibration.
+
     Args:
         reference: folder of true images, nested folders included.
-        restored: folder of images to judge.
-        metrics: some of `davi.system.choices.METRICS`.
+        restored: folder of images to judge, or of several samples, see `sample_folders`.
+        metrics: some of `davi.system.choices.METRICS` and `CALIBRATION`; by default all that there
+            are for such a folder.
         device: where everything is computed but the last steps of FID and KID.
+        measured: of several samples: the folder of davi degrade that was restored, for `residual`.
         lpips: some of `davi.metrics.protocols.LPIPS_VARIANTS`.
         batch_size: images at a time; without influence on the results but for rounding.
 
     Raises:
         InputError: images without partner, unreadable, or of different sizes; they are listed.
     """
-    pairs = pair_by_name(reference, restored)
+    samples = sample_folders(reference, restored)
+    if measured is not None and not samples:
+        raise InputError(
+            f"{measured}: no effect, since {restored} holds no sample_000/ of several samples; "
+            "leave --measured out"
+        )
+    if metrics is None:
+        metrics = (*METRICS, *CALIBRATION) if samples else METRICS
+    single = samples[0] if samples else restored
+    pairs = pair_by_name(reference, single)
     result = Evaluation(per_image={pair.name: {} for pair in pairs})
-    scores = _image_metrics(metrics, lpips, recorded_rounding(restored), device, result)
+    scores = _image_metrics(metrics, lpips, recorded_rounding(single), device, result)
     wanted, features = _set_metrics(metrics, pairs, device, result)
-    if not scores and features is None:
+    ensembles = open_ensembles(reference, samples, metrics, measured, result.notes)
+    if not scores and features is None and ensembles is None:
         raise InputError("none of the metrics can be computed: " + "; ".join(result.notes))
+    if scores or features is not None:
+        _score_images(pairs, scores, features, batch_size, device, result)
+    if features is not None:
+        _compare_sets(wanted, *features.sets(), result)
+    if samples and result.summary:
+        result.notes.append(f"{', '.join(result.summary)}: of {single.name} only")
+    if ensembles is not None:
+        ensembles.compute(device)
+        _add_calibration(ensembles, result)
+    return result
+
+
+def _score_images(
+    pairs: list[Pair],
+    scores: dict[str, Score],
+    features: PairedFeatures | None,
+    batch_size: int,
+    device: torch.device,
+    result: Evaluation,
+) -> None:
+    """Adds the metrics of single images, and gathers the features of the sets."""
     with tqdm(total=len(pairs), desc="evaluating", unit="image") as bar:
         for indices, truth, image in read_batches(pairs, batch_size):
             truth, image = truth.to(device), image.to(device)
@@ -153,9 +195,21 @@ def evaluate_folders(
         result.summary[metric] = mean_and_error(
             [values[metric] for values in result.per_image.values()]
         )
-    if features is not None:
-        _compare_sets(wanted, *features.sets(), result)
-    return result
+
+
+def _add_calibration(ensembles: Ensembles, result: Evaluation) -> None:
+    """Adds the scores of several samples of every image."""
+    for name, row in ensembles.per_image.items():
+        result.per_image[name] |= row
+    for metric in ensembles.metrics:
+        result.protocols[metric] = CALIBRATION[metric]
+        if metric == "spread_error":
+            ratio = ensembles.spread_error()
+            result.summary[metric] = {"mean": ratio, "standard_error": math.nan}
+        else:
+            values = [row[metric] for row in ensembles.per_image.values()]
+            result.summary[metric] = mean_and_error(values)
+    result.calibration = ensembles.calibration()
 
 
 def recorded_rounding(folder: Path) -> str:

@@ -58,14 +58,6 @@ def test_images_without_partner_are_listed(folders: tuple[Path, Path]) -> None:
         pair_by_name(reference, restored)
 
 
-def test_a_folder_of_several_samples_is_recognised(folders: tuple[Path, Path]) -> None:
-    reference, restored = folders
-    (restored / "sample_000").mkdir()
-    (restored / "a.png").rename(restored / "sample_000/a.png")
-    with pytest.raises(InputError, match=r"of several samples give one, such as .*sample_000"):
-        pair_by_name(reference, restored)
-
-
 def test_different_sizes_and_damaged_files_are_listed_together(folders: tuple[Path, Path]) -> None:
     reference, restored = folders
     Image.new("RGB", (10, 24)).save(restored / "a.png")
