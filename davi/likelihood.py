@@ -1,8 +1,9 @@
 """What the measurement says of a noised image: likelihood scores grad log p(y | x_t).
 
-y = A x + n with Gaussian noise of known deviation sigma. Only A^T y and the operator's singular
-values are needed. Scores are with respect to the diffusion's own x_t = sqrt(abar) x0 +
-sqrt(1 - abar) eps; s = (1 - abar) / abar is the variance of the noise in x_t / sqrt(abar).
+y = A x + n with Gaussian noise of known deviation sigma, each image's own. Only A^T y and the
+operator's singular values are needed. Scores are with respect to the diffusion's own
+x_t = sqrt(abar) x0 + sqrt(1 - abar) eps; s = (1 - abar) / abar is the variance of the noise in
+x_t / sqrt(abar).
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from davi.score import FrozenPrior
 
 
 def at_sample(
-    y: Tensor, operator: LinearOperator, sigma: float, x0_hat: Tensor, alpha_bar: Tensor
+    y: Tensor, operator: LinearOperator, sigma: float | Tensor, x0_hat: Tensor, alpha_bar: Tensor
 ) -> Tensor:
     """Returns A^T (y - A x0_hat) / sigma^2 / sqrt(abar): as if x_t showed x0_hat itself.
 
@@ -26,15 +27,15 @@ def at_sample(
     Args:
         y: (B, *measurement_shape) measurements.
         operator: A.
-        sigma: of the noise, on the [-1, 1] scale.
+        sigma: of the noise, on the [-1, 1] scale; one for all, or (B, 1, 1, 1).
         x0_hat: (B, C, H, W) the sample that was noised.
         alpha_bar: broadcasts against x0_hat.
     """
-    return operator.A_adjoint(y - operator.A(x0_hat)) / (sigma**2 * alpha_bar.sqrt())
+    return operator.A_adjoint(y - operator.A(x0_hat)) / (_square(sigma, y) * alpha_bar.sqrt())
 
 
 def at_noised(
-    y: Tensor, operator: SVDOperator, sigma: float, x_t: Tensor, alpha_bar: Tensor
+    y: Tensor, operator: SVDOperator, sigma: float | Tensor, x_t: Tensor, alpha_bar: Tensor
 ) -> Tensor:
     """Returns A^T (sigma^2 + s A A^T)^-1 (y - A x) / sqrt(abar) with x = x_t / sqrt(abar).
 
@@ -47,7 +48,7 @@ def at_noised(
 def through_denoiser(
     y: Tensor,
     operator: SVDOperator,
-    sigma: float,
+    sigma: float | Tensor,
     x_t: Tensor,
     t: Tensor,
     prior: FrozenPrior,
@@ -62,7 +63,7 @@ def through_denoiser(
     Args:
         y: (B, *measurement_shape) measurements.
         operator: A.
-        sigma: of the noise, on the [-1, 1] scale.
+        sigma: of the noise, on the [-1, 1] scale; one for all, or (B, 1, 1, 1).
         x_t: (B, C, H, W) noised images.
         t: (B,) diffusion index.
         prior: gives D.
@@ -78,7 +79,12 @@ def through_denoiser(
 
 
 def posterior_weight(
-    direction: Tensor, s: Tensor, operator: SVDOperator, sigma: float, deviation: float, power: int
+    direction: Tensor,
+    s: Tensor,
+    operator: SVDOperator,
+    sigma: float | Tensor,
+    deviation: float,
+    power: int,
 ) -> Tensor:
     """Returns V diag(4 (M / (M + s))^p s / (M + s)) V^T of a direction, shape as it.
 
@@ -90,11 +96,11 @@ def posterior_weight(
         direction: (B, C, H, W).
         s: (1 - abar) / abar, broadcasts against the direction.
         operator: A.
-        sigma: of the noise, on the [-1, 1] scale.
+        sigma: of the noise, on the [-1, 1] scale; one for all, or (B, 1, 1, 1).
         deviation: of the pixels under a white prior.
         power: p.
     """
-    precision = operator.singular_values.to(direction.dtype).square() / sigma**2
+    precision = operator.singular_values.to(direction.dtype).square() / _square(sigma, direction)
     variance = 1 / (precision + deviation**-2)
     weight = 4 * (variance / (variance + s)) ** power * s / (variance + s)
     return operator.V(weight * operator.V_adjoint(direction))
@@ -127,13 +133,12 @@ def denoising_error(prior: FrozenPrior, images: Tensor, eps: Tensor, num_times: 
 
 @dataclass(frozen=True)
 class PosteriorTarget:
-    """p(x_t | y), as prior times likelihood, for Gaussian noise of one sigma.
+    """p(x_t | y), as prior times likelihood, for Gaussian noise of known deviation.
 
     Attributes:
         prior: gives the noise in x_t, E[x0 | x_t] and the diffusion.
         form: what A is applied to in grad log p(y | x_t): "sample" (see `at_sample`), "noised"
             (`at_noised`) or "denoised" (`through_denoiser`).
-        sigma: of the noise in y, on the [-1, 1] scale.
         error: for "denoised", (T,) mean square error of E[x0 | x_t] at each t.
         spectral_power: p of `posterior_weight`; None: directions are not weighed.
         image_deviation: of the pixels in that weight.
@@ -141,44 +146,59 @@ class PosteriorTarget:
 
     prior: FrozenPrior
     form: str
-    sigma: float
     error: Tensor | None = None
     spectral_power: int | None = None
     image_deviation: float = 0.5
 
     def parts(
-        self, y: Tensor, operator: LinearOperator, x0_hat: Tensor, x_t: Tensor, t: Tensor
+        self,
+        y: Tensor,
+        operator: LinearOperator,
+        sigma: float | Tensor,
+        x0_hat: Tensor,
+        x_t: Tensor,
+        t: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Returns the prior's noise eps_theta in x_t and grad log p(y | x_t), without graph.
 
         Args:
             y: (B, *measurement_shape) measurements.
             operator: A; but for "sample" an SVDOperator.
+            sigma: of the noise in y; one for all, or (B, 1, 1, 1).
             x0_hat: (B, C, H, W) samples.
             x_t: what they became at t.
             t: (B,) diffusion index.
         """
         if self.form == "denoised":
             error = self.error[t].to(x_t.dtype)[:, None, None, None]
-            return through_denoiser(y, operator, self.sigma, x_t, t, self.prior, error)
+            return through_denoiser(y, operator, sigma, x_t, t, self.prior, error)
         alpha_bar = self.prior.model.schedule.alpha_bar_t(t, x_t)
         if self.form == "noised":
-            score = at_noised(y, operator, self.sigma, x_t, alpha_bar)
+            score = at_noised(y, operator, sigma, x_t, alpha_bar)
         else:
-            score = at_sample(y, operator, self.sigma, x0_hat, alpha_bar)
+            score = at_sample(y, operator, sigma, x0_hat, alpha_bar)
         return self.prior.eps(x_t, t), score
 
-    def weigh(self, direction: Tensor, s: Tensor, operator: LinearOperator) -> Tensor:
+    def weigh(
+        self, direction: Tensor, s: Tensor, operator: LinearOperator, sigma: float | Tensor
+    ) -> Tensor:
         """Returns a direction at the noise s = (1 - abar) / abar, weighed if that is wanted."""
         if self.spectral_power is None:
             return direction
         return posterior_weight(
-            direction, s, operator, self.sigma, self.image_deviation, self.spectral_power
+            direction, s, operator, sigma, self.image_deviation, self.spectral_power
         )
 
 
-def _solve(residual: Tensor, operator: SVDOperator, sigma: float, variance: Tensor) -> Tensor:
+def _solve(
+    residual: Tensor, operator: SVDOperator, sigma: float | Tensor, variance: Tensor
+) -> Tensor:
     """A^T (sigma^2 + variance A A^T)^-1 of a residual, an image."""
     values = operator.singular_values.to(residual.dtype)
-    spectrum = values / (sigma**2 + variance * values.square())
+    spectrum = values / (_square(sigma, residual) + variance * values.square())
     return operator.V(spectrum * operator.U_adjoint(residual))
+
+
+def _square(sigma: float | Tensor, like: Tensor) -> float | Tensor:
+    """sigma^2, squared before it is rounded to the dtype of `like`."""
+    return (sigma**2).to(like.dtype) if isinstance(sigma, Tensor) else sigma**2

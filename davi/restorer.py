@@ -2,12 +2,22 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from davi.build import build_bridge, build_generator, build_operator, image_shape
 from davi.config.schema import RunConfig
+from davi.metrics.uncertainty import (
+    Calibration,
+    calibrating_names,
+    calibration,
+    interval,
+    reach,
+    require_images,
+    require_samples,
+)
 from davi.operators.inpainting import Inpainting
 from davi.operators.measurement import lift, require_measurement_scale
 from davi.sampler import posterior_sample
@@ -38,6 +48,7 @@ class Restorer:
         precision: fp32, bf16 or fp16.
         size: (H, W) of the restored images, if not the trained size.
         compile: compile the network for this device at its first use (on a GPU with CUDA graphs).
+        origin: what a record says of the network, see `GeneratorFile.record`.
 
     Attributes:
         task: name of the inverse problem.
@@ -58,6 +69,7 @@ class Restorer:
         precision: str = "fp32",
         size: tuple[int, int] | None = None,
         compile: bool = False,
+        origin: dict[str, Any] | None = None,
     ) -> None:
         channels, *trained_size = image_shape(config)
         height, width = trained_size if size is None else _checked_size(size)
@@ -77,6 +89,7 @@ class Restorer:
         self.task = config.task
         self.device = device
         self.precision = precision
+        self.origin = origin or {}
         self.image_shape = (channels, height, width)
         self.operator = build_operator(config.operator, self.image_shape).to(device)
         self.measurement_shape = self.operator.measurement_shape
@@ -137,6 +150,73 @@ class Restorer:
                 f"overflow in {self.precision}"
             )
         return samples
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a record says of the restorer, as JSON values."""
+        return {
+            "task": self.task,
+            **self.origin,
+            "precision": self.precision,
+            "size": list(self.image_shape[1:]),
+        }
+
+    def interval(
+        self, samples: Tensor, level: float, calibration: Calibration | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns (low, high) of the central interval of every pixel, (B, C, H, W) float32 each.
+
+        Args:
+            samples: (N, B, C, H, W) of `restore`.
+            level: share of truths that the intervals are to contain, such as 0.9.
+            calibration: of this restorer, for this level and N; widens the intervals.
+
+        Raises:
+            InputError: N is too small for the level, or the calibration is another one's.
+        """
+        require_samples(level, len(samples), calibrated=calibration is not None)
+        if calibration is None:
+            return interval(samples, level)
+        calibration.require_fit(level, len(samples), self.settings)
+        return interval(samples, level, calibration.factor)
+
+    def calibrate(
+        self, y: Tensor, truth: Tensor, level: float, num_samples: int, seed: int = 0
+    ) -> Calibration:
+        """Returns the calibration for intervals of a level, from measurements of known images.
+
+        Args:
+            y: (n, *measurement_shape) measurements, see `restore`.
+            truth: (n, C, H, W) what was measured, in [-1, 1]; n at least level / (1 - level).
+            level: share of pixels that the intervals are to contain, such as 0.9.
+            num_samples: for each measurement, at least 2; later intervals need as many.
+            seed: of the samples.
+
+        Raises:
+            InputError: too few images or samples, or as `restore`.
+        """
+        require_samples(level, num_samples, calibrated=True)
+        require_images(level, len(y))
+        if truth.shape != (len(y), *self.image_shape):
+            raise InputError(
+                f"truth of shape {tuple(truth.shape)}: {(len(y), *self.image_shape)} is needed"
+            )
+        names = [str(index) for index in range(len(y))]
+        reaches = self.reach(y, truth, level, num_samples, seed, names)
+        return calibration(reaches, level, num_samples, self.settings, measured={})
+
+    def reach(
+        self,
+        y: Tensor,
+        truth: Tensor,
+        level: float,
+        num_samples: int,
+        seed: int,
+        names: Sequence[str],
+    ) -> Tensor:
+        """Returns how far intervals must reach to contain each truth, (B, C H W), see `reach`."""
+        samples = self.restore(y, num_samples, seed, calibrating_names(names))
+        return reach(samples, truth, level).flatten(1)
 
     def _require_noise_in_hole(self, y: Tensor) -> None:
         """Refuses a hole painted black or white where the generator was trained on noise there."""
@@ -217,4 +297,6 @@ def load(
             which task.
     """
     file = read_generator_file(weights_file(Path(path)), config, overrides)
-    return Restorer(file.config, file.network(), device, precision, size, compile)
+    compiled = {"compile": True} if compile else {}  # it rounds differently
+    origin = file.record() | compiled
+    return Restorer(file.config, file.network(), device, precision, size, compile, origin)

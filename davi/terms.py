@@ -121,6 +121,7 @@ def posterior_term(
     x0_hat: Tensor,
     y: Tensor,
     operator: LinearOperator,
+    sigma: float | Tensor,
     t: Tensor,
     eps: Tensor,
     y_image: Tensor | None,
@@ -139,6 +140,7 @@ def posterior_term(
         x0_hat: (B, C, H, W) samples of the generator; taken as constants.
         y: (B, *measurement_shape) measurements.
         operator: A.
+        sigma: deviation of the noise in y, each image's own.
         t: (B,) diffusion index.
         eps: standard normal, shape as x0_hat.
         y_image: (B, C, H, W) measurements on the image grid, for an s_psi that sees them.
@@ -146,12 +148,12 @@ def posterior_term(
     """
     schedule, x0_hat = fake_score.schedule, x0_hat.detach()
     x_t = schedule.add_noise(x0_hat, t, eps)
-    eps_theta, likelihood_score = target.parts(y, operator, x0_hat, x_t, t)
+    eps_theta, likelihood_score = target.parts(y, operator, sigma, x0_hat, x_t, t)
     eps_hat = fake_score.eps(x_t, t, y_image)
     shifted = eps - schedule.eps_from_score(likelihood_score, t)
     loss = fake_score_loss(eps_hat, shifted, reduction)
     s = schedule.noise_ratio(t, x_t)
-    direction = target.weigh((eps_theta - eps_hat.detach()) / s.sqrt(), s, operator)
+    direction = target.weigh((eps_theta - eps_hat.detach()) / s.sqrt(), s, operator, sigma)
     return loss, direction
 
 

@@ -219,6 +219,7 @@ class DaviTrainer(Learner):
                     x0_hat,
                     inputs.y,
                     inputs.operator,
+                    inputs.sigma,
                     inputs.t,
                     inputs.eps,
                     self._seen(inputs),

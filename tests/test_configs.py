@@ -8,7 +8,7 @@ import torch
 
 from davi.benchmarks.ladders import random_network
 from davi.build import build_operator, image_shape
-from davi.config.recipes import PAPER, RECIPES, RELEASE
+from davi.config.recipes import RECIPES, RELEASE
 from davi.config.schema import I2SBRunConfig, PriorRunConfig, RunConfig
 from davi.config.yaml_file import load_config
 from davi.runs.build import assemble_i2sb_trainer, assemble_trainer, build_prior_trainer
@@ -39,7 +39,11 @@ RUNS, PRIORS, I2SB = (
     for model in (RunConfig, PriorRunConfig, I2SBRunConfig)
 )
 # At small size a config of another data set is its twin of the photographs, with another network.
-STEPS = [(path, PAPER) for path in RUNS if path.stem.startswith(("photos_", "tiny"))]
+STEPS = [
+    (path, load_config(path, RunConfig).recipe)
+    for path in RUNS
+    if path.stem.startswith(("photos_", "tiny"))
+]
 STEPS += [(path, RELEASE) for path in RUNS if path.stem in {f"photos_{task}" for task in TASKS}]
 STEPS += [(path, each) for path in RUNS if path.stem in OTHER_NETWORKS for each in RECIPES]
 by_name = {"ids": lambda path: path.stem}

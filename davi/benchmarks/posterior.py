@@ -141,6 +141,8 @@ def _measure_row(
             method = solver.label
             if TRAINING in solver.needs:
                 raise InputError("needs training")
+            if solver.tasks is not None and task not in solver.tasks:
+                continue
             distances[task] = posterior_distance(
                 draw_samples(solver, problem, num_samples), problem
             )

@@ -117,11 +117,18 @@ def read_generator(
     from davi.weights.network_file import weights_file
 
     file = read_generator_file(weights_file(arguments.checkpoint), arguments.config, arguments.set)
-    restorer = Restorer(
-        file.config, file.network(), device, arguments.precision, arguments.size, arguments.compile
-    )
     compiled = {"compile": True} if arguments.compile else {}  # it rounds differently
-    return restorer, file.record() | compiled
+    origin = file.record() | compiled
+    restorer = Restorer(
+        file.config,
+        file.network(),
+        device,
+        arguments.precision,
+        arguments.size,
+        arguments.compile,
+        origin,
+    )
+    return restorer, origin
 
 
 def add_overrides(parser: argparse.ArgumentParser, purpose: str, example: str) -> None:
@@ -145,6 +152,14 @@ def positive_int(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
+
+
+def level(text: str) -> float:
+    """Argument type: a share of all, without its ends."""
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must lie between 0 and 1, such as 0.9")
     return value
 
 

@@ -12,7 +12,7 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import add_device, add_generator, positive_int, read_generator
+from davi.commands.options import add_device, add_generator, level, positive_int, read_generator
 from davi.system.choices import ROUNDINGS
 
 
@@ -30,6 +30,19 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=positive_int,
         default=1,
         help="per measurement; several come with mean and standard deviation (default 1)",
+    )
+    parser.add_argument(
+        "--interval",
+        type=level,
+        metavar="LEVEL",
+        help="of several samples: low and high of each pixel, such as 0.9 (19 samples)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="DIR_OR_FILE",
+        help="widen the intervals until they hold on a folder of davi degrade, or as the "
+        "calibration.json of an earlier command says",
     )
     parser.add_argument("--batch-size", type=positive_int, default=8, help="on a GPU (default 8)")
     parser.add_argument("--seed", type=int, default=0, help="of the samples (default 0)")
@@ -51,8 +64,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Loads the generator and restores."""
     from davi.folders.restoring import restore_folder
+    from davi.system.errors import InputError
     from davi.system.world import FOLDER_PATIENCE, join_world
 
+    if arguments.calibrate is not None and arguments.interval is None:
+        raise InputError("--calibrate: widens intervals; add --interval LEVEL, such as 0.9")
     with join_world(arguments.device, FOLDER_PATIENCE) as world:
         restorer, origin = read_generator(arguments, world.device)
         start = time.perf_counter()
@@ -65,6 +81,8 @@ def run(arguments: Namespace) -> int:
             seed=arguments.seed,
             masks=arguments.mask,
             rounding=arguments.rounding,
+            level=arguments.interval,
+            calibrated_by=arguments.calibrate,
             origin=origin,
             world=world,
         )

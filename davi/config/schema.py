@@ -276,9 +276,8 @@ class RunConfig(Section):
                 f"has {unet.out_channels}: no variance was learned; set it to false"
             )
         if self.loss.likelihood != "none":
-            low, high = getattr(self.noise, "bounds", (0.0, 0.0))
-            if not 0 < low == high:
-                raise ValueError("loss.likelihood needs Gaussian noise of one sigma above 0")
+            if not getattr(self.noise, "bounds", (0.0,))[0]:
+                raise ValueError("loss.likelihood needs Gaussian noise with sigma above 0")
             if not self.train.shared_sample:
                 raise ValueError("loss.likelihood needs train.shared_sample: true")
         if self.generator.parametrisation == "denoiser" and (

@@ -22,13 +22,15 @@ from davi.data.measurement_files import (
     read_mask,
     read_measurement,
 )
-from davi.folders.degrading import recorded_operator
+from davi.folders.calibrating import KnownImages, kept_calibration, open_source
+from davi.folders.measured import check_task
+from davi.metrics.uncertainty import Calibration, interval, require_samples
 from davi.operators.inpainting import Inpainting, RandomInpainting
 from davi.operators.linear import LinearOperator
 from davi.restorer import Restorer
 from davi.system.errors import InputError
 from davi.system.files import disk_full_as_input_error, sha256_of
-from davi.system.ledger import FolderReport, Ledger, differences
+from davi.system.ledger import FolderReport, Ledger
 from davi.system.pipeline import file_threads, map_ahead
 from davi.system.world import World
 
@@ -61,6 +63,8 @@ def restore_folder(
     seed: int,
     masks: Path | None = None,
     rounding: str = "nearest",
+    level: float | None = None,
+    calibrated_by: Path | None = None,
     origin: dict[str, Any],
     world: World,
 ) -> FolderReport:
@@ -71,7 +75,8 @@ def restore_folder(
     With one sample per measurement: OUTPUT/NAME.png. With several:
     OUTPUT/sample_000/NAME.png ... and their mean and standard deviation, OUTPUT/mean/NAME.png and
     OUTPUT/std/NAME.npy (on the [-1, 1] scale) with a picture beside it, in which the largest
-    deviation of the image is white.
+    deviation of the image is white. With `level`: OUTPUT/low/NAME.png and OUTPUT/high/NAME.png,
+    and exact .npy beside them.
 
     Args:
         restorer: the generator.
@@ -82,18 +87,20 @@ def restore_folder(
         seed: of the samples.
         masks: inpainting only: one mask for all, or a folder with NAME.png for each.
         rounding: of the pictures to 8 bits, see `images.to_uint8`.
+        level: of the interval of every pixel; None for none.
+        calibrated_by: a folder of davi degrade on which the intervals are calibrated, or the
+            calibration.json of an earlier command; one is written beside the results.
         origin: which network this is, for the record.
         world: the processes that share the folder; all must call.
 
     Raises:
-        InputError: one of the folders cannot be used, or the measurements are of another task.
+        InputError: one of the folders cannot be used, the measurements are of another task, or
+            there are too few samples for the level.
     """
     source, made_by = measurement_folder(source)
-    _check_task(restorer, source, made_by, quiet=not world.is_first)
-    if masks is not None and restorer.task != "inpainting":
-        raise InputError(
-            f"{masks}: masks are for inpainting, this generator is for {restorer.task}"
-        )
+    check_task(restorer, source, made_by, quiet=not world.is_first)
+    if level is not None:
+        require_samples(level, num_samples, calibrated=calibrated_by is not None)
     # One process looks: in a folder that changes, each might find others.
     found = world.on_first(lambda: find_measurements(source))
     settings = {
@@ -103,23 +110,37 @@ def restore_folder(
         "size": list(restorer.image_shape[1:]),
         "num_samples": num_samples,
         "seed": seed,
-        **_mask_settings(masks),
-        # Only if it is not the default, so that folders begun before there was a choice go on.
-        **({"rounding": rounding} if rounding != "nearest" else {}),
+        **_mask_settings(masks, restorer.task),
+        **_new_settings(rounding, level),
     }
+    known = None
+    if calibrated_by is not None:
+        known = open_source(calibrated_by, restorer, level, num_samples, world)
+        settings["calibration_sha256"] = known.sha256
     report = FolderReport(failed=found.refused if world.is_first else [])
     total = len(range(world.rank, len(found.suffixes), world.size))
     with Ledger(output, settings, source if source.is_dir() else None, world) as ledger:
-        job = _FolderJob(restorer, found, ledger, num_samples, seed, masks, rounding)
+        how = {"num_samples": num_samples, "batch_size": batch_size, "seed": seed}
+        factor = _factor(output, known, restorer, world, level=level, **how)
+        job = _FolderJob(restorer, found, ledger, num_samples, seed, masks, rounding, level, factor)
         with tqdm(total=total, desc="restoring", unit="image", disable=not world.is_first) as bar:
             job.run(islice(found.suffixes, world.rank, None, world.size), batch_size, report, bar)
-        others = sum(world.gather(len(job.other_holes)))
-        if others and world.is_first:
-            print(
-                f"note: {others} images with a hole elsewhere than in training, which the "
-                "generator has not learned to fill"
-            )
+        _note_other_holes(job, world)
         return FolderReport.of_all(world.gather(report))
+
+
+def _factor(output: Path, known: KnownImages | Calibration | None, *who: Any, **how: Any) -> float:
+    """By which intervals are widened, see `kept_calibration`; 1 without a calibration."""
+    return 1.0 if known is None else kept_calibration(output, known, *who, **how).factor
+
+
+def _note_other_holes(job: "_FolderJob", world: World) -> None:
+    others = sum(world.gather(len(job.other_holes)))
+    if others and world.is_first:
+        print(
+            f"note: {others} images with a hole elsewhere than in training, which the "
+            "generator has not learned to fill"
+        )
 
 
 def restore_measured(restorer: Restorer, measured: Path, output: Path, **options: Any) -> None:
@@ -141,26 +162,19 @@ def restore_measured(restorer: Restorer, measured: Path, output: Path, **options
         raise InputError(f"{measured}: {len(report.failed)} measurements cannot be restored")
 
 
-def _mask_settings(masks: Path | None) -> dict[str, str]:
+def _mask_settings(masks: Path | None, task: str) -> dict[str, str]:
     """What the settings say of the masks; of those of single images the entries of these do."""
     if masks is None:
         return {}
+    if task != "inpainting":
+        raise InputError(f"{masks}: masks are for inpainting, this generator is for {task}")
     return {"masks": "one for each image"} if masks.is_dir() else {"mask_sha256": sha256_of(masks)}
 
 
-def _check_task(restorer: Restorer, source: Path, made_by: dict[str, Any], quiet: bool) -> None:
-    """Refuses measurements of another task, and points out another operator or noise."""
-    if made_by.get("task", restorer.task) != restorer.task:
-        raise InputError(
-            f"{source}: measurements of {made_by['task']}, this generator is for {restorer.task}"
-        )
-    recorded = {
-        "operator": recorded_operator(restorer.config.operator),
-        "noise": restorer.config.noise.model_dump(mode="json"),
-    }
-    found = differences(recorded, {key: made_by.get(key, recorded[key]) for key in recorded})
-    if found and not quiet:
-        print(f"note: measured otherwise than in training ({'; '.join(found)})")
+def _new_settings(rounding: str, level: float | None) -> dict[str, Any]:
+    """Only what is not the default, so that folders begun before there was a choice go on."""
+    values = {"rounding": (rounding, "nearest"), "interval": (level, None)}
+    return {key: value for key, (value, default) in values.items() if value != default}
 
 
 @dataclass(frozen=True)
@@ -174,6 +188,8 @@ class _FolderJob:
     seed: int
     masks: Path | None
     rounding: str
+    level: float | None
+    factor: float
     other_holes: list[str] = field(default_factory=list)  # names; filled by the threads that read
 
     def run(self, names: Iterable[str], batch_size: int, report: FolderReport, bar: tqdm) -> None:
@@ -234,22 +250,28 @@ class _FolderJob:
         for sample, path in zip(samples, results, strict=False):
             save_image(sample, path, self.rounding)
         if len(samples) > 1:
-            mean, view_of_std, exact_std = results[len(samples) :]
+            mean, view_of_std, exact_std, *ends = results[len(samples) :]
             save_image(samples.mean(dim=0), mean, self.rounding)
             std = samples.std(dim=0)
             brightness = std.mean(dim=0, keepdim=True)
             view = 2 * brightness / brightness.max().clamp(min=1e-6) - 1
             save_image(view, view_of_std)
             save_array(std, exact_std)
+            if self.level is not None:
+                bounds = interval(samples, self.level, self.factor)
+                for bound, view, exact in zip(bounds, ends[::2], ends[1::2], strict=True):
+                    save_image(bound, view, self.rounding)
+                    save_array(bound, exact)
 
     def results(self, name: str) -> list[Path]:
-        """Returns where the samples of a measurement go, then their mean and deviation."""
+        """Returns where the samples of a measurement go, their mean, deviation and interval."""
         output, file = self.ledger.folder, f"{name}.png"
         if self.num_samples == 1:
             return [output / file]
         samples = [output / f"sample_{number:03d}" / file for number in range(self.num_samples)]
-        std = output / "std"
-        return [*samples, output / "mean" / file, std / file, std / f"{name}.npy"]
+        exact = ["std"] if self.level is None else ["std", "low", "high"]
+        pairs = [output / folder / end for folder in exact for end in (file, f"{name}.npy")]
+        return [*samples, output / "mean" / file, *pairs]
 
 
 def _is_another_hole(mask: Tensor, trained: LinearOperator | RandomInpainting) -> bool:

@@ -33,9 +33,15 @@ class ForwardModel:
             x0: (B, C, H, W) clean images in [-1, 1].
             rngs: one generator per image, on the device of x0.
         """
+        return self.measure_with_deviation(x0, rngs)[:2]
+
+    def measure_with_deviation(
+        self, x0: Tensor, rngs: list[torch.Generator]
+    ) -> tuple[Tensor, LinearOperator, Tensor]:
+        """Returns what `measure` does, and the deviation of the noise, see the noise models."""
         operator = self.operator.sample(rngs)
-        y = operator.project(self.noise.sample(operator.A(x0), rngs))
-        return y, operator
+        y, sigma = self.noise.sample(operator.A(x0), rngs)
+        return operator.project(y), operator, sigma
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,19 @@ class GaussianNoise:
     sigma_low: float
     sigma_high: float
 
-    def sample(self, clean: Tensor, rngs: list[torch.Generator]) -> Tensor:
-        """Returns a noisy copy of noiseless measurements (B, ...), image i by generator i."""
+    def sample(self, clean: Tensor, rngs: list[torch.Generator]) -> tuple[Tensor, Tensor]:
+        """Returns a noisy copy of noiseless measurements (B, ...), image i by generator i.
+
+        And the deviation of each image's noise, (B, 1, ...) float64.
+        """
         position = draw_each(
             lambda rng: torch.rand((), generator=rng, device=rng.device, dtype=torch.float32), rngs
         )
-        sigma = self.sigma_low + (self.sigma_high - self.sigma_low) * position
+        position = position.view(-1, *[1] * (clean.ndim - 1))
         noise = normal_each(clean.shape[1:], rngs)
-        return clean + sigma.view(-1, *[1] * (clean.ndim - 1)).to(clean.dtype) * noise
+        span = self.sigma_high - self.sigma_low
+        noisy = clean + (self.sigma_low + span * position).to(clean.dtype) * noise
+        return noisy, self.sigma_low + span * position.double()  # sigma_low itself without a span
 
     def consistency_weight(self, y: Tensor) -> Tensor:
         """Returns 1: 1 / (2 sigma_y^2) of Eq. 8 is part of gamma, as in Algorithm 1."""
@@ -49,11 +54,15 @@ class PoissonNoise:
     def __init__(self, rate: float) -> None:
         self.photons = PHOTONS_AT_FULL_SCALE * rate
 
-    def sample(self, clean: Tensor, rngs: list[torch.Generator]) -> Tensor:
-        """Returns a noisy copy of noiseless measurements (B, ...), image i by generator i."""
+    def sample(self, clean: Tensor, rngs: list[torch.Generator]) -> tuple[Tensor, Tensor]:
+        """Returns a noisy copy of noiseless measurements (B, ...), image i by generator i.
+
+        And the deviation of each entry's noise in the quadratic approximation of Eq. 37.
+        """
         expected = ((clean + 1) / 2).clamp(min=0) * self.photons
         counts = [torch.poisson(image, rng) for image, rng in zip(expected, rngs, strict=True)]
-        return torch.stack(counts) / self.photons * 2 - 1
+        y = torch.stack(counts) / self.photons * 2 - 1
+        return y, (2 * self.photons * self.consistency_weight(y)).rsqrt()
 
     def consistency_weight(self, y: Tensor) -> Tensor:
         """Returns the diagonal of Lambda, for residuals on the [-1, 1] scale; shape as y.

@@ -175,7 +175,6 @@ def _build_target(
     return PosteriorTarget(
         prior=prior,
         form=loss.likelihood,
-        sigma=forward_model.noise.sigma_low,
         error=error,
         spectral_power=loss.spectral_power,
         image_deviation=loss.image_deviation,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from davi.config.section import Section
+from davi.operators.denoising import Denoising
 from davi.operators.linear import LinearOperator
 from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.operators.svd import SVDOperator
@@ -24,6 +25,7 @@ Rngs = list[torch.Generator]  # one per image
 NOISE_LEVEL = "noise level"
 PSEUDO_INVERSE = "pseudo-inverse"
 SVD = "SVD"
+DENOISING = "denoising"
 GRADIENT = "gradient through the prior"
 TRAINING = "training"
 
@@ -36,11 +38,16 @@ def _has_svd(operator: LinearOperator, noise: Noise) -> bool:
     return isinstance(operator, SVDOperator)
 
 
+def _is_denoising(operator: LinearOperator, noise: Noise) -> bool:
+    return isinstance(operator, Denoising)
+
+
 # What of it an inverse problem can lack, and what to say then.
 DEMANDS: dict[str, tuple[Callable[[LinearOperator, Noise], bool], str]] = {
     NOISE_LEVEL: (_knows_noise_level, "Gaussian noise of one known sigma"),
     PSEUDO_INVERSE: (_has_svd, "the operator's pseudo-inverse (an SVDOperator)"),
     SVD: (_has_svd, "the operator's singular value decomposition (an SVDOperator)"),
+    DENOISING: (_is_denoising, "the task denoising"),
 }
 
 
@@ -49,7 +56,7 @@ class Solver(Section, ABC):
 
     Attributes:
         label: the method's name in tables.
-        needs: some of NOISE_LEVEL, PSEUDO_INVERSE, SVD, GRADIENT, TRAINING.
+        needs: some of NOISE_LEVEL, PSEUDO_INVERSE, SVD, DENOISING, GRADIENT, TRAINING.
         tasks: names of the tasks it is defined for; None for all.
     """
 

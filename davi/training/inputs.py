@@ -20,6 +20,7 @@ class StepInputs:
     Attributes:
         x0: (B, C, H, W) clean images.
         y: (B, *measurement_shape) measurements, by `operator`.
+        sigma: deviation of the noise in y; broadcasts against it.
         a: (B,) bridge index.      z: (B, C, H, W) noise of the bridge.
         t: (B,) diffusion index.   eps: (B, C, H, W) noise of the diffusion.
     """
@@ -27,6 +28,7 @@ class StepInputs:
     x0: Tensor
     y: Tensor
     operator: LinearOperator
+    sigma: Tensor
     a: Tensor
     z: Tensor
     t: Tensor
@@ -71,9 +73,10 @@ class InputDraws:
             positions: of these images in the global batch.
             key: what the draws are for.
         """
-        y, operator = self.forward_model.measure(x0, self.rngs(positions, *key, "measurement"))
-        rngs = self.rngs(positions, *key, "step")
-        return StepInputs(x0=x0, y=y, operator=operator, **self._step_draws(x0, rngs))
+        rngs = self.rngs(positions, *key, "measurement")
+        y, operator, sigma = self.forward_model.measure_with_deviation(x0, rngs)
+        draws = self._step_draws(x0, self.rngs(positions, *key, "step"))
+        return StepInputs(x0=x0, y=y, operator=operator, sigma=sigma, **draws)
 
     def redraw(self, inputs: StepInputs, positions: Sequence[int], *key: int | str) -> StepInputs:
         """Returns the same images and measurements with bridge and diffusion drawn anew."""

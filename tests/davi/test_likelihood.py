@@ -125,7 +125,7 @@ def test_at_posterior_samples_the_fake_score_is_the_prior(
 ) -> None:
     """What s_psi learns beyond s_theta is then 0 on average, whatever x_t and y are.
 
-    Samples with half the spread are the control.
+    Each image has a sigma of its own. Samples with half the spread are the control.
     """
     operator, n = Inpainting((1, 1, 2), torch.tensor([[1.0, 0.0]])), 100_000
     covariance = DEVIATION**2 * torch.eye(2, dtype=torch.float64)
@@ -135,13 +135,14 @@ def test_at_posterior_samples_the_fake_score_is_the_prior(
     def normal() -> Tensor:
         return torch.randn(n, 1, 1, 2, generator=rng, dtype=torch.float64)
 
-    y = operator.project(operator.A(DEVIATION * normal()) + SIGMA * normal())
-    variance = 1 / (operator.singular_values / SIGMA**2 + DEVIATION**-2)
-    samples = variance * y / SIGMA**2 + spread * variance.sqrt() * normal()
+    sigma = 0.15 + 0.45 * torch.rand(n, 1, 1, 1, generator=rng, dtype=torch.float64)
+    y = operator.project(operator.A(DEVIATION * normal()) + sigma * normal())
+    variance = 1 / (operator.singular_values / sigma**2 + DEVIATION**-2)
+    samples = variance * y / sigma**2 + spread * variance.sqrt() * normal()
     t, eps = torch.full((n,), 150), normal()
     s = SCHEDULE.noise_ratio(t[:1], samples)
     error = (DEVIATION**2 * s / (DEVIATION**2 + s)).expand(1000, 1, 1, 1).flatten()
-    target = PosteriorTarget(prior, "denoised", SIGMA, error)
+    target = PosteriorTarget(prior, "denoised", error)
 
     class Residual(torch.nn.Module):
         """The prior, plus a linear function of x_t and y."""
@@ -156,7 +157,7 @@ def test_at_posterior_samples_the_fake_score_is_the_prior(
             return prior.eps(x_t, t) + self.slope[0] * x_t + self.slope[1] * y_image
 
     fake_score = Residual()
-    loss, direction = posterior_term(fake_score, target, samples, y, operator, t, eps, y)
+    loss, direction = posterior_term(fake_score, target, samples, y, operator, sigma, t, eps, y)
     loss.backward()
     largest = fake_score.slope.grad.abs().max().item()
     assert largest < 0.01 if spread == 1 else largest > 0.1

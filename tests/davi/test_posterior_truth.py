@@ -143,7 +143,6 @@ def build_trainer(task: str, sees: bool) -> DaviTrainer:
         target=PosteriorTarget(
             prior=prior,
             form="denoised",
-            sigma=SIGMA,
             error=denoising_error(prior, images, noise, 24),
             spectral_power=1,
             image_deviation=DEVIATION,

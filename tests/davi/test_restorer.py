@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import davi
+from davi.metrics.uncertainty import reach
 from davi.operators.measurement import lift
 from davi.priors.weight_file import read_prior_file
 from davi.sampler import posterior_sample
@@ -346,3 +347,26 @@ def test_unknown_devices_are_refused() -> None:
         with pytest.raises(InputError, match=f"device '{name}' is unknown"):
             select_device(name)
     assert select_device("cpu").type == "cpu"
+
+
+def test_intervals_of_a_calibration_contain_what_they_say(restorer: davi.Restorer) -> None:
+    y, truth = measurements(6), measurements(6).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    found = restorer.calibrate(y, truth, level=0.8, num_samples=4)
+    low, high = restorer.interval(restorer.restore(y, 4), 0.8, found)
+    assert low.shape == high.shape == truth.shape
+    assert found.coverage_after >= 0.8
+    assert found.restorer == restorer.settings
+    assert len(found.restorer["weights_sha256"]) == 64
+    with pytest.raises(InputError, match=r"level 0\.8 needs at least 9 samples .*; there are 4"):
+        restorer.interval(restorer.restore(y, 4), 0.8)
+    with pytest.raises(InputError, match="num_samples: 4 -> 5"):
+        restorer.interval(restorer.restore(y, 5), 0.8, found)
+    with pytest.raises(InputError, match=r"truth of shape \(6, 3, 4, 4\)"):
+        restorer.calibrate(y, y, level=0.8, num_samples=4)
+
+
+def test_calibrating_samples_have_draws_of_their_own(restorer: davi.Restorer) -> None:
+    """So that a new measurement of the same name is exchangeable with the calibrating ones."""
+    y, zero = measurements(1), torch.zeros(1, 3, 16, 16)
+    own = restorer.reach(y, zero, 0.5, 3, seed=0, names=["0"])
+    assert not torch.equal(own, reach(restorer.restore(y, 3), zero, 0.5).flatten(1))
