@@ -6,4 +6,12 @@ ROUNDINGS = ("nearest", "truncate")  # how floats become 8 bits
 METRICS = ("psnr", "ssim", "lpips", "fid", "kid")
 LPIPS_VARIANTS = ("release", "vgg", "alex")
 LPIPS_DEFAULT = ("release", "vgg")
-NETWORK_PARTS = ("generator", "raw_generator", "score", "discriminator", "prior", "i2sb")
+NETWORK_PARTS = (
+    "generator",
+    "raw_generator",
+    "score",
+    "discriminator",
+    "prior",
+    "i2sb",
+    "teacher",
+)
