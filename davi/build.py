@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from davi.bridge import PosteriorBridge, beta_cdf, end_cdf, uniform_cdf
+from davi.config.other_runs import I2SBRunConfig, TeacherRunConfig
 from davi.config.problem import (
     ColorizationConfig,
     CustomOperatorConfig,
@@ -23,15 +24,9 @@ from davi.config.problem import (
     SuperResolutionConfig,
 )
 from davi.config.python_file import only_class, run_file
-from davi.config.schema import (
-    BridgeConfig,
-    FakeScoreConfig,
-    GeneratorConfig,
-    I2SBRunConfig,
-    RunConfig,
-)
+from davi.config.schema import BridgeConfig, FakeScoreConfig, GeneratorConfig, RunConfig
 from davi.data.measurement_files import read_mask, require_mask
-from davi.generator import DenoisingGenerator, ImplicitGenerator
+from davi.generator import ConditionalGenerator, DenoisingGenerator, ImplicitGenerator
 from davi.operators.colorization import Colorization
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur, ReleaseGaussianBlur
@@ -51,8 +46,12 @@ from davi.schedule import Schedule
 from davi.system.errors import InputError
 from davi.system.files import sha256_of
 
+START_NOISE = 40.0  # at which a generator begins as its teacher: all of an image is hidden
 
-def image_shape(config: RunConfig | I2SBRunConfig) -> ImageShape:
+ProblemConfig = RunConfig | I2SBRunConfig | TeacherRunConfig
+
+
+def image_shape(config: ProblemConfig) -> ImageShape:
     """Returns (C, H, W) of the images of a run."""
     unet = config.network.unet()
     return unet.in_channels, unet.image_size, unet.image_size
@@ -157,7 +156,7 @@ def build_noise(config: NoiseConfig) -> GaussianNoise | PoissonNoise:
 
 
 def build_forward_model(
-    config: RunConfig | I2SBRunConfig, shape: ImageShape, device: torch.device
+    config: ProblemConfig, shape: ImageShape, device: torch.device
 ) -> ForwardModel:
     """Returns y = A x + n for images of the given (C, H, W)."""
     operator = build_operator(config.operator, shape).to(device)
@@ -165,21 +164,47 @@ def build_forward_model(
 
 
 def build_generator(
-    network: nn.Module, config: RunConfig, bridge: PosteriorBridge, precision: str
-) -> ImplicitGenerator:
+    network: nn.Module,
+    config: RunConfig,
+    bridge: PosteriorBridge,
+    operator: LinearOperator | RandomInpainting,
+    precision: str,
+) -> ImplicitGenerator | ConditionalGenerator:
     """Returns I_phi around a network.
 
     Args:
         network: of the architecture `config.unet(config.generator)`.
         config: the run.
         bridge: of the run; its h is the noise that a denoiser takes away, besides that of y.
+        operator: A; only a generator that began as a conditional teacher asks.
         precision: fp32, bf16 or fp16; what the network runs in.
     """
     schedule, sees = Schedule.named(config.schedule), build_sight(config.generator, config)
+    if config.generator.parametrisation == "conditional":
+        return ConditionalGenerator(
+            **conditional_settings(config, operator, config.loss.image_deviation),
+            network=network,
+            precision=precision,
+            endpoint_scale=bridge.endpoint_scale,
+            start=START_NOISE,
+        )
     if config.generator.parametrisation == "denoiser":
         deviation = math.hypot(config.noise.bounds[1], bridge.endpoint_scale)
         return DenoisingGenerator(network, schedule, deviation, precision, sees)
     return ImplicitGenerator(network, config.generator.parametrisation, schedule, precision, sees)
+
+
+def conditional_settings(
+    config: RunConfig | TeacherRunConfig, operator: LinearOperator, deviation: float
+) -> dict[str, Any]:
+    """Returns the arguments of a `PosteriorDenoiser`, but for its network and precision."""
+    return {
+        "schedule": Schedule.named(config.schedule),
+        "operator": operator,
+        "sigma": config.noise.bounds[0],
+        "deviation": deviation,
+        "sees": MeasurementChannels(config.shows_mask),
+    }
 
 
 def build_sight(

@@ -1,11 +1,14 @@
 """The implicit generator I_phi,a: a point of the bridge -> a clean image, in one evaluation."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from davi.bridge import symmetric_betas
 from davi.operators.measurement import MeasurementChannels
 from davi.schedule import Schedule
+from davi.score import PosteriorDenoiser
 from davi.system.runtime import autocast
 
 
@@ -108,3 +111,33 @@ class DenoisingGenerator(ImplicitGenerator):
         """See `ImplicitGenerator.forward`; y_a is u, whatever a is."""
         u = y_a / (1 + self.deviation**2) ** 0.5  # as the diffusion scales it
         return y_a - self.deviation * self._eps(u, torch.full_like(a, self.time), y_image)
+
+
+class ConditionalGenerator(PosteriorDenoiser):
+    """I_phi that begins as a conditional teacher at one high noise, of variance s.
+
+        x0_hat = D(m0 + (M + s)^(1/2) z, t, y) + M^(1/2) (1 - M / tau^2) z
+
+    At that noise D is a mean where y speaks; the second term is the spread there, and 0 where y is
+    silent. For recipe `conditional_teacher`.
+
+    Args:
+        endpoint_scale: h of the bridge, by which its endpoint y + h z holds z.
+        start: deviation of the high noise, on the [-1, 1] scale.
+        Further ones are those of `PosteriorDenoiser`.
+    """
+
+    def __init__(self, *args: Any, endpoint_scale: float, start: float, **others: Any) -> None:
+        super().__init__(*args, **others)
+        self.endpoint_scale = endpoint_scale
+        self.time = int(self.schedule.index_of_noise(torch.tensor(start, dtype=torch.float64)))
+
+    def forward(self, y_a: Tensor, a: Tensor, y_image: Tensor) -> Tensor:
+        """See `ImplicitGenerator.forward`; y_a is y + h z."""
+        z, mean = (y_a - y_image) / self.endpoint_scale, self.white_mean(y_image)
+        t = torch.full_like(a, self.time)
+        s = self.schedule.noise_ratio(t, z)
+        x = mean + self.scale(z, (self.variance + s).sqrt())
+        x_t = self.schedule.alpha_bar_t(t, z).sqrt() * x
+        own = self.variance.sqrt() * (1 - self.variance / self.deviation**2)
+        return self.denoise(x_t, t, mean) + self.scale(z, own)

@@ -99,7 +99,9 @@ class Restorer:
         if compile:
             network.compile(dynamic=False, mode=COMPILE_MODES[device.type])
         # No autocast: the network itself has the precision.
-        self.generator = build_generator(network.eval(), config, self.bridge, "fp32").to(device)
+        self.generator = build_generator(
+            network.eval(), config, self.bridge, self.operator, "fp32"
+        ).to(device)
 
     def restore(
         self, y: Tensor, num_samples: int = 1, seed: int = 0, names: Sequence[str] | None = None

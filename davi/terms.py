@@ -21,7 +21,7 @@ from davi.operators.linear import LinearOperator
 from davi.operators.measurement import lift
 from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.release.variational_bound import variational_bound
-from davi.score import FrozenPrior, ScoreModel
+from davi.score import FrozenPrior, PosteriorDenoiser, ScoreModel
 
 
 def generate(
@@ -155,6 +155,39 @@ def posterior_term(
     s = schedule.noise_ratio(t, x_t)
     direction = target.weigh((eps_theta - eps_hat.detach()) / s.sqrt(), s, operator, sigma)
     return loss, direction
+
+
+def teacher_term(
+    fake_score: PosteriorDenoiser,
+    teacher: PosteriorDenoiser,
+    x0_hat: Tensor,
+    t: Tensor,
+    eps: Tensor,
+    y_image: Tensor,
+    reduction: str = "mean",
+) -> tuple[Tensor, Tensor]:
+    """Returns L_S and the direction of L_IKL, where the target is what a teacher learned.
+
+    Both networks say E[x0 | x_t, y] in deviations, F. The direction is that from s_psi's F to the
+    teacher's, in units in which every singular direction has spread one half, and taken before
+    s_psi steps, as in `posterior_term`.
+
+    Args:
+        fake_score: s_psi.
+        teacher: knows p(x_t | y).
+        x0_hat: (B, C, H, W) samples of the generator; taken as constants.
+        t: (B,) diffusion index.
+        eps: standard normal, shape as x0_hat.
+        y_image: (B, C, H, W) measurements on the image grid.
+        reduction: see `losses.reduce`.
+    """
+    x0_hat, mean = x0_hat.detach(), teacher.white_mean(y_image)
+    x_t = fake_score.schedule.add_noise(x0_hat, t, eps)
+    found = fake_score.residual(x_t, t, mean)
+    with torch.no_grad():
+        gap = found - teacher.residual(x_t, t, mean)
+    loss = fake_score_loss(found, teacher.residual_of(x0_hat, x_t, t, mean), reduction)
+    return loss, teacher.scale(gap, 1 / (2 * teacher.variance.sqrt()))
 
 
 def consistency_term(

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from davi.bridge import PosteriorBridge
-from davi.generator import ImplicitGenerator
+from davi.generator import ConditionalGenerator, ImplicitGenerator
 from davi.likelihood import PosteriorTarget
 from davi.losses import ikl_surrogate
 from davi.operators.measurement import ForwardModel, lift
-from davi.score import FrozenPrior, ScoreModel
+from davi.score import FrozenPrior, PosteriorDenoiser, ScoreModel
 from davi.system.errors import InputError
 from davi.system.parallel import unwrapped
 from davi.terms import (
@@ -23,6 +23,7 @@ from davi.terms import (
     ikl_term,
     posterior_term,
     regulariser_term,
+    teacher_term,
 )
 from davi.training.adversary import Adversary, compared_weight
 from davi.training.inputs import InputDraws, StepInputs, log_uniform_time, uniform_time
@@ -66,13 +67,13 @@ class DaviTrainer(Learner):
     Attributes:
         generator: I_phi,a, initialised from the prior.
         fake_score: s_psi, initialised from the prior.
-        prior: s_theta.
+        prior: s_theta; None where a teacher is the target.
         generator_optimizer, fake_score_optimizer: of their networks.
         forward_model: operator and noise.
         bridge: the Perturbed Posterior Bridge.
         weights: of the loss terms.
-        target: the posterior as what samples are to be distributed like; None: the prior is, and
-            L_C pulls towards y, as in the paper.
+        target: the posterior as what samples are to be distributed like, as prior and likelihood
+            or as a teacher; None: the prior is, and L_C pulls towards y, as in the paper.
         adversary: the release's discriminator.
         shared_sample: one sample of the generator serves both turns, as in Algorithm 1; otherwise
             each turn draws its own, as in the release.
@@ -80,15 +81,15 @@ class DaviTrainer(Learner):
         Further ones are those of `Learner`.
     """
 
-    generator: ImplicitGenerator
-    fake_score: ScoreModel
-    prior: FrozenPrior
+    generator: ImplicitGenerator | ConditionalGenerator
+    fake_score: ScoreModel | PosteriorDenoiser
+    prior: FrozenPrior | None
     generator_optimizer: NetworkOptimizer
     fake_score_optimizer: NetworkOptimizer
     forward_model: ForwardModel
     bridge: PosteriorBridge
     weights: LossWeights
-    target: PosteriorTarget | None = None
+    target: PosteriorTarget | PosteriorDenoiser | None = None
     adversary: Adversary | None = None
     shared_sample: bool = True
     draws: str = "per_image"
@@ -211,6 +212,16 @@ class DaviTrainer(Learner):
                     y_image=self._seen(inputs),
                     with_bound=self.weights.variational_bound,
                     reduction=self.weights.reduction,
+                )
+            elif isinstance(self.target, PosteriorDenoiser):
+                loss, direction = teacher_term(
+                    self.fake_score,
+                    self.target,
+                    x0_hat,
+                    inputs.t,
+                    inputs.eps,
+                    self._seen(inputs),
+                    self.weights.reduction,
                 )
             else:
                 loss, direction = posterior_term(

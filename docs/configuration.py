@@ -1,7 +1,7 @@
 """Writes docs/configuration.md: every key of a run's YAML file, from the models that read it.
 
 Run it as `python docs/configuration.py`. Types, ranges and defaults are those of the classes in
-davi/config/schema.py and problem.py; the meaning of a key is the comment beside its field.
+davi/config/schema.py, problem.py and other_runs.py; the meaning of a key is the comment beside its field.
 """
 
 import ast
@@ -15,24 +15,25 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from davi.config import problem, schema
+from davi.config import other_runs, problem, schema
 from davi.config.recipes import POSTERIOR, RELEASE, recipe_settings
 from davi.config.section import Section
 from guided_diffusion.presets import PRESETS
 
 PAGE = Path(__file__).with_suffix(".md")
-SOURCES = [Path(module.__file__) for module in (schema, problem)]
+SOURCES = [Path(module.__file__) for module in (schema, problem, other_runs)]
 # Models in the order of the page, with the key at which each stands.
 RUNS = {
     "A run of `davi train`": schema.RunConfig,
     "A run of `davi train-prior`": schema.PriorRunConfig,
-    "A run of `davi train` for I2SB": schema.I2SBRunConfig,
+    "A run of `davi train` for I2SB": other_runs.I2SBRunConfig,
+    "A run of `davi train` for a conditional teacher": other_runs.TeacherRunConfig,
 }
 SECTIONS = {
     "network": schema.NetworkConfig,
     "data": schema.DataConfig,
     "train": schema.TrainConfig,
-    "prior": schema.PriorConfig,
+    "prior": schema.FrozenPriorConfig,
     "operator: denoising": problem.DenoisingConfig,
     "operator: inpainting": problem.InpaintingConfig,
     "operator: super_resolution": problem.SuperResolutionConfig,
@@ -46,11 +47,13 @@ SECTIONS = {
     "fake_score": schema.FakeScoreConfig,
     "loss": schema.LossConfig,
     "adversarial": schema.AdversarialConfig,
-    "bridge of I2SB": schema.I2SBBridgeConfig,
+    "teacher": other_runs.TeacherConfig,
+    "bridge of I2SB": other_runs.I2SBBridgeConfig,
 }
 HEADINGS = {
     **{model: heading for heading, model in SECTIONS.items()},
     schema.LoopConfig: "train",  # of a prior or I2SB; its keys are the first of TrainConfig
+    schema.PriorConfig: "prior",  # likewise
 }
 TASKS = [heading.split(": ")[1] for heading in SECTIONS if heading.startswith("operator")]
 PLAIN_TYPES = {

@@ -13,8 +13,8 @@ LADDER = """
     davi.system
     davi.schedule davi.losses
     davi.config davi.operators davi.release davi.bridge
-    davi.data davi.weights davi.generator davi.score
-    davi.likelihood
+    davi.data davi.weights davi.score
+    davi.generator davi.likelihood
     davi.metrics davi.terms davi.build davi.sampler
     davi.training
     davi.priors davi.restorer davi.trainer

@@ -12,7 +12,8 @@ from torch import Tensor
 
 import davi
 from davi.build import build_forward_model
-from davi.config.schema import I2SBRunConfig, PriorRunConfig, RunConfig
+from davi.config.other_runs import I2SBRunConfig
+from davi.config.schema import PriorRunConfig, RunConfig
 from davi.config.yaml_file import load_config, parse_config
 from davi.data.batches import open_images, validation_batch
 from davi.data.images import from_uint8, to_uint8

@@ -8,8 +8,9 @@ import torch
 
 from davi.benchmarks.ladders import random_network
 from davi.build import build_operator, image_shape
+from davi.config.other_runs import I2SBRunConfig
 from davi.config.recipes import RECIPES, RELEASE
-from davi.config.schema import I2SBRunConfig, PriorRunConfig, RunConfig
+from davi.config.schema import PriorRunConfig, RunConfig
 from davi.config.yaml_file import load_config
 from davi.runs.build import assemble_i2sb_trainer, assemble_trainer, build_prior_trainer
 from guided_diffusion.presets import PRESETS, UNetConfig, create_unet

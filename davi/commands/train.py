@@ -1,4 +1,4 @@
-"""Train a DAVI generator by Algorithm 1, or an I2SB network if the config says `method: i2sb`.
+"""Train a DAVI generator by Algorithm 1, or what the config names as `method`: i2sb or teacher.
 
 The same command goes on where an interrupted run stopped. SIGTERM and SIGINT (Ctrl-C) end the step,
 save and exit with code 75; a second one exits at once. Several processes: torchrun, see
@@ -18,8 +18,13 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Trains."""
     from davi.commands.training import train
-    from davi.config.schema import I2SBRunConfig, RunConfig
-    from davi.runs.build import build_i2sb_trainer, build_trainer
+    from davi.config.other_runs import I2SBRunConfig, TeacherRunConfig
+    from davi.config.schema import RunConfig
+    from davi.runs.build import build_i2sb_trainer, build_teacher_trainer, build_trainer
 
-    methods = {None: (RunConfig, build_trainer), "i2sb": (I2SBRunConfig, build_i2sb_trainer)}
+    methods = {
+        None: (RunConfig, build_trainer),
+        "i2sb": (I2SBRunConfig, build_i2sb_trainer),
+        "teacher": (TeacherRunConfig, build_teacher_trainer),
+    }
     return train(arguments, methods)

@@ -9,7 +9,8 @@ conflict with Table 12) stands in the YAML files, under `recipes:`.
 from typing import Any
 
 PAPER, RELEASE, POSTERIOR = "paper", "release", "posterior"
-RECIPES = (PAPER, RELEASE, POSTERIOR)
+CONDITIONAL_TEACHER = "conditional_teacher"
+RECIPES = (PAPER, RELEASE, POSTERIOR, CONDITIONAL_TEACHER)
 
 _RELEASE: dict[str, Any] = {
     "seed": 777,
@@ -49,6 +50,16 @@ _POSTERIOR: dict[str, Any] = {
     "train": {"adam_betas": [0.0, 0.99]},
 }
 
+# The same for posteriors of several modes: what a teacher that sees y has learned is the target.
+_CONDITIONAL_TEACHER: dict[str, Any] = {
+    "prior": {"sees_measurement": True},
+    "bridge": {"time": "end", "perturbation": "constant", "h": 1.0, "resize": "nearest"},
+    "generator": {"parametrisation": "conditional", "sees_measurement": True},
+    "fake_score": {"sees_measurement": True},
+    "loss": {"noise_range": [0.02, 20.0]},
+    "train": {"adam_betas": [0.0, 0.99]},
+}
+
 # What the release calls a task, in `NAME_ema.pt`, and what it is here.
 RELEASE_TASKS = {
     "gaussian": {"name": "gaussian_blur"},
@@ -67,6 +78,6 @@ def recipe_settings(recipe: str, task: str | None) -> list[dict[str, Any]]:
         recipe: one of `RECIPES`.
         task: name of the operator, if the config has one.
     """
-    if recipe == POSTERIOR:
-        return [_POSTERIOR]
+    if recipe in (POSTERIOR, CONDITIONAL_TEACHER):
+        return [_POSTERIOR if recipe == POSTERIOR else _CONDITIONAL_TEACHER]
     return [_RELEASE, _RELEASE_OF_TASK.get(task, {})] if recipe == RELEASE else []

@@ -141,7 +141,7 @@ class PriorRunConfig(Section):
 
 
 class PriorConfig(Section):
-    """The frozen prior s_theta."""
+    """Weights that training starts from."""
 
     checkpoint: FilePath  # a weight file, or the name of a shipped one
 
@@ -149,6 +149,13 @@ class PriorConfig(Section):
     def path(self) -> Path:
         """The weight file: the user's own, or the shipped one of this name."""
         return find(self.checkpoint, CHECKPOINTS)
+
+
+class FrozenPriorConfig(PriorConfig):
+    """The frozen prior s_theta."""
+
+    # it is a conditional teacher, trained with `method: teacher`: the score of p(x_t | y)
+    sees_measurement: bool = False
 
 
 class BridgeConfig(Section):
@@ -169,8 +176,9 @@ class BridgeConfig(Section):
 class GeneratorConfig(Section):
     """The implicit generator I_phi,a."""
 
-    # see docs/fidelity.md; denoiser: the prior's estimate of x0 in y + h z, at a = 1 only
-    parametrisation: Literal["paper", "release", "denoiser"] = "paper"
+    # see docs/fidelity.md; denoiser: the prior's estimate of x0 in y + h z, at a = 1 only;
+    # conditional: a conditional teacher's estimate at high noise, from y and z
+    parametrisation: Literal["paper", "release", "denoiser", "conditional"] = "paper"
     sees_measurement: bool = False  # y itself in further input channels, besides y + h z
 
 
@@ -200,7 +208,8 @@ class LossConfig(Section):
     noise_range: tuple[Deviation, Deviation] | None = None
     # p of the weight that lets each singular direction learn at its own noise; null: no such weight
     spectral_power: int | None = Field(None, ge=0, le=4)
-    image_deviation: Deviation = 0.5  # of the pixels, in that weight
+    # of the pixels under a white prior, in that weight; with a teacher it must be the teacher's
+    image_deviation: Deviation = 0.5
 
     @model_validator(mode="after")
     def _target_is_whole(self) -> "LossConfig":
@@ -248,14 +257,39 @@ class TrainConfig(LoopConfig):
         return self
 
 
-class RunConfig(Section):
+class OfProblem:
+    """What runs for an inverse problem have in common."""
+
+    @property
+    def task(self) -> str:
+        """Name of the inverse problem."""
+        if isinstance(self.operator, CustomOperatorConfig):
+            return Path(self.operator.file).stem
+        return self.operator.name
+
+    @property
+    def shows_mask(self) -> bool:
+        """Whether y on the image grid shows what is measured: in a hole of inpainting it is 0."""
+        return isinstance(self.operator, InpaintingConfig) and not self.operator.noise_in_hole
+
+    def seeing_unet(self) -> UNetConfig:
+        """Returns the architecture of the prior with further input channels for y."""
+        unet = self.network.unet()
+        return replace(unet, in_channels=2 * unet.in_channels + self.shows_mask)
+
+    def _has_one_sigma(self) -> bool:
+        low, high = getattr(self.noise, "bounds", (0.0, 0.0))
+        return 0 < low == high
+
+
+class RunConfig(OfProblem, Section):
     """A run of davi train."""
 
     recipe: Literal[RECIPES] = PAPER  # see davi/config/recipes.py
     seed: Seed = 0  # of every random number of the run
     network: NetworkConfig
     schedule: ScheduleName = "linear"  # the betas of the diffusion
-    prior: PriorConfig
+    prior: FrozenPriorConfig
     operator: OperatorConfig  # A, what happens to the image
     noise: NoiseConfig  # n, what is added then
     bridge: BridgeConfig = BridgeConfig()
@@ -289,6 +323,7 @@ class RunConfig(Section):
                 "generator.parametrisation: denoiser needs bridge.time: end, no bridge.h_sampling "
                 "and Gaussian noise"
             )
+        self._require_conditional()
         if self.loss.regulariser == "kept_pixels" and self.task != "inpainting":
             raise ValueError("loss.regulariser: kept_pixels is for inpainting only")
         if self.adversarial.enabled and self.train.parallel == "fsdp":
@@ -298,57 +333,35 @@ class RunConfig(Section):
             )
         return self
 
-    @property
-    def task(self) -> str:
-        """Name of the inverse problem."""
-        if isinstance(self.operator, CustomOperatorConfig):
-            return Path(self.operator.file).stem
-        return self.operator.name
-
-    @property
-    def shows_mask(self) -> bool:
-        """Whether y on the image grid shows what is measured: in a hole of inpainting it is 0."""
-        return isinstance(self.operator, InpaintingConfig) and not self.operator.noise_in_hole
-
-    def unet(self, section: GeneratorConfig | FakeScoreConfig) -> UNetConfig:
-        """Returns the architecture of a trained network: the prior's, wider if it sees y."""
-        unet = self.network.unet()
-        if not section.sees_measurement:
-            return unet
-        return replace(unet, in_channels=2 * unet.in_channels + self.shows_mask)
-
-
-class I2SBBridgeConfig(Section):
-    """The bridge of I2SB, davi/solvers/i2sb_bridge.py."""
-
-    beta_max: float = Field(0.3, gt=0, le=10)  # I2SB: 0.3, for blur and inpainting 1.0
-    ot_ode: bool = False  # a bridge without noise; I2SB: for blur and inpainting
-
-
-class I2SBRunConfig(Section):
-    """A run of davi train that trains an I2SB network."""
-
-    method: Literal["i2sb"]
-    seed: Seed = 0  # of every random number of the run
-    network: NetworkConfig
-    prior: PriorConfig  # what training starts from
-    operator: OperatorConfig  # A, what happens to the image
-    noise: NoiseConfig  # n, what is added then
-    bridge: I2SBBridgeConfig = I2SBBridgeConfig()
-    data: DataConfig
-    train: LoopConfig
-
-    @model_validator(mode="after")
-    def _predicts_no_variance(self) -> "I2SBRunConfig":
-        unet = self.network.unet()
-        if unet.out_channels != unet.in_channels:
+    def _require_conditional(self) -> None:
+        """Refuses half of a training towards a conditional teacher."""
+        needed = {
+            "prior.sees_measurement: true": self.prior.sees_measurement,
+            "generator.parametrisation: conditional": (
+                self.generator.parametrisation == "conditional"
+            ),
+        }
+        if not any(needed.values()):
+            return
+        needed |= {
+            "generator.sees_measurement: true": self.generator.sees_measurement,
+            "fake_score.sees_measurement: true": self.fake_score.sees_measurement,
+            "loss.likelihood: none": self.loss.likelihood == "none",
+            "loss.variational_bound: false": not self.loss.variational_bound,
+            "loss.noise_range": self.loss.noise_range is not None,
+            "bridge.time: end": self.bridge.time == "end",
+            "bridge.resize: nearest": self.bridge.resize == "nearest",
+            "bridge.h above 0": self.bridge.h > 0,
+            "no bridge.h_sampling": self.bridge.h_sampling is None,
+            "train.shared_sample: true": self.train.shared_sample,
+            "Gaussian noise of one sigma above 0": self._has_one_sigma(),
+        }
+        if missing := [what for what, there in needed.items() if not there]:
             raise ValueError(
-                f"network.out_channels={unet.out_channels}: an I2SB network predicts no variance; "
-                f"set it to {unet.in_channels} (that of the prior is cut off)"
+                f"a conditional teacher needs {', '.join(missing)}; recipe: conditional_teacher "
+                "sets all of it but the noise"
             )
-        return self
 
-    @property
-    def task(self) -> str:
-        """Name of the inverse problem."""
-        return self.operator.name
+    def unet(self, section: GeneratorConfig | FakeScoreConfig | FrozenPriorConfig) -> UNetConfig:
+        """Returns the architecture of a network: that of an ordinary prior, wider if it sees y."""
+        return self.seeing_unet() if section.sees_measurement else self.network.unet()

@@ -4,12 +4,18 @@ Both visit evenly spaced times, the first and the last one included, as ADM's sa
 step takes for the clean image is clipped to [-1, 1].
 """
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from davi.schedule import Schedule
-from davi.score import ScoreModel
+from davi.score import PosteriorDenoiser, ScoreModel
 from davi.system.runtime import normal_each
+
+# Noises between which a conditional teacher is sampled, on the [-1, 1] scale.
+LOG_NOISES = math.log10(40.0), math.log10(0.015)
 
 
 def spaced_times(length: int, num_steps: int) -> list[int]:
@@ -105,3 +111,34 @@ def ancestral_step(
         log_variance = schedule.at("posterior_log_variance", t, x_t)
     noise = normal_each(x_t.shape[1:], rngs).to(x_t)
     return schedule.posterior_mean(x0, x_t, t) + (log_variance / 2).exp() * noise
+
+
+@torch.no_grad()
+def conditional_sample(
+    denoiser: PosteriorDenoiser, mean: Tensor, noises: Sequence[Tensor]
+) -> Tensor:
+    """Returns samples of what a conditional teacher takes for p(x0 | y), (B, C, H, W).
+
+    Ancestral sampling through noises that fall by a constant factor. A step from variance s to the
+    smaller v draws x from N(D + v / s (x - D), v (1 - v / s) + (1 - v / s)^2 M s / (M + s)), which
+    is exact under the white prior, for any number of steps.
+
+    Args:
+        denoiser: the teacher.
+        mean: (B, C, H, W) m0 of the measurements, see `PosteriorDenoiser.white_mean`.
+        noises: standard normal, each shape as mean; one for the start and for each step but the
+            last, so as many as there are evaluations.
+    """
+    schedule, variance, count = denoiser.schedule, denoiser.variance, len(noises)
+    wanted = torch.logspace(*LOG_NOISES, count, dtype=torch.float64)
+    times = schedule.index_of_noise(wanted).tolist()
+    t = [torch.full((len(mean),), time, device=mean.device) for time in times]
+    s = [schedule.noise_ratio(each, mean) for each in t]
+    x = mean + denoiser.scale(noises[0], (variance + s[0]).sqrt())
+    for step in range(count):
+        x0 = denoiser.denoise(schedule.alpha_bar_t(t[step], mean).sqrt() * x, t[step], mean)
+        if step + 1 < count:
+            kept, unknown = s[step + 1] / s[step], variance * s[step] / (variance + s[step])
+            fresh = s[step + 1] * (1 - kept) + (1 - kept).square() * unknown
+            x = x0 + kept * (x - x0) + denoiser.scale(noises[step + 1], fresh.sqrt())
+    return x0

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from davi.config.schema import NetworkConfig, ScheduleName
+from davi.config.other_runs import TeacherRunConfig
+from davi.config.schema import NetworkConfig, RunConfig, ScheduleName
 from davi.config.yaml_file import parse_config
 from davi.system.errors import InputError
 from davi.weights.layouts import Weights, read_weight_file
@@ -66,3 +67,32 @@ def read_prior_file(path: Path, unet: UNetConfig | None = None) -> PriorFile:
     if schedule not in known:
         raise InputError(f"{path}: schedule: {schedule!r} is none of {', '.join(known)}")
     return PriorFile(path, weights, unet, schedule)
+
+
+def read_teacher_file(path: Path, config: RunConfig) -> UNetModel:
+    """Returns the network of a conditional teacher, float32 on the CPU.
+
+    Args:
+        path: its file.
+        config: the run that it is to be the target of.
+
+    Raises:
+        InputError, CheckpointError: missing or damaged file, no teacher, or one of another problem.
+    """
+    file = read_weight_file(path)
+    if "teacher" not in file.parts:
+        raise InputError(
+            f"{path}: holds {file.layout}; prior.sees_measurement needs a conditional teacher (one "
+            "is trained by davi train with a config that says method: teacher)"
+        )
+    trained = parse_config(file.config or {}, TeacherRunConfig, str(path))
+    pairs = {
+        "operator": (trained.operator, config.operator),
+        "noise": (trained.noise, config.noise),
+        "schedule": (trained.schedule, config.schedule),
+        "loss.image_deviation": (trained.teacher.image_deviation, config.loss.image_deviation),
+    }
+    for key, (theirs, ours) in pairs.items():
+        if theirs != ours:
+            raise InputError(f"{key}: the teacher {path} was trained with {theirs}, here is {ours}")
+    return unet_from_weights(file.part("teacher"), config.seeing_unet(), str(path))

@@ -13,29 +13,27 @@ from davi.build import (
     build_forward_model,
     build_generator,
     build_sight,
+    conditional_settings,
     image_shape,
     mask_sha256,
 )
+from davi.config.other_runs import I2SBRunConfig, TeacherRunConfig
 from davi.config.problem import (
     CustomOperatorConfig,
     InpaintingConfig,
 )
-from davi.config.schema import (
-    I2SBRunConfig,
-    LoopConfig,
-    PriorRunConfig,
-    RunConfig,
-)
+from davi.config.schema import LoopConfig, PriorRunConfig, RunConfig
 from davi.data.batches import open_images, validation_batch
 from davi.likelihood import PosteriorTarget, denoising_error
 from davi.operators.inpainting import RandomInpainting
 from davi.operators.measurement import ForwardModel
 from davi.operators.svd import SVDOperator
+from davi.priors.teacher_trainer import TeacherTrainer
 from davi.priors.trainer import PriorTrainer
-from davi.priors.weight_file import read_prior_file
+from davi.priors.weight_file import read_prior_file, read_teacher_file
 from davi.release.discriminator import PatchDiscriminator
 from davi.schedule import Schedule
-from davi.score import FrozenPrior, ScoreModel
+from davi.score import FrozenPrior, PosteriorDenoiser, ScoreModel
 from davi.solvers.i2sb_bridge import I2SBBridge, I2SBModel
 from davi.solvers.i2sb_trainer import I2SBTrainer
 from davi.system.errors import InputError
@@ -52,7 +50,7 @@ from guided_diffusion.checkpoint import unet_from_weights, with_input_channels, 
 from guided_diffusion.presets import UNetConfig, create_unet
 from guided_diffusion.unet import UNetModel
 
-AnyRunConfig = RunConfig | PriorRunConfig | I2SBRunConfig
+AnyRunConfig = RunConfig | PriorRunConfig | I2SBRunConfig | TeacherRunConfig
 ERROR_TIMES = 24  # at which the prior's denoising error is measured
 TARGET_SETTINGS = {"likelihood", "spectral_power", "image_deviation"}  # of the section loss
 COMPILED_VARIANTS = 1000  # more than blocks of four networks, with and without gradients
@@ -98,7 +96,10 @@ def build_trainer(config: RunConfig, world: World) -> DaviTrainer:
     Raises:
         InputError, CheckpointError: data or prior weights are missing or do not fit.
     """
-    prior = read_prior_file(config.prior.path, config.network.unet()).network()
+    if config.prior.sees_measurement:
+        prior = read_teacher_file(config.prior.path, config)
+    else:
+        prior = read_prior_file(config.prior.path, config.network.unet()).network()
     return assemble_trainer(config, prior, build_validation_batch(config), world)
 
 
@@ -123,7 +124,10 @@ def assemble_trainer(
         for section in (config.generator, config.fake_score)
     )
     bridge = build_bridge(config.bridge, schedule).to(world.device)
-    generator = build_generator(generator_network, config, bridge, train.precision)
+    forward_model = build_forward_model(config, image_shape(config), world.device)
+    generator = build_generator(
+        generator_network, config, bridge, forward_model.operator, train.precision
+    )
     generator.to(world.device)
     ema = Ema(generator, train.ema_decay, train.ema_policy)
     for model in (generator, ema.module):
@@ -131,15 +135,23 @@ def assemble_trainer(
     score_network = _distributed(score_network, train, world)
     prior.requires_grad_(False)
     prior = (_distributed if train.shard_prior else _replicated)(prior, train, world)
-    frozen = FrozenPrior(ScoreModel(prior, schedule, train.precision))
-    forward_model = build_forward_model(config, image_shape(config), world.device)
+    if config.prior.sees_measurement:
+        around = partial(
+            PosteriorDenoiser,
+            **conditional_settings(config, forward_model.operator, config.loss.image_deviation),
+            precision=train.precision,
+        )
+        frozen, target, fake_score = None, around(prior), around(score_network)
+    else:
+        frozen = FrozenPrior(ScoreModel(prior, schedule, train.precision))
+        target = _build_target(config, frozen, forward_model, validation)
+        sees = build_sight(config.fake_score, config)
+        fake_score = ScoreModel(score_network, schedule, train.precision, sees)
     return DaviTrainer(
         generator=generator,
-        fake_score=ScoreModel(
-            score_network, schedule, train.precision, build_sight(config.fake_score, config)
-        ),
+        fake_score=fake_score,
         prior=frozen,
-        target=_build_target(config, frozen, forward_model, validation),
+        target=target,
         ema=ema,
         generator_optimizer=_optimizer(generator.network, train, train.learning_rate),
         fake_score_optimizer=_optimizer(score_network, train, train.fake_score_learning_rate),
@@ -229,6 +241,46 @@ def build_i2sb_trainer(config: I2SBRunConfig, world: World) -> I2SBTrainer:
     return assemble_i2sb_trainer(config, network, build_validation_batch(config), world)
 
 
+def build_teacher_trainer(config: TeacherRunConfig, world: World) -> TeacherTrainer:
+    """Returns the trainer of a conditional teacher, which begins as a prior without last layer.
+
+    Raises:
+        InputError, CheckpointError: data or prior weights are missing or do not fit.
+    """
+    prior = read_prior_file(config.prior.path, config.network.unet()).network()
+    return assemble_teacher_trainer(config, prior, build_validation_batch(config), world)
+
+
+def assemble_teacher_trainer(
+    config: TeacherRunConfig, prior: UNetModel, validation: torch.Tensor, world: World
+) -> TeacherTrainer:
+    """Returns the trainer of a conditional teacher.
+
+    Args:
+        config: the run.
+        prior: on the CPU; becomes the trainer's own.
+        validation: (B, 3, S, S) images in [-1, 1].
+        world: the processes to train on.
+
+    Raises:
+        InputError: the batch is too small for the processes, or the operator does not allow it.
+    """
+    network = _from_prior(prior, config.seeing_unet())
+    torch.nn.init.zeros_(network.out[-1].weight)  # F = 0 is the white prior
+    torch.nn.init.zeros_(network.out[-1].bias)
+    forward_model = build_forward_model(config, image_shape(config), world.device)
+    model = partial(
+        PosteriorDenoiser,
+        **conditional_settings(config, forward_model.operator, config.teacher.image_deviation),
+        precision=config.train.precision,
+    )
+    return TeacherTrainer(
+        forward_model=forward_model,
+        noise_range=config.teacher.noise_range,
+        **_regression(config, network, model, validation, world),
+    )
+
+
 def assemble_i2sb_trainer(
     config: I2SBRunConfig, network: UNetModel, validation: torch.Tensor, world: World
 ) -> I2SBTrainer:
@@ -252,7 +304,7 @@ def assemble_i2sb_trainer(
 
 
 def _regression(
-    config: PriorRunConfig | I2SBRunConfig,
+    config: PriorRunConfig | I2SBRunConfig | TeacherRunConfig,
     network: UNetModel,
     model_around: Callable[[torch.nn.Module], torch.nn.Module],
     validation: torch.Tensor,

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor
 
 from davi.build import build_operator, image_shape
+from davi.config.other_runs import I2SBRunConfig
 from davi.config.problem import (
     CustomOperatorConfig,
-)
-from davi.config.schema import (
-    I2SBRunConfig,
 )
 from davi.config.yaml_file import parse_config
 from davi.operators.linear import LinearOperator

@@ -15,4 +15,12 @@ CALIBRATION = (  # metrics of several samples of every image
 )
 LPIPS_VARIANTS = ("release", "vgg", "alex")
 LPIPS_DEFAULT = ("release", "vgg")
-NETWORK_PARTS = ("generator", "raw_generator", "score", "discriminator", "prior", "i2sb")
+NETWORK_PARTS = (
+    "generator",
+    "raw_generator",
+    "score",
+    "discriminator",
+    "prior",
+    "i2sb",
+    "teacher",
+)

@@ -22,6 +22,7 @@ from davi.weights.network_file import (
     GENERATOR,
     I2SB,
     PRIOR,
+    TEACHER,
     averaged_weights,
     entries_below,
     is_state_dict,
@@ -43,6 +44,7 @@ KINDS = {
     "discriminator": DISCRIMINATOR,
     "prior": PRIOR,
     "i2sb": I2SB,
+    "teacher": TEACHER,
 }
 BARE_ROLES = ("generator", "raw_generator", "score", "prior")  # what an ADM network may be
 # Networks in a training file of the release, all but the average: its key and our part.

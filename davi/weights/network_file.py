@@ -20,8 +20,10 @@ from guided_diffusion.checkpoint import is_finite, read_pt
 from guided_diffusion.errors import CheckpointError
 
 GENERATOR, PRIOR, I2SB = "davi generator", "davi prior", "davi i2sb"
+TEACHER = "davi conditional teacher"
 FAKE_SCORE, DISCRIMINATOR = "davi fake score", "davi discriminator"
-EMA_PREFIXES = {GENERATOR: "module.network.", PRIOR: "module.", I2SB: "module."}
+OF_METHOD = {None: PRIOR, "i2sb": I2SB, "teacher": TEACHER}
+EMA_PREFIXES = {GENERATOR: "module.network.", **dict.fromkeys(OF_METHOD.values(), "module.")}
 CHECKSUM = "sha256"  # key in the header of the files; older ones have none
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -82,10 +84,10 @@ def entries_below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]
 
 
 def kind_of(checkpoint: Mapping[str, Any]) -> str:
-    """Returns whether a training checkpoint holds a generator, a prior or an I2SB network."""
+    """Returns what a training checkpoint holds, such as `GENERATOR`."""
     if "generator" in checkpoint:
         return GENERATOR
-    return I2SB if checkpoint["config"].get("method") == "i2sb" else PRIOR
+    return OF_METHOD.get(checkpoint["config"].get("method"), PRIOR)
 
 
 def new_weights_file(path: Path, overwrite: bool) -> Path:

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from davi.commands.program import read_command_line
-from davi.config.schema import I2SBRunConfig, PriorRunConfig, RunConfig
+from davi.config.other_runs import I2SBRunConfig
+from davi.config.schema import PriorRunConfig, RunConfig
 from davi.config.section import Section
 from davi.config.yaml_file import flatten, load_config, parse_config, to_yaml
 from davi.system.errors import InputError

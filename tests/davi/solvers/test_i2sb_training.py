@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from davi.config.schema import I2SBRunConfig
+from davi.config.other_runs import I2SBRunConfig
 from davi.config.yaml_file import load_config, parse_config, read_method
 from davi.data.batches import open_images, validation_batch
 from davi.metrics.scores import psnr
