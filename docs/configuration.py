@@ -1,7 +1,8 @@
 """Writes docs/configuration.md: every key of a run's YAML file, from the models that read it.
 
 Run it as `python docs/configuration.py`. Types, ranges and defaults are those of the classes in
-davi/config/schema.py, problem.py and other_runs.py; the meaning of a key is the comment beside its field.
+davi/config/schema.py, problem.py and other_runs.py; the meaning of a key is the comment beside its
+field.
 """
 
 import ast

@@ -8,11 +8,16 @@ import torch
 
 from davi.benchmarks.ladders import random_network
 from davi.build import build_operator, image_shape
-from davi.config.other_runs import I2SBRunConfig
-from davi.config.recipes import RECIPES, RELEASE
+from davi.config.other_runs import I2SBRunConfig, TeacherRunConfig
+from davi.config.recipes import CONDITIONAL_TEACHER, RECIPES, RELEASE
 from davi.config.schema import PriorRunConfig, RunConfig
 from davi.config.yaml_file import load_config
-from davi.runs.build import assemble_i2sb_trainer, assemble_trainer, build_prior_trainer
+from davi.runs.build import (
+    assemble_i2sb_trainer,
+    assemble_teacher_trainer,
+    assemble_trainer,
+    build_prior_trainer,
+)
 from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
 from tests.davi.config.test_config import CONFIGS, TASKS, model_of
 from tests.tiny import ALONE
@@ -34,10 +39,11 @@ SMALL_OPERATORS = {
     "inpainting": ("operator.box_size=8",),
     "gaussian_blur": ("operator.kernel_size=9", "operator.sigma=1.0"),
 }
+OTHER_RECIPES = set(RECIPES) - {CONDITIONAL_TEACHER}  # its measurements must be readable
 OTHER_NETWORKS = {"ffhq_gaussian_blur", "imagenet_super_resolution"}
-RUNS, PRIORS, I2SB = (
+RUNS, PRIORS, I2SB, TEACHERS = (
     [path for path in CONFIGS if model_of(path) is model]
-    for model in (RunConfig, PriorRunConfig, I2SBRunConfig)
+    for model in (RunConfig, PriorRunConfig, I2SBRunConfig, TeacherRunConfig)
 )
 # At small size a config of another data set is its twin of the photographs, with another network.
 STEPS = [
@@ -46,7 +52,7 @@ STEPS = [
     if path.stem.startswith(("photos_", "tiny"))
 ]
 STEPS += [(path, RELEASE) for path in RUNS if path.stem in {f"photos_{task}" for task in TASKS}]
-STEPS += [(path, each) for path in RUNS if path.stem in OTHER_NETWORKS for each in RECIPES]
+STEPS += [(path, each) for path in RUNS if path.stem in OTHER_NETWORKS for each in OTHER_RECIPES]
 by_name = {"ids": lambda path: path.stem}
 
 
@@ -89,11 +95,12 @@ def test_networks_and_operators_are_built_at_full_size() -> None:
 def test_a_step_of_training_changes_the_networks(path: Path, recipe: str) -> None:
     task = load(path).task
     config = load(path, f"recipe={recipe}", *SMALL, *SMALL_OPERATORS.get(task, ()))
-    trainer = assemble_trainer(config, random_network(config), torch.zeros(1, 3, 16, 16), ALONE)
+    prior = random_network(config.unet(config.prior))
+    trainer = assemble_trainer(config, prior, torch.zeros(1, 3, 16, 16), ALONE)
     networks = {
         "generator": trainer.generator.network,
         "fake score": trainer.fake_score.network,
-        "prior": trainer.prior.model.network,
+        "prior": prior,
     }
     before = {name: network.out[-1].weight.clone() for name, network in networks.items()}
     x0 = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -120,9 +127,20 @@ def test_a_step_of_a_prior_changes_it(path: Path) -> None:
 def test_a_step_of_i2sb_changes_it(path: Path) -> None:
     config = load(path, *SMALL, *SMALL_OPERATORS.get(load(path).task, ()))
     trainer = assemble_i2sb_trainer(
-        config, random_network(config), torch.zeros(1, 3, 16, 16), ALONE
+        config, random_network(config.network.unet()), torch.zeros(1, 3, 16, 16), ALONE
     )
     before = trainer.model.network.out[-1].weight.clone()
     loss = trainer.train_step(torch.zeros(2, 3, 16, 16), 1)["loss"]
     assert torch.isfinite(loss)
     assert not torch.equal(trainer.model.network.out[-1].weight, before)
+
+
+@pytest.mark.parametrize("path", TEACHERS, **by_name)
+def test_a_step_of_a_teacher_changes_it(path: Path) -> None:
+    config = load(path, *SMALL, *SMALL_OPERATORS.get(load(path).task, ()))
+    prior = random_network(config.network.unet())
+    trainer = assemble_teacher_trainer(config, prior, torch.zeros(1, 3, 16, 16), ALONE)
+    assert not trainer.model.network.out[-1].weight.any()  # it begins as the white prior
+    loss = trainer.train_step(torch.zeros(2, 3, 16, 16), 1)["loss"]
+    assert torch.isfinite(loss)
+    assert trainer.model.network.out[-1].weight.any()

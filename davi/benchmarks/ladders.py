@@ -22,7 +22,7 @@ from davi.restorer import Restorer
 from davi.runs.build import assemble_trainer
 from davi.sampler import posterior_sample
 from davi.system.world import World
-from guided_diffusion.presets import create_unet
+from guided_diffusion.presets import UNetConfig, create_unet
 
 WEIGHT_NOISE = 0.02  # standard deviation, on top of the initialisation, which has zeros in it
 PHOTO_SIDE = 512  # pixels of the images that reading is measured with
@@ -51,10 +51,10 @@ def benchmark_config(
     return parse_config(values, RunConfig, "benchmark")
 
 
-def random_network(config: RunConfig) -> nn.Module:
+def random_network(unet: UNetConfig) -> nn.Module:
     """Returns a network none of whose weights is zero, in evaluation mode on the CPU."""
     torch.manual_seed(0)
-    network = create_unet(config.network.unet()).eval()
+    network = create_unet(unet).eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(WEIGHT_NOISE * torch.randn_like(parameter))
@@ -100,7 +100,7 @@ def _training_rung(
         shape = image_shape(config)
         world = World(0, 1, device)
         validation = torch.zeros(1, *shape, dtype=torch.float32)
-        trainer = assemble_trainer(config, random_network(config), validation, world)
+        trainer = assemble_trainer(config, random_network(config.network.unet()), validation, world)
         for network in (trainer.generator, trainer.fake_score, trainer.prior, trainer.ema):
             network.to(memory_format=torch.contiguous_format if plain else torch.channels_last)
         x0 = (torch.rand(batch_size, *shape, dtype=torch.float32) * 2 - 1).to(device)
@@ -158,7 +158,12 @@ def _sampling_rung(
     def build() -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
         config = benchmark_config(preset, batch_size)
         restorer = Restorer(
-            config, random_network(config), device, precision, size=None, compile=compile
+            config,
+            random_network(config.network.unet()),
+            device,
+            precision,
+            size=None,
+            compile=compile,
         )
         if channels_last:
             restorer.generator.to(memory_format=torch.channels_last)
@@ -226,7 +231,7 @@ def folder_rungs(
 ) -> Iterator[Rung]:
     """Yields the network alone, and the same images from folder to folder."""
     config = benchmark_config(preset, 1)
-    restorer = Restorer(config, random_network(config), device)
+    restorer = Restorer(config, random_network(config.network.unet()), device)
     y = torch.rand(num_images, *restorer.measurement_shape, dtype=torch.float32) * 2 - 1
     (workspace / "input").mkdir()
     for number, image in enumerate(y):

@@ -215,7 +215,7 @@ def timed_problem(
         network = read_prior_file(run.prior.path, run.network.unet()).network()
     else:
         run = benchmark_config(preset, 1)
-        network = random_network(run)
+        network = random_network(run.network.unet())
         generator = workspace / "generator.safetensors"
         save_weights(
             generator,

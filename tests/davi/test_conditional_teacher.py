@@ -136,7 +136,9 @@ def test_a_generator_begins_as_its_teacher_with_the_spread_of_what_is_measured()
 class ExactScore(nn.Module):
     """The F of E[x0 | x_t, y] for samples `width` times as wide as the white posterior."""
 
-    def __init__(self, teacher: PosteriorDenoiser, mean: Tensor, width: float, factor: float = 1):
+    def __init__(
+        self, teacher: PosteriorDenoiser, mean: Tensor, width: float, factor: float = 1
+    ) -> None:
         super().__init__()
         self.teacher, self.mean, self.width, self.factor = teacher, mean, width, factor
 

@@ -111,7 +111,7 @@ def test_a_report_is_not_overwritten(tmp_path: Path) -> None:
 def test_no_weight_of_the_network_is_zero() -> None:
     """With those of the initialisation every result would be the same, whatever the precision."""
     config = benchmark_config("photos_64", 1)
-    for parameter in random_network(config).parameters():
+    for parameter in random_network(config.network.unet()).parameters():
         assert (parameter != 0).float().mean() > 0.99
 
 

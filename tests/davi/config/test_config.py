@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from davi.commands.program import read_command_line
-from davi.config.other_runs import I2SBRunConfig
+from davi.config.other_runs import I2SBRunConfig, TeacherRunConfig
 from davi.config.schema import PriorRunConfig, RunConfig
 from davi.config.section import Section
 from davi.config.yaml_file import flatten, load_config, parse_config, to_yaml
@@ -27,6 +27,8 @@ def model_of(path: Path) -> type[Section]:
     """What a shipped config is to be read as, by its name."""
     if path.stem.endswith("_prior"):
         return PriorRunConfig
+    if path.stem.endswith("_teacher"):
+        return TeacherRunConfig
     return I2SBRunConfig if "_i2sb_" in path.stem else RunConfig
 
 
