@@ -6,15 +6,18 @@ measured and what is not.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import pytest
+import scipy.stats
 import torch
 from torch import Tensor, nn
 
 from davi.bridge import PosteriorBridge, end_cdf
 from davi.likelihood import PosteriorTarget, denoising_error
+from davi.metrics.ensembles import rank_histogram
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.inpainting import Inpainting, centred_box
@@ -31,6 +34,7 @@ from davi.training.ema import Ema
 from davi.training.learning_rate import RateShape
 from davi.training.network_optimizer import NetworkOptimizer
 from guided_diffusion.nn import timestep_embedding
+from guided_diffusion.presets import UNetConfig, create_unet
 from tests.tiny import ALONE
 
 pytestmark = pytest.mark.slow
@@ -39,6 +43,7 @@ SIZE, DEVIATION, SIGMA = 16, 0.5, 0.1
 SHAPE, DIM = (1, SIZE, SIZE), SIZE**2
 SCHEDULE = Schedule.named("linear")
 BATCH, NUM_ITERATIONS = 256, 1500
+NUM_UNET_ITERATIONS = 600
 OPERATORS = {
     "inpainting": lambda: Inpainting(SHAPE, centred_box(SIZE, SIZE, 8)),
     "super_resolution": lambda: SuperResolution(SHAPE, 4),
@@ -89,12 +94,31 @@ class Mlp(nn.Module):
         return (linear + self.layers(torch.cat([flat, time], dim=1))).view(-1, *SHAPE)
 
 
+def small_unet(num_images: int) -> nn.Module:
+    """An ADM UNet of 0.7 M parameters, 0 at the start."""
+    return create_unet(
+        UNetConfig(
+            image_size=SIZE,
+            in_channels=num_images,
+            model_channels=32,
+            out_channels=1,
+            num_res_blocks=1,
+            attention_resolutions=(8,),
+            channel_mult=(1, 2),
+            num_head_channels=32,
+            resblock_updown=True,
+        )
+    )
+
+
 class WhiteStart(nn.Module):
     """A generator that begins as the posterior under a white prior."""
 
-    def __init__(self, operator: SVDOperator, sees: MeasurementChannels) -> None:
+    def __init__(
+        self, operator: SVDOperator, sees: MeasurementChannels, network: nn.Module
+    ) -> None:
         super().__init__()
-        self.network = Mlp(2)
+        self.network = network
         self.operator, self.sees = operator, sees
         values = operator.singular_values.float()
         self.register_buffer("variance", 1 / (values.square() / SIGMA**2 + DEVIATION**-2))
@@ -109,29 +133,38 @@ class WhiteStart(nn.Module):
 
 
 class AroundPrior(nn.Module):
-    """A noise prediction that begins as the prior's; `sees`: it is shown y, too."""
+    """A noise prediction that begins as the prior's, `difference` being 0."""
 
-    def __init__(self, prior: FrozenPrior, sees: bool) -> None:
+    def __init__(self, prior: FrozenPrior, difference: nn.Module) -> None:
         super().__init__()
-        self.prior, self.difference = prior, Mlp(1 + sees)
+        self.prior, self.difference = prior, difference
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         alpha_bar = SCHEDULE.alpha_bar_t(t, x)
-        x_t, y = x[:, :1], x[:, 1:2]
+        x_t, y = x[:, :1], x[:, 1:]  # y is empty if it is not shown
         scaled = x_t / (1 - alpha_bar + alpha_bar * DEVIATION**2).sqrt()
         return self.prior.eps(x_t, t) + self.difference(torch.cat([scaled, y], dim=1), t)
 
 
-def build_trainer(task: str, sees: bool) -> DaviTrainer:
+def build_trainer(
+    task: str,
+    sees: bool = True,
+    network: Callable[[int], nn.Module] = Mlp,
+    rates: tuple[float, float] = (3e-4, 1e-2),
+    batch_size: int = BATCH,
+    num_iterations: int = NUM_ITERATIONS,
+) -> DaviTrainer:
+    """The trainer of a task; `network` makes one that sees so many images."""
     torch.manual_seed(0)
     operator, prior = OPERATORS[task](), FrozenPrior(analytic_prior())
     channels = MeasurementChannels(with_mask=False)
-    generator = WhiteStart(operator, channels)
-    fake_score = ScoreModel(AroundPrior(prior, sees), SCHEDULE, sees=channels if sees else None)
+    generator = WhiteStart(operator, channels, network(2))
+    around_prior = AroundPrior(prior, network(1 + sees))
+    fake_score = ScoreModel(around_prior, SCHEDULE, sees=channels if sees else None)
     optimizer = partial(
         NetworkOptimizer,
         weight_decay=0.0,
-        rate_shape=RateShape(warmup=0, cooldown=NUM_ITERATIONS // 2, total=NUM_ITERATIONS),
+        rate_shape=RateShape(warmup=0, cooldown=num_iterations // 2, total=num_iterations),
         precision="fp32",
         betas=(0.0, 0.99),
     )
@@ -148,8 +181,8 @@ def build_trainer(task: str, sees: bool) -> DaviTrainer:
             image_deviation=DEVIATION,
         ),
         ema=Ema(generator, 0.99),
-        generator_optimizer=optimizer(generator.network, learning_rate=3e-4),
-        fake_score_optimizer=optimizer(fake_score.network.difference, learning_rate=1e-2),
+        generator_optimizer=optimizer(generator.network, learning_rate=rates[0]),
+        fake_score_optimizer=optimizer(fake_score.network.difference, learning_rate=rates[1]),
         forward_model=ForwardModel(operator, GaussianNoise(SIGMA, SIGMA)),
         bridge=PosteriorBridge(
             mixing="linear",
@@ -169,7 +202,7 @@ def build_trainer(task: str, sees: bool) -> DaviTrainer:
             noise_range=(0.02, 0.5),
         ),
         seed=0,
-        batch_size=BATCH,
+        batch_size=batch_size,
         num_micro_batches=1,
         validation=torch.zeros(1, *SHAPE),
         world=ALONE,
@@ -215,19 +248,79 @@ def compare(trainer: DaviTrainer, count: int = 32, num_samples: int = 400) -> di
 
 def train(trainer: DaviTrainer, num_iterations: int = NUM_ITERATIONS) -> DaviTrainer:
     for iteration in range(num_iterations):
-        trainer.train_step(images_of(BATCH, 100 + iteration), iteration)
+        trainer.train_step(images_of(trainer.batch_size, 100 + iteration), iteration)
     return trainer
+
+
+@cache
+def trained(task: str) -> DaviTrainer:
+    return train(build_trainer(task))
 
 
 @pytest.mark.parametrize("task", OPERATORS)
 def test_samples_are_posterior_samples(task: str) -> None:
-    found = compare(train(build_trainer(task, sees=True)))
+    found = compare(trained(task))
     print({name: round(value, 3) for name, value in found.items()})
     assert 0.95 < found["measured"] < 1.05
     assert 0.95 < found["unmeasured"] < 1.05
     assert found["lowest pixel"] > 0.90
     assert found["highest pixel"] < 1.08
     assert found["mean error"] < 0.18
+
+
+def share_of_uneven_directions(samples: Tensor, truth: Tensor, operator: SVDOperator) -> float:
+    """In how many singular directions the ranks of the truth are not uniform, at a level of 1 %.
+
+    Args:
+        samples: (N, B, *SHAPE), N of 8 k - 1.
+        truth: (B, *SHAPE).
+        operator: A, whose directions are looked at.
+    """
+    directions = [operator.V_adjoint(images).flatten(1).T for images in (truth, *samples)]
+    truth, *samples = (each[:, None, None] for each in directions)  # (DIM, 1, 1, B)
+    counts = rank_histogram(torch.stack(samples), truth).unflatten(1, (8, -1)).sum(dim=2)
+    return float((scipy.stats.chisquare(counts, axis=1).pvalue < 0.01).mean())
+
+
+@torch.no_grad()
+def samples_of(trainer: DaviTrainer, truth: Tensor, count: int) -> Tensor:
+    rngs = [torch.Generator().manual_seed(i) for i in range(len(truth))]
+    y, _ = trainer.forward_model.measure(truth, rngs)
+    y_image = y if y.shape[1:] == SHAPE else nn.functional.interpolate(y, SIZE)
+    z = torch.randn(count, *truth.shape, generator=torch.Generator().manual_seed(3))
+    generator = trainer.ema.module
+    return torch.stack([posterior_sample(generator, trainer.bridge, y_image, one) for one in z])
+
+
+@pytest.mark.parametrize("task", OPERATORS)
+def test_the_truth_has_every_rank_among_the_samples_equally_often(task: str) -> None:
+    """Simulation-based calibration (Talts et al. 2018) in every singular direction."""
+    trainer, truth = trained(task), images_of(500, 4)
+    operator = trainer.forward_model.operator
+    samples = samples_of(trainer, truth, 31)
+    mean = samples.mean(dim=0)
+    uneven = {
+        width: share_of_uneven_directions(mean + width * (samples - mean), truth, operator)
+        for width in (1.0, 0.8, 1.25)
+    }
+    print({width: round(share, 3) for width, share in uneven.items()})
+    assert uneven[1.0] < 0.05
+    assert uneven[0.8] > 0.5  # too sure
+    assert uneven[1.25] > 0.5  # not sure enough
+
+
+def test_samples_of_unets_are_posterior_samples() -> None:
+    trainer = build_trainer(
+        "inpainting",
+        network=small_unet,
+        rates=(3e-4, 2e-3),
+        batch_size=64,
+        num_iterations=NUM_UNET_ITERATIONS,
+    )
+    found = compare(train(trainer, NUM_UNET_ITERATIONS))
+    print({name: round(value, 3) for name, value in found.items()})
+    assert 0.93 < found["measured"] < 1.05
+    assert 0.85 < found["unmeasured"] < 1.05
 
 
 def test_under_the_objective_of_the_paper_samples_collapse() -> None:
