@@ -43,6 +43,46 @@ FID = Protocol(
     "FID: pytorch-fid Inception weights, 2048 features, Frechet distance in float64",
     {"network": "pytorch-fid", "features": 2048, "covariance": "N - 1"},
 )
+# Scores of several samples of every image, see `davi.metrics.ensembles`.
+CALIBRATION = {
+    **{
+        f"coverage_{percent}": Protocol(
+            f"coverage_{percent}: share of values whose truth is in the central {percent} % "
+            f"interval of the samples, {percent / 100:g} for true posterior samples; samples "
+            "rounded to 8 bits, ties shared evenly",
+            {"level": percent / 100, "ties": "shared evenly"},
+        )
+        for percent in (50, 90)
+    },
+    "spread_error": Protocol(
+        "spread_error: spread of the samples over the error of their mean, root mean squares of "
+        "all images, with the correction (N + 1) / N, 1 for true posterior samples and below 1 if "
+        "overconfident; samples rounded to 8 bits",
+        {"correction": "(N + 1) / N", "pooled": True},
+    ),
+    "crps": Protocol(
+        "CRPS: continuous ranked probability score of the N samples as a distribution, mean over "
+        "values on the [-1, 1] scale, lower is better, to be compared at equal N only; samples "
+        "rounded to 8 bits",
+        {"form": "ensemble"},
+    ),
+    "energy_score": Protocol(
+        "energy score: as CRPS with the Euclidean norm of whole images, divided by the root of the "
+        "number of values, lower is better, to be compared at equal N only; samples rounded to 8 "
+        "bits",
+        {"form": "ensemble", "beta": 1},
+    ),
+    "residual": Protocol(
+        "residual: rms(y - A x) / sigma over the measured values and the samples, 1 for true "
+        "posterior samples, above 1 if they miss the measurement; samples rounded to 8 bits",
+        {"norm": "rms"},
+    ),
+    "psnr_of_mean": Protocol(
+        "PSNR of the mean: dB per image of the mean of the samples, mean over images; samples "
+        "rounded to 8 bits",
+        {"mean": "of the samples"},
+    ),
+}
 
 
 def psnr_protocol(rounding: str) -> Protocol:

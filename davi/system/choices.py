@@ -4,6 +4,15 @@ PRECISIONS = ("fp32", "bf16", "fp16")  # what a network computes in
 STORED_DTYPES = ("float16", "bfloat16", "float32")  # of weights in a file
 ROUNDINGS = ("nearest", "truncate")  # how floats become 8 bits
 METRICS = ("psnr", "ssim", "lpips", "fid", "kid")
+CALIBRATION = (  # metrics of several samples of every image
+    "coverage_50",
+    "coverage_90",
+    "spread_error",
+    "crps",
+    "energy_score",
+    "residual",
+    "psnr_of_mean",
+)
 LPIPS_VARIANTS = ("release", "vgg", "alex")
 LPIPS_DEFAULT = ("release", "vgg")
 NETWORK_PARTS = ("generator", "raw_generator", "score", "discriminator", "prior", "i2sb")

@@ -113,6 +113,7 @@ def test_choices_are_those_of_the_code() -> None:
     assert tuple(DTYPES) == choices.STORED_DTYPES
     assert tuple(KINDS) == choices.NETWORK_PARTS
     assert tuple(protocols.LPIPS_VARIANTS) == choices.LPIPS_VARIANTS
+    assert tuple(protocols.CALIBRATION) == choices.CALIBRATION
     assert set(choices.ROUNDINGS) <= set(protocols.SAVED_AS)
 
 
