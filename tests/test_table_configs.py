@@ -11,7 +11,8 @@ from tests.conftest import REPOSITORY
 
 FOLDER = REPOSITORY / "configs/tables"
 NUMBERS = (*range(1, 12), 13)  # Table 12 lists hyperparameters: tests/davi/config/test_config.py
-NOT_A_RESULT = {"base_paper", "photos_tuning", "photos_perturbed"}  # parts and side questions
+# Parts and side questions.
+NOT_A_RESULT = {"base_paper", "photos_tuning", "photos_perturbed", "photos_uncertainty"}
 TABLES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem not in NOT_A_RESULT)
 TWINS = [path for path in TABLES if path.stem.startswith("photos_")]
 
@@ -117,10 +118,20 @@ def test_the_table_of_all_has_every_solver_on_every_task() -> None:
     table = load("photos_all")
     assert len(table.columns) == 5
     files = sorted(path.stem for path in (REPOSITORY / "configs/solvers").glob("*.yaml"))
-    assert set(files) <= {Path(row.solver).stem for row in table.rows}
+    of_denoising = {"exact_denoising"}  # a reference: photos_uncertainty
+    assert set(files) - of_denoising <= {Path(row.solver).stem for row in table.rows}
     steps = {(row.id, row.set["num_steps"]) for row in table.rows if "num_steps" in row.set}
     assert steps == {("i2sb_1", 1), ("i2sb_10", 10), ("cddb_1", 1), ("cddb_10", 10)}
     assert {row.id for row in table.rows if row.num_images is not None} == {"dmplug"}
+
+
+def test_samples_are_compared_with_those_of_the_exact_posterior() -> None:
+    table = load("photos_uncertainty")
+    (column,) = table.columns
+    assert (column.images, task_of(column.config, column.set)) == ("photos:held_out", "denoising")
+    for row in table.rows:
+        read_solver(FOLDER / row.solver, column.data_set, "denoising", row.set)
+    assert [row.id for row in table.rows] == ["davi", "davi_posterior", "exact_denoising"]
 
 
 def test_the_candidates_for_the_photographs_never_see_held_out_images() -> None:

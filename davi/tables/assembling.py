@@ -11,9 +11,17 @@ from davi.benchmarks.cost import network_size
 from davi.benchmarks.measuring import machine
 from davi.data.images import load_image, save_image
 from davi.folders.scoring import mean_and_error
+from davi.metrics.protocols import CALIBRATION
 from davi.operators.measurement import lift
 from davi.system.errors import InputError
 from davi.tables.cache import Restored
+from davi.tables.ensembles import (
+    SampleScores,
+    mean_ranks,
+    sample_scores,
+    spread_error_of,
+    why_absent,
+)
 from davi.tables.plan import NOT_APPLICABLE, Job, Place
 from davi.tables.problem import Problem
 from davi.tables.result import Cell, Number, TableResult
@@ -72,6 +80,7 @@ def _facts(work: Work) -> dict[str, object]:
     return {
         **machine(work.world.device),
         "images": config.num_images,
+        **({"samples of an image": config.num_samples} if config.scores_samples else {}),
         "precision": config.precision,
         "seed": config.seed,
         **protocols(config),
@@ -111,8 +120,11 @@ class _CellMaker:
         }
         if not found:
             return Cell(*place, paper=paper, absent={"all": NOT_RUN})
-        per_image = {name: self._values(restored, job) for name, restored in found.items()}
-        numbers, absent = self._numbers(place, per_image)
+        scored = sample_scores(self.work, place)
+        per_image = {
+            name: self._values(restored, scored.get(name), job) for name, restored in found.items()
+        }
+        numbers, absent = self._numbers(place, per_image, scored)
         count = len(found)
         return Cell(
             *place,
@@ -125,9 +137,12 @@ class _CellMaker:
             backward=sum(restored.backward for restored in found.values()) / count,
             per_image=per_image,
             pictures=self._pictures(place, job),
+            ranks=mean_ranks(list(scored.values())) if len(scored) == count else [],
         )
 
-    def _values(self, restored: Restored, job: Job) -> dict[str, float]:
+    def _values(
+        self, restored: Restored, scored: SampleScores | None, job: Job
+    ) -> dict[str, float]:
         """All numbers of an image that the table asks for and that are there."""
         values = {
             metric: restored.scores[name]["value"]
@@ -138,10 +153,15 @@ class _CellMaker:
         if "gmac" in self.plan.config.metrics:
             _, macs = network_size(job.problem.config.network.unet())
             values["gmac"] = (restored.forward + restored.backward) * macs / 1e9
+        if scored is not None:
+            values |= scored.values
         return {metric: values[metric] for metric in self.plan.config.metrics if metric in values}
 
     def _numbers(
-        self, place: Place, per_image: dict[str, dict[str, float]]
+        self,
+        place: Place,
+        per_image: dict[str, dict[str, float]],
+        scored: dict[str, SampleScores],
     ) -> tuple[dict[str, Number], dict[str, str]]:
         """Means over images with their errors, and why some are missing."""
         numbers, absent = {}, {}
@@ -150,6 +170,8 @@ class _CellMaker:
                 numbers[metric] = self._number(metric, place, per_image)
             except InputError as error:
                 absent[metric] = str(error)
+        if "spread_error" in numbers:  # a mean of the ratios of single images is biased
+            numbers["spread_error"] = Number(spread_error_of(list(scored.values())))
         return numbers, absent
 
     def _number(self, metric: str, place: Place, per_image: dict[str, dict[str, float]]) -> Number:
@@ -163,10 +185,13 @@ class _CellMaker:
             return Number(self.seconds[place])
         values = [values[metric] for values in per_image.values() if metric in values]
         if len(values) < len(per_image):
+            if metric in CALIBRATION:
+                raise InputError(why_absent(self.work, place, metric))
             raise InputError(self.absent_metrics.get(metric, "not computed yet"))
         result = mean_and_error(values)
         # Of a batch all images share the evaluations: no independent draws.
-        known = metric in self.names and not math.isnan(result["standard_error"])
+        has_error = metric in self.names or metric in CALIBRATION
+        known = has_error and not math.isnan(result["standard_error"])
         return Number(result["mean"], result["standard_error"] if known else None)
 
     def _pictures(self, place: Place, job: Job) -> dict[str, dict[str, Path]]:

@@ -1,13 +1,35 @@
 """What a table YAML may say (configs/tables/)."""
 
+from itertools import count
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from davi.config.section import BatchSize, Count, FilePath, Section, Seed
+from davi.metrics.ensembles import widest_level
+from davi.metrics.protocols import CALIBRATION
 
-Metric = Literal["psnr", "ssim", "lpips", "fid", "nfe", "seconds", "gmac"]
-
+Metric = Literal[
+    "psnr",
+    "ssim",
+    "lpips",
+    "fid",
+    "nfe",
+    "seconds",
+    "gmac",
+    "coverage_50",
+    "coverage_90",
+    "spread_error",
+    "crps",
+    "energy_score",
+    "residual",
+    "psnr_of_mean",
+]
+LEVELS = {  # of central intervals
+    name: protocol.settings["level"]
+    for name, protocol in CALIBRATION.items()
+    if "level" in protocol.settings
+}
 
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # also of a folder
 
@@ -68,10 +90,12 @@ class TableConfig(Section):
         title: as in the paper, its number first.
         columns: tasks.
         rows: methods.
-        metrics: of every cell, in this order.
+        metrics: of every cell, in this order. Those of `davi.metrics.protocols.CALIBRATION` are
+            scores of all samples of an image.
         num_images: how many, spread evenly over the image source.
         num_samples: restorations per image for posterior mean and deviation of the shown examples,
-            the one that is scored among them; 0 for none.
+            the one that is scored among them; 0 for none. Of all images if a metric of `metrics`
+            is a score of samples.
         num_examples: images shown in the grids.
         batch_size: images at a time.
         precision: of all networks.
@@ -112,9 +136,26 @@ class TableConfig(Section):
             raise ValueError(f"footnotes: no such row: {', '.join(sorted(unknown))}")
         if self.num_samples == 1:
             raise ValueError("num_samples: a deviation needs at least 2; 0 for none")
+        for metric in self.metrics:
+            if self.num_samples < (needed := _samples_for(metric)):
+                raise ValueError(
+                    f"num_samples: {self.num_samples}; the metric {metric} needs at least {needed}"
+                )
         for row in self.rows:
             if (row.solver is None) and (row.absent is None):
                 raise ValueError(
                     f"rows: {row.id}: a solver, or `absent` with the reason, is needed"
                 )
         return self
+
+    @property
+    def scores_samples(self) -> bool:
+        """Whether a metric needs all samples of every image."""
+        return not CALIBRATION.keys().isdisjoint(self.metrics)
+
+
+def _samples_for(metric: str) -> int:
+    """The fewest samples of an image with which a metric can be computed."""
+    if metric not in CALIBRATION:
+        return 0
+    return next(number for number in count(2) if widest_level(number) >= LEVELS.get(metric, 0))

@@ -22,6 +22,7 @@ SPECIAL = {
     "*": "{*}",
     "↑": r"$\uparrow$",
     "↓": r"$\downarrow$",
+    "→": r"$\rightarrow$",
     "\N{MULTIPLICATION SIGN}": r"$\times$",
     "±": r"$\pm$",
     "≤": r"$\le$",

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
+from davi.tables.config import LEVELS
 from davi.tables.result import Cell, TableResult
 
 BEST, SECOND = "best", "second"
-HIGHER_IS_BETTER = frozenset({"psnr", "ssim"})
+HIGHER_IS_BETTER = frozenset({"psnr", "ssim", "psnr_of_mean"})
+NOMINAL = {**LEVELS, "spread_error": 1.0, "residual": 1.0}  # nearest to these is better
 COSTS = frozenset({"nfe", "seconds", "gmac"})
 TITLES = {
     "psnr": "PSNR",
@@ -19,8 +21,29 @@ TITLES = {
     "nfe": "NFE",
     "seconds": "s/image",
     "gmac": "GMAC",
+    "coverage_50": "50 % coverage",
+    "coverage_90": "90 % coverage",
+    "spread_error": "spread/error",
+    "crps": "CRPS",
+    "energy_score": "energy score",
+    "residual": "residual",
+    "psnr_of_mean": "PSNR of mean",
 }
-DECIMALS = {"psnr": 2, "ssim": 3, "lpips": 3, "fid": 2, "nfe": 0, "gmac": 1}
+DECIMALS = {
+    "psnr": 2,
+    "ssim": 3,
+    "lpips": 3,
+    "fid": 2,
+    "nfe": 0,
+    "gmac": 1,
+    "coverage_50": 3,
+    "coverage_90": 3,
+    "spread_error": 3,
+    "crps": 4,
+    "energy_score": 4,
+    "residual": 3,
+    "psnr_of_mean": 2,
+}
 SIGNIFICANT = 3  # digits of seconds, which span six orders of magnitude
 
 Place = tuple[str, str, str]  # row, column, metric
@@ -73,6 +96,8 @@ class Layout:
         signs = "± is the standard error; NFE: forward, + backward."
         if self.quotes_paper:
             signs += " The paper's numbers stand beside or below ours, in italics."
+        if not NOMINAL.keys().isdisjoint(self.result.metrics):
+            signs += " An arrow to a number: the nearest to it is the best."
         ranks = (
             f"Best in bold, second best underlined, {ours}; rows over fewer images (n) and, for "
             "costs, rows that evaluate no network take no part."
@@ -161,7 +186,8 @@ class Layout:
                     if (value := value_of(self.cell(row, column), metric)) is not None
                     and math.isfinite(value)
                 }
-                ranking = sorted(set(values.values()), reverse=metric in HIGHER_IS_BETTER)
+                values = {at: _badness(value, metric) for at, value in values.items()}
+                ranking = sorted(set(values.values()))
                 if len(ranking) > 1:  # else there is nothing to choose from
                     names = {ranking[0]: BEST, ranking[1]: SECOND}
                     marks |= {at: names[value] for at, value in values.items() if value in names}
@@ -170,6 +196,8 @@ class Layout:
 
 def heading(metric: str) -> str:
     """Returns a metric's name with an arrow towards better values."""
+    if metric in NOMINAL:
+        return f"{TITLES[metric]} → {NOMINAL[metric]:g}"
     return f"{TITLES[metric]} {'↑' if metric in HIGHER_IS_BETTER else '↓'}"
 
 
@@ -185,6 +213,13 @@ def decimals(value: float, metric: str) -> int:
 def rounded(value: float, metric: str) -> str:
     """Returns a value as it is shown, thousands apart."""
     return _text(value, decimals(value, metric))
+
+
+def _badness(value: float, metric: str) -> float:
+    """What is lower for better values, and equal for those that are shown as equally good."""
+    if metric in NOMINAL:
+        return round(abs(value - NOMINAL[metric]), DECIMALS[metric])
+    return -value if metric in HIGHER_IS_BETTER else value
 
 
 def _text(value: float, digits: int) -> str:

@@ -6,6 +6,7 @@ from davi.system.files import make_folder
 from davi.system.world import World
 from davi.tables.assembling import assemble
 from davi.tables.cache import Cache
+from davi.tables.ensembles import score_samples
 from davi.tables.plan import Plan
 from davi.tables.result import TableResult
 from davi.tables.running import run_missing
@@ -34,6 +35,7 @@ def make_table(plan: Plan, folder: Path, world: World, *, only_cached: bool) -> 
         failed = run_missing(work)
         measure_seconds(work, failed)
     absent_metrics = score_missing(work)
+    score_samples(work)
     if not world.is_first:
         return None
     result = assemble(work, failed, absent_metrics)

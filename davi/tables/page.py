@@ -1,9 +1,10 @@
-"""A made table as one HTML file: table, notes, a chart and pictures for every task, facts."""
+"""A made table as one HTML file: table, notes, charts and pictures for every task, facts."""
 
 import base64
 from pathlib import Path
 
 from davi.tables.layout import Layout, rounded
+from davi.tables.reliability import ranks_of, reliability
 from davi.tables.scatter import Axis, scatter
 from davi.tables.template import fill
 
@@ -14,6 +15,8 @@ def to_html(layout: Layout) -> str:
         "rounded": rounded,
         "scatter": scatter,
         "axis": Axis,
+        "ranks_of": ranks_of,
+        "reliability": reliability,
         "has_samples": _has_samples,
         "base64": _base64,
     }

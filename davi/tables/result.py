@@ -33,6 +33,8 @@ class Cell:
         per_image: {image name: {metric: value}}.
         pictures: {kind: {image name: PNG file}}; kinds: restored, mean, std (posterior, over
             several samples, of the shown examples).
+        ranks: share of the entries whose truth has rank 0 .. N among the samples, over all images;
+            empty where no samples were scored.
     """
 
     row: str
@@ -46,6 +48,7 @@ class Cell:
     backward: float = 0.0
     per_image: dict[str, dict[str, float]] = field(default_factory=dict)
     pictures: dict[str, dict[str, Path]] = field(default_factory=dict)
+    ranks: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -56,8 +56,9 @@ class MissingNetwork(nn.Module):
 def run_missing(work: Work) -> dict[Place, str]:
     """Runs what the cache lacks, and returns why cells could not be completed.
 
-    First the scored images, then the further samples of the shown ones: a method whose second
-    sample is its first has no deviation and is not asked for a third.
+    First the scored images, then the further samples of the shown ones, or of all if a metric
+    needs them: a method whose second sample is its first has no deviation and is not asked for a
+    third.
     """
     runner = Runner(work)
     samples = work.plan.config.num_samples
@@ -78,7 +79,8 @@ def _missing(work: Work, samples: range, failed: dict[Place, str]) -> list[Unit]
                 continue
             if samples.start > 1 and work.is_deterministic(place):
                 continue
-            count = job.num_images if samples.start == 0 else plan.num_examples
+            needs_all = samples.start == 0 or plan.config.scores_samples
+            count = job.num_images if needs_all else plan.num_examples
             wanted = ((position, sample) for sample in samples for position in range(count))
             missing = [item for item in wanted if work.restored(place, *item) is None]
             batches = BatchSampler(missing, plan.config.batch_size, drop_last=False)

@@ -21,7 +21,7 @@ from davi.folders.scoring import FEW_IMAGES
 from davi.metrics import features, perceptual, scores
 from davi.metrics.features import PairedFeatures
 from davi.metrics.perceptual import Lpips
-from davi.metrics.protocols import FID, SSIM, lpips_protocol, psnr_protocol
+from davi.metrics.protocols import CALIBRATION, FID, SSIM, lpips_protocol, psnr_protocol
 from davi.metrics.scores import frechet_distance, moments, psnr, ssim
 from davi.system.errors import InputError
 from davi.system.files import parse_json_object, write_text
@@ -59,6 +59,7 @@ def protocols(config: TableConfig) -> dict[str, str]:
         "ssim": SSIM.text,
         "lpips": lpips_protocol(config.lpips).text,
         "fid": FID.text + few,
+        **{metric: protocol.text for metric, protocol in CALIBRATION.items()},
     }
     return {metric: texts[metric] for metric in config.metrics if metric in texts}
 

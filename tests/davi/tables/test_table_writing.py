@@ -7,12 +7,15 @@ import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from PIL import Image
 
-from davi.tables.layout import BEST, SECOND, Layout
+from davi.metrics.protocols import CALIBRATION
+from davi.tables.config import Metric
+from davi.tables.layout import BEST, NOMINAL, SECOND, Layout, heading
 from davi.tables.markdown import to_markdown
 from davi.tables.result import Cell, Number, TableResult
 from davi.tables.writing import write_table
@@ -91,6 +94,41 @@ def test_best_is_highest_for_psnr_and_lowest_for_lpips() -> None:
     result = table(cell("a", 20, 0.3), cell("b", 22, 0.2), cell("c", 21, 0.1))
     assert marks(result, "psnr") == {"b": BEST, "c": SECOND}
     assert marks(result, "lpips") == {"c": BEST, "b": SECOND}
+
+
+def scored(row: str, ranks: list[float], **numbers: float) -> Cell:
+    return dataclasses.replace(
+        cell(row, 20, 0.3),
+        ranks=ranks,
+        numbers={metric: Number(value) for metric, value in numbers.items()},
+    )
+
+
+@pytest.fixture
+def samples() -> TableResult:
+    """Of three methods that draw: too sure, not sure enough, and one that is nearest to right."""
+    cells = (
+        scored("a", [0.4, 0.1, 0.1, 0.4], coverage_50=0.2, spread_error=0.6, crps=0.04),
+        scored("b", [0.1, 0.4, 0.4, 0.1], coverage_50=0.8, spread_error=1.3, crps=0.03),
+        scored("c", [0.2, 0.3, 0.3, 0.2], coverage_50=0.6, spread_error=0.9, crps=0.02),
+    )
+    result = table(*cells, Cell("d", "blur", absent={"all": "no samples"}))
+    return dataclasses.replace(result, metrics=("coverage_50", "spread_error", "crps"))
+
+
+def test_best_is_nearest_to_what_true_samples_have(samples: TableResult) -> None:
+    assert marks(samples, "coverage_50") == {"c": BEST, "a": SECOND, "b": SECOND}
+    assert marks(samples, "spread_error") == {"c": BEST, "b": SECOND}
+    assert marks(samples, "crps") == {"c": BEST, "b": SECOND}
+    text = to_markdown(Layout(samples))
+    assert "| 50 % coverage → 0.5 | spread/error → 1 | CRPS ↓ |" in text
+    assert "the nearest to it is the best" in text
+
+
+def test_every_metric_has_a_name_and_a_direction() -> None:
+    for metric in get_args(Metric):
+        assert heading(metric)
+    assert NOMINAL.keys() <= CALIBRATION.keys()
 
 
 def test_equal_as_shown_is_equally_good() -> None:
@@ -280,6 +318,49 @@ def test_every_method_of_the_chart_has_its_switch(tmp_path: Path) -> None:
         assert f".k{index}:not(:checked) ~ svg .m{index} {{ display: none; }}" in text
         dots = re.search(rf'<g class="m{index}">(.*?)</g>', text)[1]
         assert dots.count("<circle") == 8  # one for each image
+
+
+def test_the_page_draws_the_calibration_of_methods_with_samples(
+    samples: TableResult, tmp_path: Path
+) -> None:
+    write_table(samples, tmp_path)
+    text = (tmp_path / "index.html").read_text()
+    page = Page()
+    page.feed(text)
+    assert page.open == []
+    assert len(set(page.ids)) == len(page.ids)
+    for row in "abc":
+        index = "abcd".index(row)
+        assert text.count(f'<label class="m{index}" for="r0-{index}">Method {row}</label>') == 1
+        assert text.count(f"<figcaption>Method {row}</figcaption>") == 1
+        assert text.count(f'aria-label="Rank histogram of Method {row}"') == 1
+    assert 'for="r0-3"' not in text
+    # Levels 0 and 1/2 of three samples; at 1/2, the ranks in the middle.
+    lines = re.findall(r'<polyline points="([^"]*)"', text)
+    ends = [[tuple(map(float, point.split(","))) for point in line.split()] for line in lines]
+    start, end = diagonal(text)
+    for (first, last), inside in zip(ends, (0.2, 0.8, 0.6), strict=True):
+        assert first == pytest.approx(start)
+        assert last[0] == pytest.approx(start[0] + 0.5 * (end[0] - start[0]), abs=0.1)
+        assert last[1] == pytest.approx(start[1] + inside * (end[1] - start[1]), abs=0.1)
+    bars = [float(height) for height in re.findall(r'<rect [^>]* height="([\d.]+)"', text)]
+    assert len(bars) == 3 * 4
+    heights = torch.tensor(bars) / max(bars) * 0.4
+    shares = [share for row in "abc" for share in samples.cells[row, "blur"].ranks]
+    torch.testing.assert_close(heights, torch.tensor(shares), rtol=0, atol=2e-3)
+
+
+def diagonal(text: str) -> tuple[tuple[float, float], tuple[float, float]]:
+    """The ends of the first dashed line, on the page."""
+    x1, y1, x2, y2 = re.search(
+        r'class="ideal" x1="([\d.]+)" y1="([\d.]+)" x2="([\d.]+)" y2="([\d.]+)"', text
+    ).groups()
+    return (float(x1), float(y1)), (float(x2), float(y2))
+
+
+def test_a_table_without_samples_draws_no_calibration(written: dict[str, str]) -> None:
+    assert "Reliability" not in written["index.html"]
+    assert "arrow to a number" not in written["table.md"]
 
 
 def test_the_paper_is_spoken_of_only_where_it_has_numbers(tmp_path: Path) -> None:

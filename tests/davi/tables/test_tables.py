@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,104 +10,30 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 import davi.metrics.features
 import davi.tables.assembling
 import davi.tables.scoring
 from davi.config.yaml_file import load_config
-from davi.score import ScoreModel
 from davi.system.errors import InputError
 from davi.system.world import World
 from davi.tables import cache as cache_module
 from davi.tables.assembling import NOT_RUN, absences
 from davi.tables.code_hash import code_hash
 from davi.tables.config import TableConfig
-from davi.tables.making import make_table
 from davi.tables.plan import NOT_APPLICABLE, read_plan
 from davi.tables.problem import spread_order
 from davi.tables.result import TableResult
 from tests.conftest import REPOSITORY
 from tests.davi.stand_ins import Distance, Features
+from tests.davi.tables.conftest import SOLVER, make
 from tests.processes import environment, in_world
 from tests.tiny import ALONE, write_tiny_generator, write_tiny_prior
 
-SOLVER = '''
-from typing import ClassVar
-from davi.system.runtime import normal_each
-from davi.solvers.base import Solver
-
-class Drawn(Solver):
-    """Draws around the pseudo-inverse."""
-
-    label: ClassVar[str] = "drawn"
-    spread: float = 0.2
-    steps: int = 0
-
-    def solve(self, y, operator, noise, prior, rngs):
-        x = operator.A_dagger(y) + self.spread * normal_each(operator.image_shape, rngs)
-        for _ in range(self.steps):
-            prior.predict(x, 500)
-        return x
-'''
-TABLE = """
-title: "Table 0: a test"
-columns:
-  - {id: sr, label: SR x4, config: run.yaml, data_set: photos}
-  - {id: holes, label: Holes, config: run.yaml, data_set: photos,
-     set: ["operator={name: inpainting, mask: random_box, box_size: 4}"]}
-rows:
-  - {id: drawn, solver: drawn.yaml, set: {steps: 2}}
-  - {id: still, solver: drawn.yaml, set: {spread: 0.0}, label: Still}
-metrics: [psnr, ssim, nfe, gmac]
-num_images: 5
-num_examples: 2
-num_samples: 3
-batch_size: 2
-footnotes: {table: a note}
-"""
 CELLS = {(row, column) for row in ("drawn", "still") for column in ("sr", "holes")}
 # 5 images and 2 x 2 further samples, each of 2 evaluations, and 2 to warm up at each cell.
 EVALUATIONS = 2 * (2 * (5 + 4) + 2)
 SECONDS = "metrics=[psnr, ssim, nfe, seconds, gmac]"
-
-
-@pytest.fixture
-def home(tmp_path: Path, tiny_prior: Path) -> Path:
-    """A folder with a table's YAML, its run, and its solver."""
-    shutil.copy(tiny_prior, tmp_path / "prior.safetensors")
-    base, prior = REPOSITORY / "configs/tiny.yaml", tmp_path / "prior.safetensors"
-    (tmp_path / "run.yaml").write_text(f"extends: {base}\nprior: {{checkpoint: {prior}}}\n")
-    (tmp_path / "drawn.py").write_text(SOLVER)
-    (tmp_path / "drawn.yaml").write_text("solver: drawn.py\n")
-    (tmp_path / "table.yaml").write_text(TABLE)
-    return tmp_path
-
-
-@pytest.fixture
-def evaluated(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The size of every batch that a prior is given from now on."""
-    sizes, real = [], ScoreModel.eps_and_variance
-
-    def counted(self: ScoreModel, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        sizes.append(len(x_t))
-        return real(self, x_t, t)
-
-    monkeypatch.setattr(ScoreModel, "eps_and_variance", counted)
-    return sizes
-
-
-def make(
-    home: Path,
-    *overrides: str,
-    name: str = "table",
-    world: World = ALONE,
-    only_cached: bool = False,
-    output: Path | None = None,
-) -> TableResult | None:
-    config = load_config(home / "table.yaml", TableConfig, overrides)
-    plan = read_plan(config, home, world.device)
-    return make_table(plan, (output or home / "out") / name, world, only_cached=only_cached)
 
 
 def scores(result: TableResult) -> dict:
