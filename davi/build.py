@@ -177,7 +177,7 @@ def build_generator(
     """
     schedule, sees = Schedule.named(config.schedule), build_sight(config.generator, config)
     if config.generator.parametrisation == "denoiser":
-        deviation = math.hypot(config.noise.bounds[1], bridge.endpoint_scale)
+        deviation = math.hypot(build_noise(config.noise).largest_deviation, bridge.endpoint_scale)
         return DenoisingGenerator(network, schedule, deviation, precision, sees)
     return ImplicitGenerator(network, config.generator.parametrisation, schedule, precision, sees)
 

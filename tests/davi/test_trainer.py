@@ -129,10 +129,18 @@ def assert_step_is_algorithm_1(prior: Path, *settings: str) -> None:
     torch.testing.assert_close(gradients(trainer.generator), expected_phi, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("task", ["super_resolution", "inpainting"])
-def test_step_towards_a_posterior(task: str, tiny_prior: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "noise"),
+    [
+        ("super_resolution", "gaussian"),
+        ("inpainting", "gaussian"),
+        ("super_resolution", "poisson"),
+    ],
+)
+def test_step_towards_a_posterior(task: str, noise: str, tiny_prior: Path) -> None:
     """Both turns start from the networks as they were before the step."""
-    trainer = tiny_trainer(tiny_prior, f"operator={OPERATORS[task]}", "loss.ikl=0.5", *POSTERIOR)
+    problem = (f"operator={OPERATORS[task]}", f"noise={NOISES[noise]}")
+    trainer = tiny_trainer(tiny_prior, *problem, "loss.ikl=0.5", *POSTERIOR)
     move_fake_score(trainer)
     inputs = trainer.inputs.draw(clean_batch(), range(4), "test")
     generator, fake_score = copy.deepcopy((trainer.generator, trainer.fake_score))
@@ -140,8 +148,11 @@ def test_step_towards_a_posterior(task: str, tiny_prior: Path) -> None:
     y_image = lift(y, inputs.x0.shape[1:])
     abar = schedule.alpha_bar[t].float().view(-1, 1, 1, 1)
 
+    sigma, largest = 0.05, 0.05
+    if noise == "poisson":  # of 255 photons for white
+        sigma, largest = 2 * (((y + 1) / 2).clamp(min=1 / 255) / 255).sqrt(), 2 / 255**0.5
     u = y_image + 0.3 * inputs.z
-    deviation = (0.05**2 + 0.3**2) ** 0.5
+    deviation = (largest**2 + 0.3**2) ** 0.5
     ratio = (1 - schedule.alpha_bar) / schedule.alpha_bar
     time = (ratio < deviation**2).sum().expand(4)
     shown = (operator.singular_values.float(),) if task == "inpainting" else ()
@@ -150,12 +161,12 @@ def test_step_towards_a_posterior(task: str, tiny_prior: Path) -> None:
     x0_hat = u - deviation * eps_u
 
     x_t = abar.sqrt() * x0_hat.detach() + (1 - abar).sqrt() * inputs.eps
-    likelihood = at_noised(y, operator, 0.05, x_t, abar)
+    likelihood = at_noised(y, operator, sigma, x_t, abar)
     eps_psi = fake_score.network(torch.cat([x_t, y_image, *shown], dim=1), t)[:, :3]
     F.mse_loss(eps_psi, inputs.eps + (1 - abar).sqrt() * likelihood).backward()
     s = (1 - abar) / abar
     direction = (trainer.prior.eps(x_t, t) - eps_psi.detach()) / s.sqrt()
-    direction = posterior_weight(direction, s, operator, 0.05, 0.5, 1)
+    direction = posterior_weight(direction, s, operator, sigma, 0.5, 1)
     (0.5 * direction * x0_hat).mean().backward()
 
     trainer.step([inputs])
