@@ -189,7 +189,7 @@ def build_generator(
             start=START_NOISE,
         )
     if config.generator.parametrisation == "denoiser":
-        deviation = math.hypot(config.noise.bounds[1], bridge.endpoint_scale)
+        deviation = math.hypot(build_noise(config.noise).largest_deviation, bridge.endpoint_scale)
         return DenoisingGenerator(network, schedule, deviation, precision, sees)
     return ImplicitGenerator(network, config.generator.parametrisation, schedule, precision, sees)
 

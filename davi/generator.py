@@ -92,7 +92,7 @@ class DenoisingGenerator(ImplicitGenerator):
 
     Args:
         network, schedule, precision, sees: as of `ImplicitGenerator`.
-        deviation: of the noise in u, sqrt(sigma_y^2 + h^2).
+        deviation: of the noise in u, sqrt(sigma_y^2 + h^2) with the largest sigma_y.
     """
 
     def __init__(

@@ -1,9 +1,11 @@
 """What the measurement says of a noised image: likelihood scores grad log p(y | x_t).
 
-y = A x + n with Gaussian noise of known deviation sigma, each image's own. Only A^T y and the
-operator's singular values are needed. Scores are with respect to the diffusion's own
-x_t = sqrt(abar) x0 + sqrt(1 - abar) eps; s = (1 - abar) / abar is the variance of the noise in
-x_t / sqrt(abar).
+y = A x + n with Gaussian noise of known deviation sigma. Each image has its own, or each entry of
+y, as Poisson noise has in the quadratic approximation of Eq. 37; sigma^2 is then a diagonal matrix.
+With one for each image, A^T y and the operator's singular values are all that is needed; with one
+for each entry A A^T has to be diagonal, but for `at_sample`. Scores are with respect to the
+diffusion's own x_t = sqrt(abar) x0 + sqrt(1 - abar) eps; s = (1 - abar) / abar is the variance of
+the noise in x_t / sqrt(abar).
 """
 
 from dataclasses import dataclass
@@ -20,18 +22,21 @@ from davi.score import FrozenPrior
 def at_sample(
     y: Tensor, operator: LinearOperator, sigma: float | Tensor, x0_hat: Tensor, alpha_bar: Tensor
 ) -> Tensor:
-    """Returns A^T (y - A x0_hat) / sigma^2 / sqrt(abar): as if x_t showed x0_hat itself.
+    """Returns A^T sigma^-2 (y - A x0_hat) / sqrt(abar): as if x_t showed x0_hat itself.
 
     All that an operator without singular values allows. Biased where noise hides x0_hat.
 
     Args:
         y: (B, *measurement_shape) measurements.
         operator: A.
-        sigma: of the noise, on the [-1, 1] scale; one for all, or (B, 1, 1, 1).
+        sigma: of the noise, on the [-1, 1] scale; one for all, or broadcasts against y.
         x0_hat: (B, C, H, W) the sample that was noised.
         alpha_bar: broadcasts against x0_hat.
     """
-    return operator.A_adjoint(y - operator.A(x0_hat)) / (_square(sigma, y) * alpha_bar.sqrt())
+    residual, square = y - operator.A(x0_hat), _square(sigma, y)
+    if _is_white(sigma):
+        return operator.A_adjoint(residual) / (square * alpha_bar.sqrt())
+    return operator.A_adjoint(residual / square) / alpha_bar.sqrt()
 
 
 def at_noised(
@@ -63,7 +68,7 @@ def through_denoiser(
     Args:
         y: (B, *measurement_shape) measurements.
         operator: A.
-        sigma: of the noise, on the [-1, 1] scale; one for all, or (B, 1, 1, 1).
+        sigma: of the noise, on the [-1, 1] scale; one for all, or broadcasts against y.
         x_t: (B, C, H, W) noised images.
         t: (B,) diffusion index.
         prior: gives D.
@@ -88,7 +93,8 @@ def posterior_weight(
 ) -> Tensor:
     """Returns V diag(4 (M / (M + s))^p s / (M + s)) V^T of a direction, shape as it.
 
-    M = 1 / (S^2 / sigma^2 + 1 / deviation^2) is the variance of the posterior under a white prior.
+    M = 1 / (S^2 / sigma^2 + 1 / deviation^2) is the variance of the posterior under a white prior;
+    if each entry of y has its own sigma^2, their mean over the image is taken for all.
     The weight lets each singular direction learn at the noise levels that show its spread: s near
     M. 4 makes it 1 there for p = 1.
 
@@ -96,14 +102,25 @@ def posterior_weight(
         direction: (B, C, H, W).
         s: (1 - abar) / abar, broadcasts against the direction.
         operator: A.
-        sigma: of the noise, on the [-1, 1] scale; one for all, or (B, 1, 1, 1).
+        sigma: of the noise, on the [-1, 1] scale; one for all, or broadcasts against y.
         deviation: of the pixels under a white prior.
         power: p.
     """
-    precision = operator.singular_values.to(direction.dtype).square() / _square(sigma, direction)
+    square = _square(sigma, direction)
+    if isinstance(square, Tensor):
+        square = square.mean(dim=(1, 2, 3), keepdim=True)
+    precision = operator.singular_values.to(direction.dtype).square() / square
     variance = 1 / (precision + deviation**-2)
     weight = 4 * (variance / (variance + s)) ** power * s / (variance + s)
     return operator.V(weight * operator.V_adjoint(direction))
+
+
+def has_diagonal_gram(operator: SVDOperator, device: torch.device) -> bool:
+    """Whether A A^T is diagonal, as noise with a sigma for each entry of y needs it."""
+    rng = torch.Generator(device).manual_seed(0)
+    shape = (1, *operator.measurement_shape)
+    y = torch.randn(shape, generator=rng, device=device, dtype=torch.float64)
+    return torch.allclose(operator.A(operator.A_adjoint(y)), _gram_diagonal(operator, y) * y)
 
 
 @torch.no_grad()
@@ -133,7 +150,7 @@ def denoising_error(prior: FrozenPrior, images: Tensor, eps: Tensor, num_times: 
 
 @dataclass(frozen=True)
 class PosteriorTarget:
-    """p(x_t | y), as prior times likelihood, for Gaussian noise of known deviation.
+    """p(x_t | y), as prior times likelihood, for Gaussian noise of known deviations.
 
     Attributes:
         prior: gives the noise in x_t, E[x0 | x_t] and the diffusion.
@@ -163,8 +180,9 @@ class PosteriorTarget:
 
         Args:
             y: (B, *measurement_shape) measurements.
-            operator: A; but for "sample" an SVDOperator.
-            sigma: of the noise in y; one for all, or (B, 1, 1, 1).
+            operator: A; but for "sample" an SVDOperator, and one with `has_diagonal_gram` if each
+                entry of y has its own sigma.
+            sigma: of the noise in y; one for all, or broadcasts against y.
             x0_hat: (B, C, H, W) samples.
             x_t: what they became at t.
             t: (B,) diffusion index.
@@ -194,9 +212,23 @@ def _solve(
     residual: Tensor, operator: SVDOperator, sigma: float | Tensor, variance: Tensor
 ) -> Tensor:
     """A^T (sigma^2 + variance A A^T)^-1 of a residual, an image."""
+    square = _square(sigma, residual)
+    if not _is_white(sigma):
+        gram = _gram_diagonal(operator, residual)
+        return operator.A_adjoint(residual / (square + variance * gram))
     values = operator.singular_values.to(residual.dtype)
-    spectrum = values / (_square(sigma, residual) + variance * values.square())
+    spectrum = values / (square + variance * values.square())
     return operator.V(spectrum * operator.U_adjoint(residual))
+
+
+def _gram_diagonal(operator: SVDOperator, like: Tensor) -> Tensor:
+    """The diagonal of an A A^T that has nothing else; broadcasts against measurements."""
+    return operator.A(operator.A_adjoint(torch.ones_like(like[:1])))
+
+
+def _is_white(sigma: float | Tensor) -> bool:
+    """Whether all entries of an image's measurement have one deviation."""
+    return not isinstance(sigma, Tensor) or sigma.numel() == len(sigma)
 
 
 def _square(sigma: float | Tensor, like: Tensor) -> float | Tensor:

@@ -64,6 +64,13 @@ def tiny_trainer(prior: Path, *overrides: str) -> DaviTrainer:
     return build_trainer(tiny_config(prior, *overrides), ALONE)
 
 
+@torch.no_grad()
+def move_fake_score(trainer: DaviTrainer) -> None:
+    """Moves s_psi away from the prior, where it begins and the direction to a posterior is 0."""
+    for parameter in trainer.fake_score.parameters():
+        parameter *= 1.2
+
+
 def write_tiny_generator(path: Path, prior: Path, *overrides: str) -> Path:
     """Writes the generator of a freshly built trainer, and returns its path."""
     config = tiny_config(prior, *overrides)

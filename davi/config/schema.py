@@ -310,18 +310,16 @@ class RunConfig(OfProblem, Section):
                 f"has {unet.out_channels}: no variance was learned; set it to false"
             )
         if self.loss.likelihood != "none":
-            if not getattr(self.noise, "bounds", (0.0,))[0]:
-                raise ValueError("loss.likelihood needs Gaussian noise with sigma above 0")
+            if self.noise.name == "gaussian" and not self.noise.bounds[0]:
+                raise ValueError("loss.likelihood needs noise.sigma above 0, or Poisson noise")
             if not self.train.shared_sample:
                 raise ValueError("loss.likelihood needs train.shared_sample: true")
         if self.generator.parametrisation == "denoiser" and (
-            self.bridge.time != "end"
-            or self.bridge.h_sampling is not None
-            or self.noise.name != "gaussian"
+            self.bridge.time != "end" or self.bridge.h_sampling is not None
         ):
             raise ValueError(
-                "generator.parametrisation: denoiser needs bridge.time: end, no bridge.h_sampling "
-                "and Gaussian noise"
+                "generator.parametrisation: denoiser needs bridge.time: end and no "
+                "bridge.h_sampling"
             )
         self._require_conditional()
         if self.loss.regulariser == "kept_pixels" and self.task != "inpainting":

@@ -36,6 +36,11 @@ class GaussianNoise:
         noisy = clean + (self.sigma_low + span * position).to(clean.dtype) * noise
         return noisy, self.sigma_low + span * position.double()  # sigma_low itself without a span
 
+    @property
+    def largest_deviation(self) -> float:
+        """The largest deviation that is drawn."""
+        return self.sigma_high
+
     def consistency_weight(self, y: Tensor) -> Tensor:
         """Returns 1: 1 / (2 sigma_y^2) of Eq. 8 is part of gamma, as in Algorithm 1."""
         return y.new_ones(())
@@ -62,7 +67,12 @@ class PoissonNoise:
         expected = ((clean + 1) / 2).clamp(min=0) * self.photons
         counts = [torch.poisson(image, rng) for image, rng in zip(expected, rngs, strict=True)]
         y = torch.stack(counts) / self.photons * 2 - 1
-        return y, (2 * self.photons * self.consistency_weight(y)).rsqrt()
+        return y, self._deviation(y)
+
+    @property
+    def largest_deviation(self) -> float:
+        """The deviation of a white pixel's noise."""
+        return self._deviation(torch.ones((), dtype=torch.float64)).item()
 
     def consistency_weight(self, y: Tensor) -> Tensor:
         """Returns the diagonal of Lambda, for residuals on the [-1, 1] scale; shape as y.
@@ -73,3 +83,6 @@ class PoissonNoise:
         """
         intensity = ((y + 1) / 2).clamp(min=1 / self.photons)
         return 1 / (2 * intensity) / 4
+
+    def _deviation(self, y: Tensor) -> Tensor:
+        return (2 * self.photons * self.consistency_weight(y)).rsqrt()

@@ -24,7 +24,7 @@ from davi.config.problem import (
 )
 from davi.config.schema import LoopConfig, PriorRunConfig, RunConfig
 from davi.data.batches import open_images, validation_batch
-from davi.likelihood import PosteriorTarget, denoising_error
+from davi.likelihood import PosteriorTarget, denoising_error, has_diagonal_gram
 from davi.operators.inpainting import RandomInpainting
 from davi.operators.measurement import ForwardModel
 from davi.operators.svd import SVDOperator
@@ -178,9 +178,17 @@ def _build_target(
             f"operator: {type(operator).__name__} has no singular values; for it set "
             "loss.likelihood to sample (or none), and loss.spectral_power to null"
         )
+    device = next(prior.parameters()).device
+    if config.noise.name == "poisson" and loss.likelihood != "sample":
+        one = operator.sample([torch.Generator(device).manual_seed(0)])  # of a random family
+        if not has_diagonal_gram(one, device):
+            raise InputError(
+                f"loss.likelihood: {loss.likelihood} with Poisson noise needs a diagonal A A^T, "
+                "as of denoising, inpainting, colorization and super-resolution by averaging, not "
+                f"of {type(one).__name__}; set it to sample"
+            )
     error = None
     if loss.likelihood == "denoised":
-        device = next(prior.parameters()).device
         rngs = [keyed_rng("cpu", config.seed, "denoising error", i) for i in range(len(images))]
         eps = normal_each(images.shape[1:], rngs)
         error = denoising_error(prior, images.to(device), eps.to(device), ERROR_TIMES).to(device)

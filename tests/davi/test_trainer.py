@@ -30,7 +30,7 @@ from davi.training.inputs import InputDraws, StepInputs
 from davi.training.learning_rate import RateShape
 from davi.weights.network_file import read_training_checkpoint
 from tests.same import assert_same
-from tests.tiny import ALONE, tiny_config, tiny_trainer
+from tests.tiny import ALONE, move_fake_score, tiny_config, tiny_trainer
 
 OPERATORS = {
     "super_resolution": "{name: super_resolution}",
@@ -44,6 +44,7 @@ POSTERIOR = (
     "bridge.h=0.3",
     "loss.likelihood=noised",
 )
+RECIPES = {"paper": (), "posterior": ("recipe=posterior",)}
 GPU = World(0, 1, torch.device("cuda"))
 NOISES = {"gaussian": "{name: gaussian, sigma: 0.05}", "poisson": "{name: poisson}"}
 
@@ -128,21 +129,30 @@ def assert_step_is_algorithm_1(prior: Path, *settings: str) -> None:
     torch.testing.assert_close(gradients(trainer.generator), expected_phi, rtol=1e-4, atol=1e-7)
 
 
-@pytest.mark.parametrize("task", ["super_resolution", "inpainting"])
-def test_step_towards_a_posterior(task: str, tiny_prior: Path) -> None:
+@pytest.mark.parametrize(
+    ("task", "noise"),
+    [
+        ("super_resolution", "gaussian"),
+        ("inpainting", "gaussian"),
+        ("super_resolution", "poisson"),
+    ],
+)
+def test_step_towards_a_posterior(task: str, noise: str, tiny_prior: Path) -> None:
     """Both turns start from the networks as they were before the step."""
-    trainer = tiny_trainer(tiny_prior, f"operator={OPERATORS[task]}", "loss.ikl=0.5", *POSTERIOR)
-    with torch.no_grad():  # s_psi begins as the prior, where the direction is 0
-        for parameter in trainer.fake_score.parameters():
-            parameter += 0.02 * torch.randn_like(parameter)
+    problem = (f"operator={OPERATORS[task]}", f"noise={NOISES[noise]}")
+    trainer = tiny_trainer(tiny_prior, *problem, "loss.ikl=0.5", *POSTERIOR)
+    move_fake_score(trainer)
     inputs = trainer.inputs.draw(clean_batch(), range(4), "test")
     generator, fake_score = copy.deepcopy((trainer.generator, trainer.fake_score))
     y, operator, t, schedule = inputs.y, inputs.operator, inputs.t, fake_score.schedule
     y_image = lift(y, inputs.x0.shape[1:])
     abar = schedule.alpha_bar[t].float().view(-1, 1, 1, 1)
 
+    sigma, largest = 0.05, 0.05
+    if noise == "poisson":  # of 255 photons for white
+        sigma, largest = 2 * (((y + 1) / 2).clamp(min=1 / 255) / 255).sqrt(), 2 / 255**0.5
     u = y_image + 0.3 * inputs.z
-    deviation = (0.05**2 + 0.3**2) ** 0.5
+    deviation = (largest**2 + 0.3**2) ** 0.5
     ratio = (1 - schedule.alpha_bar) / schedule.alpha_bar
     time = (ratio < deviation**2).sum().expand(4)
     shown = (operator.singular_values.float(),) if task == "inpainting" else ()
@@ -151,12 +161,12 @@ def test_step_towards_a_posterior(task: str, tiny_prior: Path) -> None:
     x0_hat = u - deviation * eps_u
 
     x_t = abar.sqrt() * x0_hat.detach() + (1 - abar).sqrt() * inputs.eps
-    likelihood = at_noised(y, operator, 0.05, x_t, abar)
+    likelihood = at_noised(y, operator, sigma, x_t, abar)
     eps_psi = fake_score.network(torch.cat([x_t, y_image, *shown], dim=1), t)[:, :3]
     F.mse_loss(eps_psi, inputs.eps + (1 - abar).sqrt() * likelihood).backward()
     s = (1 - abar) / abar
     direction = (trainer.prior.eps(x_t, t) - eps_psi.detach()) / s.sqrt()
-    direction = posterior_weight(direction, s, operator, 0.05, 0.5, 1)
+    direction = posterior_weight(direction, s, operator, sigma, 0.5, 1)
     (0.5 * direction * x0_hat).mean().backward()
 
     trainer.step([inputs])
@@ -166,13 +176,14 @@ def test_step_towards_a_posterior(task: str, tiny_prior: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("recipe", [(), POSTERIOR], ids=["paper", "posterior"])
-def test_micro_batches_make_no_difference(recipe: tuple[str, ...], tiny_prior: Path) -> None:
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_micro_batches_make_no_difference(recipe: str, tiny_prior: Path) -> None:
     """Not even pieces of two sizes, whose means do not count alike."""
     found = []
     for pieces in (1, 2):
-        settings = ("train.batch_size=3", f"train.num_micro_batches={pieces}", *recipe)
-        trainer = tiny_trainer(tiny_prior, *settings)
+        settings = ("train.batch_size=3", f"train.num_micro_batches={pieces}")
+        trainer = tiny_trainer(tiny_prior, *settings, *RECIPES[recipe])
+        move_fake_score(trainer)
         terms = trainer.train_step(clean_batch(3), 0)
         networks = {"generator": trainer.generator, "fake_score": trainer.fake_score}
         found.append((terms, {name: gradients(part) for name, part in networks.items()}))
@@ -277,10 +288,13 @@ def run(folder: Path, prior: Path, *overrides: str) -> dict:
     return read_training_checkpoint(run_folder.find_newest())
 
 
-def test_a_resumed_run_ends_bit_identical(tmp_path: Path, tiny_prior: Path) -> None:
-    unbroken = run(tmp_path / "unbroken", tiny_prior, "data.flip=true")
-    run(tmp_path / "resumed", tiny_prior, "data.flip=true", "train.num_iterations=2")
-    resumed = run(tmp_path / "resumed", tiny_prior, "data.flip=true")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_resumed_run_ends_bit_identical(recipe: str, tmp_path: Path, tiny_prior: Path) -> None:
+    """For a posterior the prior's error is measured again."""
+    settings = ("data.flip=true", *RECIPES[recipe])
+    unbroken = run(tmp_path / "unbroken", tiny_prior, *settings)
+    run(tmp_path / "resumed", tiny_prior, *settings, "train.num_iterations=2")
+    resumed = run(tmp_path / "resumed", tiny_prior, *settings)
     assert_same(unbroken, resumed)
     lines = [
         (tmp_path / name / "stats.jsonl").read_text().splitlines()
@@ -371,10 +385,14 @@ def test_steps_that_are_not_finite_can_be_left_out_and_are_counted(
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_training_in_half_precision_follows_fp32(precision: str, tiny_prior: Path) -> None:
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_training_in_half_precision_follows_fp32(
+    recipe: str, precision: str, tiny_prior: Path
+) -> None:
     found = []
     for each in ("fp32", precision):
-        trainer = tiny_trainer(tiny_prior, f"train.precision={each}")
+        trainer = tiny_trainer(tiny_prior, f"train.precision={each}", *RECIPES[recipe])
+        move_fake_score(trainer)
         trainer.step([trainer.inputs.draw(clean_batch(), range(4), "test")])
         found.append(torch.cat([g.flatten() for g in gradients(trainer.generator).values()]))
     exact, rounded = found

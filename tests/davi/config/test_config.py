@@ -243,6 +243,21 @@ def test_bad_values_give_one_line_that_names_the_key(override: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("noise.sigma=0", r"loss\.likelihood needs noise\.sigma above 0, or Poisson noise"),
+        ("noise.sigma=[0, 0.1]", r"loss\.likelihood needs noise\.sigma above 0"),
+        ("train.shared_sample=false", r"loss\.likelihood needs train\.shared_sample: true"),
+        ("bridge.time=beta", r"denoiser needs bridge\.time: end and no bridge\.h_sampling"),
+        ("bridge.h_sampling=0.1", r"denoiser needs bridge\.time: end and no bridge\.h_sampling"),
+    ],
+)
+def test_what_a_posterior_cannot_be_trained_with(setting: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_config(TINY, RunConfig, ["recipe=posterior", setting])
+
+
 def test_a_missing_key_is_named_with_its_file(tmp_path: Path) -> None:
     path = write(tmp_path / "run.yaml", f"extends: {TINY}\nloss: {{gamma: null}}\n")
     with pytest.raises(InputError, match=r"run\.yaml: loss\.gamma"):

@@ -42,6 +42,14 @@ def test_poisson_noise_has_poisson_mean_and_variance(rate: float, level: float) 
     assert y.var().item() == pytest.approx(4 * intensity / (255 * rate), rel=0.05)
 
 
+@pytest.mark.parametrize("rate", [0.2, 1.0])
+def test_poisson_deviation_is_that_of_the_noise(rate: float) -> None:
+    y, sigma = PoissonNoise(rate).sample(torch.full((4, 3, 64, 64), 1.0), rngs(4))
+    assert sigma.shape == y.shape
+    assert (((y - 1) / sigma).std()).item() == pytest.approx(1, abs=0.05)
+    assert PoissonNoise(rate).largest_deviation == pytest.approx(2 / (255 * rate) ** 0.5)
+
+
 def test_poisson_takes_values_below_black_for_black() -> None:
     assert torch.equal(
         PoissonNoise(1.0).sample(torch.full((1, 1, 4, 4), -1.01), rngs(1))[0][0, 0, 0],
