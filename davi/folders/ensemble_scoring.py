@@ -23,10 +23,9 @@ from davi.metrics.ensembles import (
     spread_error_ratio,
     widest_level,
 )
-from davi.metrics.protocols import CALIBRATION
+from davi.metrics.protocols import CALIBRATION, LEVELS
 from davi.system.pipeline import file_threads, map_ahead
 
-LEVELS = {"coverage_50": 0.5, "coverage_90": 0.9}
 CURVE = [tenths / 10 for tenths in range(1, 10)]  # levels of the coverage curve
 FIRST_SAMPLE = "sample_000"
 SCORES = {"crps": crps, "energy_score": energy_score, "psnr_of_mean": psnr_of_mean}

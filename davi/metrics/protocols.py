@@ -83,6 +83,11 @@ CALIBRATION = {
         {"mean": "of the samples"},
     ),
 }
+LEVELS = {  # of central intervals
+    name: protocol.settings["level"]
+    for name, protocol in CALIBRATION.items()
+    if "level" in protocol.settings
+}
 
 
 def psnr_protocol(rounding: str) -> Protocol:

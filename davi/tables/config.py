@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from davi.config.section import BatchSize, Count, FilePath, Section, Seed
 from davi.metrics.ensembles import widest_level
-from davi.metrics.protocols import CALIBRATION
+from davi.metrics.protocols import CALIBRATION, LEVELS
 
 Metric = Literal[
     "psnr",
@@ -25,11 +25,6 @@ Metric = Literal[
     "residual",
     "psnr_of_mean",
 ]
-LEVELS = {  # of central intervals
-    name: protocol.settings["level"]
-    for name, protocol in CALIBRATION.items()
-    if "level" in protocol.settings
-}
 
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # also of a folder
 

@@ -23,11 +23,11 @@ from davi.metrics.ensembles import (
     spread_error_ratio,
     widest_level,
 )
+from davi.metrics.protocols import LEVELS
 from davi.operators.noise import GaussianNoise
 from davi.system.files import write_text
 from davi.tables.cache import digest_of
 from davi.tables.code_hash import code_hash
-from davi.tables.config import LEVELS
 from davi.tables.plan import Place
 from davi.tables.problem import Problem
 from davi.tables.scoring import truth_of
