@@ -8,7 +8,7 @@ from torch import Tensor
 
 from davi.bridge import PosteriorBridge
 from davi.build import build_bridge
-from davi.config.section import FilePath
+from davi.config.section import FilePath, Pixels
 from davi.generator import DenoisingGenerator
 from davi.operators.linear import LinearOperator
 from davi.operators.measurement import lift
@@ -30,12 +30,14 @@ class Davi(Solver):
             the generator's run. 0 makes the restoration a function of y.
         operator_file: of a generator for an operator of the user's own, the code of that operator;
             of one for a mask that its file does not hold, the picture of the mask.
+        size: side in pixels of the images it restores here, if not that of its training.
     """
 
     label: ClassVar[str] = "DAVI"
     needs: ClassVar[frozenset[str]] = frozenset({TRAINING})
     checkpoint: FilePath
     operator_file: FilePath | None = None
+    size: Pixels | None = None
     h: float | None = Field(None, ge=0)
 
     def solve(
@@ -43,7 +45,7 @@ class Davi(Solver):
     ) -> Tensor:
         """See `Solver.solve`."""
         restorer = load_generator(
-            self.checkpoint, str(y.device), prior.precision, self.operator_file
+            self.checkpoint, str(y.device), prior.precision, self.operator_file, self.size
         )
         bridge = restorer.bridge if self.h is None else self._bridge(restorer)
         self._require_trained_for(operator, y, restorer)
@@ -70,17 +72,22 @@ class Davi(Solver):
                 f"{self.checkpoint}: restores {restorer.image_shape} from "
                 f"{restorer.measurement_shape} ({restorer.task}); here are {operator.image_shape} "
                 f"from {tuple(y.shape[1:])} ({type(operator).__name__}); take a generator trained "
-                "for that"
+                "for that, or set size if only the sides differ"
             )
 
 
 @cache
 def load_generator(
-    checkpoint: str, device: str, precision: str, operator_file: str | None = None
+    checkpoint: str,
+    device: str,
+    precision: str,
+    operator_file: str | None = None,
+    side: int | None = None,
 ) -> Restorer:
     """Returns the restorer in a file, read once."""
     overrides = []
     if operator_file is not None:
         key = "file" if operator_file.endswith(".py") else "path"
         overrides = [f"operator.{key}={operator_file}"]
-    return load(checkpoint, device, precision, overrides=overrides)
+    size = None if side is None else (side, side)
+    return load(checkpoint, device, precision, size, overrides=overrides)

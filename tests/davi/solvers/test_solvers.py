@@ -198,6 +198,22 @@ def test_davi_as_a_solver_is_algorithm_2(tmp_path: Path) -> None:
         solver(torch.zeros(1, 3, 16, 16), other, GaussianNoise(0.1, 0.1), prior, rngs[:1])
 
 
+def test_davi_restores_images_of_another_size_if_that_is_said(tmp_path: Path) -> None:
+    prior_file = write_tiny_prior(tmp_path / "prior.safetensors")
+    path = write_tiny_generator(tmp_path / "generator.safetensors", prior_file)
+    import davi
+
+    restorer = davi.load(path, "cpu", size=(32, 32))
+    y = torch.rand(1, *restorer.measurement_shape) - 0.5
+    problem = (y, restorer.operator, GaussianNoise(0.1, 0.1), a_prior())
+    rngs = [keyed_rng("cpu", 7, "restore", "a", 0)]
+    found = Davi(checkpoint=str(path), size=32)(*problem, rngs)
+    expected = restorer.restore(y, seed=7, names=["a"])[0]
+    torch.testing.assert_close(found.clamp(-1, 1), expected)
+    with pytest.raises(InputError, match="set size"):
+        Davi(checkpoint=str(path))(*problem, rngs)
+
+
 def test_hyperparameters_come_from_general_to_special(tmp_path: Path) -> None:
     path = tmp_path / "method.yaml"
     path.write_text(
