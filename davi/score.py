@@ -192,12 +192,11 @@ def _require_readable(operator: SVDOperator) -> None:
             f"operator: a conditional teacher needs one operator with singular values for all "
             f"images; {type(operator).__name__} is none"
         )
-    device = operator.singular_values.device
-    ramp = torch.linspace(-1, 1, torch.Size(operator.measurement_shape).numel(), device=device)
-    y = operator.project(ramp.view(1, *operator.measurement_shape))
-    if not torch.allclose(
-        _read_back(lift(y, operator.image_shape, RESIZE), operator), y, atol=1e-4
-    ):
+    shape = torch.Size(operator.measurement_shape)
+    ramp = torch.linspace(-1, 1, shape.numel(), dtype=torch.float32)
+    y = operator.project(ramp.view(1, *shape).to(operator.singular_values.device))
+    read = _read_back(lift(y, operator.image_shape, RESIZE), operator)
+    if not torch.allclose(read, y, atol=1e-4):
         raise InputError(
             f"operator: {type(operator).__name__}: a conditional teacher sees measurements on the "
             "image grid, from which these cannot be read back; for super-resolution take "

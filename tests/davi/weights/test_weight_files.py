@@ -97,7 +97,7 @@ def test_a_bare_network_may_be_anything_but_a_discriminator(
     with pytest.raises(InputError, match="may be a prior or a generator"):
         usual_part(file, None)
     assert usual_part(file, "run.yaml") == "generator"
-    assert file.parts.keys() == KINDS.keys() - {"discriminator", "i2sb"}
+    assert file.parts.keys() == KINDS.keys() - {"discriminator", "i2sb", "teacher"}
     for part in file.parts:
         assert_same(file.part(part), networks[0])
     save_file(networks[0], tmp_path / "network.safetensors")
@@ -119,7 +119,7 @@ def test_our_own_training_files_hold_four_networks(tiny_prior: Path, tmp_path: P
     content = {"iteration": 3, "config": {"seed": 1}, **trainer.state_dict(keep=True)}
     file = saved(content, tmp_path / "iteration_3.pt")
     assert (file.iteration, file.config) == (3, {"seed": 1})
-    assert file.parts.keys() == KINDS.keys() - {"prior", "i2sb"}
+    assert file.parts.keys() == KINDS.keys() - {"prior", "i2sb", "teacher"}
     assert part_values(file, "discriminator") == {"seed": 1}
     for part in ("generator", "raw_generator", "score"):
         assert file.part(part).keys() == network.state_dict().keys()
