@@ -292,10 +292,9 @@ def samples_of(trainer: DaviTrainer, truth: Tensor, count: int) -> Tensor:
     return torch.stack([posterior_sample(generator, trainer.bridge, y_image, one) for one in z])
 
 
-@pytest.mark.parametrize("task", OPERATORS)
-def test_the_truth_has_every_rank_among_the_samples_equally_often(task: str) -> None:
+def test_the_truth_has_every_rank_among_the_samples_equally_often() -> None:
     """Simulation-based calibration (Talts et al. 2018) in every singular direction."""
-    trainer, truth = trained(task), images_of(500, 4)
+    trainer, truth = trained("inpainting"), images_of(500, 4)
     operator = trainer.forward_model.operator
     samples = samples_of(trainer, truth, 31)
     mean = samples.mean(dim=0)
