@@ -95,7 +95,7 @@ class Mlp(nn.Module):
 
 
 def small_unet(num_images: int) -> nn.Module:
-    """An ADM UNet of 0.7 M parameters, 0 at the start."""
+    """An ADM UNet of 0.8 M parameters, 0 at the start."""
     return create_unet(
         UNetConfig(
             image_size=SIZE,
