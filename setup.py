@@ -24,6 +24,7 @@ setup(
     ],
     package_dir={"davi.shipped.configs": "configs", "davi.shipped.checkpoints": "checkpoints"},
     package_data={
+        "davi.data.photographs": ["*.jpg", "*.md"],
         "davi.tables": ["templates/*"],
         "davi.shipped.configs": ["**/*.yaml"],
         "davi.shipped.checkpoints": ["*.safetensors", "*.md"],

@@ -38,9 +38,10 @@ def test_no_picture_is_in_two_splits() -> None:
 
 
 def test_the_embedded_sets_have_the_documented_sizes(held_out: PhotoCrops) -> None:
-    assert len(held_out) == 561
-    assert len(PhotoCrops("train", 64)) == 47_889
-    assert len(PhotoCrops("out_of_distribution", 64)) == 511
+    assert len(held_out) == 577
+    assert len(PhotoCrops("train", 64)) == 96_246
+    assert len(PhotoCrops("out_of_distribution", 64)) == 438
+    assert len(PhotoCrops("tuning", 64)) == 279
 
 
 def test_crops_are_colour_photographs_in_range(held_out: PhotoCrops) -> None:
@@ -55,12 +56,13 @@ def test_crops_are_colour_photographs_in_range(held_out: PhotoCrops) -> None:
 def test_names_of_crops_are_unique_and_findable(held_out: PhotoCrops) -> None:
     names = [held_out.name(i) for i in range(len(held_out))]
     assert len(set(names)) == len(names)
-    crop = held_out.crops[50]
+    index = next(i for i in range(len(held_out)) if held_out.crops[i].photo[1] == "chelsea.png")
+    crop = held_out.crops[index + 5]
     photograph = np.asarray(Image.open(Path(*[*_site("skimage.data"), crop.photo[1]])))
     assert crop.reduction == 1
     pixels = photograph[crop.top : crop.top + 64, crop.left : crop.left + 64]
     wanted = torch.from_numpy(pixels / np.float32(127.5) - 1).permute(2, 0, 1)
-    torch.testing.assert_close(held_out[50], wanted)
+    torch.testing.assert_close(held_out[index + 5], wanted)
 
 
 def _site(package: str) -> tuple[str]:
@@ -81,7 +83,7 @@ def test_unknown_splits_are_refused() -> None:
 
 def test_the_fingerprint_of_the_embedded_sets_is_that_of_their_crops(held_out: PhotoCrops) -> None:
     fingerprint = held_out.fingerprint()
-    assert fingerprint["images"] == 561
+    assert fingerprint["images"] == 577
     assert fingerprint == PhotoCrops("held_out", 64).fingerprint()
     others = (PhotoCrops("held_out", 63), PhotoCrops("train", 64))
     assert len({fingerprint["sha256"], *(other.fingerprint()["sha256"] for other in others)}) == 3
@@ -99,7 +101,7 @@ def test_half_of_the_images_are_mirrored(held_out: PhotoCrops) -> None:
     order = KeyedOrder(1000, seed=0, flip=True)
     assert 420 < sum(order[k][1] for k in range(1000)) < 580
     assert not any(KeyedOrder(1000, seed=0, flip=False)[k][1] for k in range(1000))
-    index, flip = next(order[k] for k in range(1000) if order[k][1] and order[k][0] < 561)
+    index, flip = next(order[k] for k in range(1000) if order[k][1] and order[k][0] < len(held_out))
     assert flip
     (batch,) = batches(0, 1, _Single(held_out, index), batch_size=16)
     mirrored = [torch.equal(image, held_out[index].flip(-1)) for image in batch.x0]
@@ -218,5 +220,5 @@ def test_the_validation_batch_is_spread_over_the_set(held_out: PhotoCrops) -> No
     batch = validation_batch(held_out, 3)
     indices = [len(held_out) // 6, len(held_out) // 2, 5 * len(held_out) // 6]
     assert torch.equal(batch, torch.stack([held_out[i] for i in indices]))
-    with pytest.raises(InputError, match="the validation set has 561"):
-        validation_batch(held_out, 562)
+    with pytest.raises(InputError, match="the validation set has 577"):
+        validation_batch(held_out, 578)

@@ -80,7 +80,7 @@ def test_the_numbers_are_those_of_all_samples_of_all_images(
     for position, name in enumerate(job.problem.names):
         keys = [job.key(position, sample) for sample in range(SAMPLES)]
         samples = np.stack([as_array(home / f"out/cache/{key[:2]}/{key}.png") for key in keys])
-        clean = job.problem.clean(position).permute(1, 2, 0).numpy()
+        clean = job.problem.clean(position).permute(1, 2, 0).double().numpy()
         truth = np.round((clean + 1) * 127.5) / 127.5 - 1
         y = job.problem.measure(position).permute(1, 2, 0).numpy()
         values = expected(samples, truth, y, job.problem.config.noise.sigma)

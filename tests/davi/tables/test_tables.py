@@ -380,7 +380,7 @@ def test_a_row_may_have_fewer_images(home: Path) -> None:
     assert len(few.pictures["restored"]) == 3
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 128, 561])
+@pytest.mark.parametrize("count", [1, 2, 5, 128, 577])
 def test_every_beginning_of_the_order_is_spread(count: int) -> None:
     order = spread_order(count)
     assert sorted(order) == list(range(count))

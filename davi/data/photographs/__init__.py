@@ -1,0 +1,1 @@
+"""Photographs that may be shipped; README.md names their authors and licences."""
