@@ -190,7 +190,8 @@ def build_generator(
         )
     if config.generator.parametrisation == "denoiser":
         deviation = math.hypot(build_noise(config.noise).largest_deviation, bridge.endpoint_scale)
-        return DenoisingGenerator(network, schedule, deviation, precision, sees)
+        prediction = config.network.prediction
+        return DenoisingGenerator(network, schedule, deviation, precision, sees, prediction)
     return ImplicitGenerator(network, config.generator.parametrisation, schedule, precision, sees)
 
 

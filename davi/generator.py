@@ -73,12 +73,12 @@ class ImplicitGenerator(nn.Module):
             a: (B,) int64 index of the bridge.
             y_image: (B, C, H, W) measurements on the image grid, for a network that sees them.
         """
-        eps = self._eps(y_a, a, y_image)
+        eps = self._output(y_a, a, y_image)  # taken for it, also if the prior predicts v
         x0_hat = y_a - self.coefficient[a].to(y_a.dtype)[:, None, None, None] * eps
         return x0_hat.tanh() if self.squash else x0_hat
 
-    def _eps(self, x: Tensor, time: Tensor, y_image: Tensor | None) -> Tensor:
-        """What the network takes for the noise in x at its time."""
+    def _output(self, x: Tensor, time: Tensor, y_image: Tensor | None) -> Tensor:
+        """What the network says of x at a time."""
         network_input = x if self.sees is None else self.sees.append(x, y_image)
         with autocast(x.device, self.precision):
             output = self.network(network_input, time)
@@ -93,6 +93,7 @@ class DenoisingGenerator(ImplicitGenerator):
     Args:
         network, schedule, precision, sees: as of `ImplicitGenerator`.
         deviation: of the noise in u, sqrt(sigma_y^2 + h^2) with the largest sigma_y.
+        prediction: what the prior says, see `ScoreModel`.
     """
 
     def __init__(
@@ -102,15 +103,21 @@ class DenoisingGenerator(ImplicitGenerator):
         deviation: float,
         precision: str = "fp32",
         sees: MeasurementChannels | None = None,
+        prediction: str = "eps",
     ) -> None:
         super().__init__(network, "paper", schedule, precision, sees)
         self.deviation = deviation
+        self.schedule, self.prediction = schedule, prediction
         self.time = int(schedule.index_of_noise(torch.tensor(deviation, dtype=torch.float64)))
 
     def forward(self, y_a: Tensor, a: Tensor, y_image: Tensor | None = None) -> Tensor:
         """See `ImplicitGenerator.forward`; y_a is u, whatever a is."""
         u = y_a / (1 + self.deviation**2) ** 0.5  # as the diffusion scales it
-        return y_a - self.deviation * self._eps(u, torch.full_like(a, self.time), y_image)
+        time = torch.full_like(a, self.time)
+        eps = self._output(u, time, y_image)
+        if self.prediction == "v":
+            eps = self.schedule.eps_from_v(u, time, eps)
+        return y_a - self.deviation * eps
 
 
 class ConditionalGenerator(PosteriorDenoiser):

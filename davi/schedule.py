@@ -113,6 +113,20 @@ class Schedule:
         alpha_bar = self.alpha_bar_t(t, x_t)
         return (x_t - alpha_bar.sqrt() * x0) / (1 - alpha_bar).sqrt()
 
+    def v(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """Returns v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0, shape as x0.
+
+        Like the noise at low noise and like the clean image at high noise, whichever is hard to
+        see in x_t. Source: Salimans & Ho 2022, Progressive Distillation, Appendix D.
+        """
+        alpha_bar = self.alpha_bar_t(t, x0)
+        return alpha_bar.sqrt() * eps - (1 - alpha_bar).sqrt() * x0
+
+    def eps_from_v(self, x_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
+        """Returns the noise that x_t and v imply."""
+        alpha_bar = self.alpha_bar_t(t, x_t)
+        return alpha_bar.sqrt() * v + (1 - alpha_bar).sqrt() * x_t
+
     def posterior_mean(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Returns the mean of q(x_{t-1} | x_t, x_0), shape as x_t."""
         weight_x0 = self.at("posterior_weight_x0", t, x_t)

@@ -1,7 +1,8 @@
 """Networks that estimate a score: the frozen prior s_theta and the fake score s_psi.
 
-Both are ADM UNets that predict the noise; s = -eps / sqrt(1 - alpha_bar_t). A conditional teacher,
-and the fake score beside it, predict the clean image instead (`PosteriorDenoiser`).
+Both are ADM UNets that predict the noise, or v, from which it follows; then
+s = -eps / sqrt(1 - alpha_bar_t). A conditional teacher, and the fake score beside it, predict the
+clean image instead (`PosteriorDenoiser`).
 """
 
 import torch
@@ -17,15 +18,17 @@ RESIZE = "nearest"  # of a small y to the image grid, so that it can be read bac
 
 
 class ScoreModel(nn.Module):
-    """A noise-predicting network seen as a score.
+    """A network that knows the noise in x_t, seen as a score.
 
     Args:
-        network: (x_t, t) -> (B, >= C, H, W); the first C channels are the noise, C further ones
-            a learned variance.
+        network: (x_t, t) -> (B, >= C, H, W); the first C channels are the prediction, C further
+            ones a learned variance.
         schedule: the diffusion that x_t comes from.
         precision: fp32, bf16 or fp16; what the network runs in. Results are float32.
         sees: how the network is shown the measurement, which makes it the score of
             q(x_t | y); None: not at all, as in the paper.
+        prediction: "eps", the noise, as ADM's networks; or "v", which at high noise says more
+            of the clean image, see `Schedule.v`.
     """
 
     def __init__(
@@ -34,12 +37,14 @@ class ScoreModel(nn.Module):
         schedule: Schedule,
         precision: str = "fp32",
         sees: MeasurementChannels | None = None,
+        prediction: str = "eps",
     ) -> None:
         super().__init__()
         self.network = network
         self.schedule = schedule
         self.precision = precision
         self.sees = sees
+        self.prediction = prediction
 
     def eps(self, x_t: Tensor, t: Tensor, y_image: Tensor | None = None) -> Tensor:
         """Returns the predicted noise, shape as x_t (B, C, H, W).
@@ -58,11 +63,24 @@ class ScoreModel(nn.Module):
 
         Those mean a variance, see `Schedule.learned_log_variance`; a network without has none.
         """
+        predicted, variance = self.predict(x_t, t, y_image)
+        if self.prediction == "v":
+            predicted = self.schedule.eps_from_v(x_t, t, predicted)
+        return predicted, variance
+
+    def predict(
+        self, x_t: Tensor, t: Tensor, y_image: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns what the network says, eps or v, and its further channels."""
         network_input = x_t if self.sees is None else self.sees.append(x_t, y_image)
         with autocast(x_t.device, self.precision):
             output = self.network(network_input, t).to(x_t.dtype)
         channels = x_t.shape[1]
         return output[:, :channels], output[:, channels:]
+
+    def wanted(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """Returns what `predict` is trained to say of x_t = `Schedule.add_noise`(x0, t, eps)."""
+        return eps if self.prediction == "eps" else self.schedule.v(x0, t, eps)
 
     def score(self, x_t: Tensor, t: Tensor, y_image: Tensor | None = None) -> Tensor:
         """Returns the estimate of grad log q(x_t), shape as x_t; arguments as of `eps`."""

@@ -6,6 +6,7 @@ field.
 """
 
 import ast
+import dataclasses
 import io
 import re
 import tokenize
@@ -19,7 +20,7 @@ from pydantic.fields import FieldInfo
 from davi.config import other_runs, problem, schema
 from davi.config.recipes import POSTERIOR, RELEASE, recipe_settings
 from davi.config.section import Section
-from guided_diffusion.presets import PRESETS
+from guided_diffusion.presets import PRESETS, UNetConfig
 
 PAGE = Path(__file__).with_suffix(".md")
 SOURCES = [Path(module.__file__) for module in (schema, problem, other_runs)]
@@ -235,7 +236,8 @@ def anchor(heading: str) -> str:
 
 
 def _presets() -> str:
-    names = list(schema.NetworkConfig.model_fields)[1:]
+    fields = {field.name for field in dataclasses.fields(UNetConfig)}
+    names = [name for name in schema.NetworkConfig.model_fields if name in fields]
     rows = [
         f"| `{name}` | " + " | ".join(_yaml(getattr(preset, name)) for preset in PRESETS.values())
         for name in names

@@ -212,7 +212,7 @@ def timed_problem(
     """
     generator = None
     if preset == run.network.preset:
-        network = read_prior_file(run.prior.path, run.network.unet()).network()
+        network = read_prior_file(run.prior.path, run.network).network()
     else:
         run = benchmark_config(preset, 1)
         network = random_network(run.network.unet())
@@ -230,7 +230,9 @@ def timed_problem(
     x0 = F.interpolate(photograph, size=shape[1:], mode="bilinear").to(device)
     forward_model = build_forward_model(run, shape, device)
     y, operator = forward_model.measure(x0, [keyed_rng(device, 0, "noise")])
-    prior = ScoreModel(network, Schedule.named(run.schedule), precision).to(device)
+    prior = ScoreModel(
+        network, Schedule.named(run.schedule), precision, prediction=run.network.prediction
+    ).to(device)
     prior.eval().requires_grad_(False)
     return TimedProblem(prior, ForwardModel(operator, forward_model.noise), run.task, y, generator)
 

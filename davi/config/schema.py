@@ -58,10 +58,12 @@ class NetworkConfig(Section):
     use_new_attention_order: bool | None = None  # q, k and v of all heads, not head by head
     resblock_updown: bool | None = None  # false: a single convolution resamples
     use_checkpoint: bool | None = None  # compute activations twice: less memory, more time
+    # what the prior's network says of x_t, eps (the noise, as ADM's) or v: davi/schedule.py
+    prediction: Literal["eps", "v"] = "eps"
 
     def unet(self) -> UNetConfig:
         """Returns the preset with the changes applied."""
-        changes = self.model_dump(exclude={"preset"}, exclude_none=True)
+        changes = self.model_dump(exclude={"preset", "prediction"}, exclude_none=True)
         if self.num_heads is not None:
             changes["num_head_channels"] = -1
         return UNetConfig(**{**vars(PRESETS[self.preset]), **changes})
@@ -135,6 +137,8 @@ class PriorRunConfig(Section):
 
     seed: Seed = 0  # of every random number of the run
     network: NetworkConfig
+    # weights that training starts from, a file or the name of a shipped one; null: random ones
+    init: FilePath | None = None
     schedule: ScheduleName = "linear"  # the betas of the diffusion
     data: DataConfig
     train: LoopConfig

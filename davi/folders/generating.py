@@ -35,7 +35,9 @@ def load_prior(path: Path, device: torch.device, precision: str) -> tuple[ScoreM
         InputError, CheckpointError: as `read_prior_file`.
     """
     file = read_prior_file(path)
-    model = ScoreModel(file.network(), Schedule.named(file.schedule), precision).to(device)
+    model = ScoreModel(
+        file.network(), Schedule.named(file.schedule), precision, prediction=file.prediction
+    ).to(device)
     return model, (file.unet.in_channels, file.unet.image_size, file.unet.image_size)
 
 

@@ -1,4 +1,4 @@
-"""Trains a diffusion prior s_theta: denoising score matching with a noise-predicting ADM UNet."""
+"""Trains a diffusion prior s_theta: denoising score matching with an ADM UNet."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -17,34 +17,35 @@ NUM_DDIM_STEPS = 50  # enough to judge a sample by eye
 
 
 class PriorTrainer(RegressionTrainer):
-    """Minimises Eq. 4 in noise form, |eps - eps_theta|^2. Its models are score models."""
+    """Minimises Eq. 4 in noise form, |eps - eps_theta|^2, or the same of v, by `ScoreModel`s."""
 
     model: ScoreModel
     averaged_model: ScoreModel
 
     def loss(self, x0: Tensor, positions: Sequence[int], *key: int | str) -> Tensor:
         """See `RegressionTrainer.loss`."""
-        x_t, t, eps = self._noised(x0, positions, *key)
-        return F.mse_loss(self.model.eps(x_t, t), eps)
+        x_t, t, wanted = self._noised(x0, positions, *key)
+        return F.mse_loss(self.model.predict(x_t, t)[0], wanted)
 
     def _noised(
         self, x0: Tensor, positions: Sequence[int], *key: int | str
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Noised images x_t, their times t and their noise eps."""
+        """Noised images x_t, their times t and what the network is to say of them."""
         rngs = self.rngs(positions, *key)
         num_steps = len(self.model.schedule)
         t = draw_each(
             lambda rng: torch.randint(num_steps, (), generator=rng, device=rng.device), rngs
         )
         eps = normal_each(x0.shape[1:], rngs)
-        return self.model.schedule.add_noise(x0, t, eps), t, eps
+        return self.model.schedule.add_noise(x0, t, eps), t, self.model.wanted(x0, t, eps)
 
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], Tensor]:
         """Returns the loss on the validation images, and a picture: samples above those images."""
         positions = range(len(self.validation))
-        x_t, t, eps = self._noised(self.validation, positions, "validation")
-        loss = F.mse_loss(self.world.map_rows(self.averaged_model.eps, x_t, t), eps)
+        x_t, t, wanted = self._noised(self.validation, positions, "validation")
+        predicted = self.world.map_rows(lambda *row: self.averaged_model.predict(*row)[0], x_t, t)
+        loss = F.mse_loss(predicted, wanted)
         z = normal_each(self.validation.shape[1:], self.rngs(positions, "sample"))
         samples = self.world.map_rows(
             partial(ddim_sample, self.averaged_model, num_steps=NUM_DDIM_STEPS), z

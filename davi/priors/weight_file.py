@@ -23,12 +23,14 @@ class PriorFile:
         weights: its (averaged) network.
         unet: its architecture.
         schedule: name of the diffusion it was trained on.
+        prediction: what the network says, see `ScoreModel`.
     """
 
     path: Path
     weights: Weights
     unet: UNetConfig
     schedule: str
+    prediction: str
 
     def network(self) -> UNetModel:
         """Returns the network, float32 on the CPU.
@@ -39,34 +41,41 @@ class PriorFile:
         return unet_from_weights(self.weights, self.unet, str(self.path))
 
 
-def read_prior_file(path: Path, unet: UNetConfig | None = None) -> PriorFile:
+def read_prior_file(path: Path, network: NetworkConfig | None = None) -> PriorFile:
     """Returns the prior in a file.
 
     Args:
         path: the file.
-        unet: its architecture; None to take that of its config, or the preset that its tensors
-            fit. Weights without a config count as trained on the linear schedule, as ADM's were.
+        network: its architecture and prediction; None to take those of its config, or the preset
+            that its tensors fit. Weights without a config count as trained to predict the noise, on
+            the linear schedule, as ADM's were.
 
     Raises:
-        InputError, CheckpointError: missing or damaged file, no prior, or nothing tells its
-            architecture.
+        InputError, CheckpointError: missing or damaged file, no prior, one of another prediction,
+            or nothing tells its architecture.
     """
     file = read_weight_file(path)
     if "prior" not in file.parts:
         raise InputError(f"{path}: holds {file.layout}; a prior is needed")
     weights, config = file.part("prior"), file.config or {}
-    if unet is None:
-        network = config.get("network") or {"preset": preset_of(weights)}
-        if network == {"preset": None}:
+    values = config.get("network") or {}
+    if network is None:
+        values = values or {"preset": preset_of(weights)}
+        if values == {"preset": None}:
             raise InputError(
                 f"{path}: does not tell its architecture, which is none of {', '.join(PRESETS)}; "
                 "import it with davi import --part prior --config CONFIG"
             )
-        unet = parse_config(network, NetworkConfig, str(path)).unet()
+        network = parse_config(values, NetworkConfig, str(path))
+    elif network.prediction != values.get("prediction", "eps"):
+        raise InputError(
+            f"{path}: predicts {values.get('prediction', 'eps')}; network.prediction is "
+            f"{network.prediction}, set it to what the prior predicts"
+        )
     schedule, known = config.get("schedule", "linear"), get_args(ScheduleName)
     if schedule not in known:
         raise InputError(f"{path}: schedule: {schedule!r} is none of {', '.join(known)}")
-    return PriorFile(path, weights, unet, schedule)
+    return PriorFile(path, weights, network.unet(), schedule, network.prediction)
 
 
 def read_teacher_file(path: Path, config: RunConfig) -> UNetModel:

@@ -18,10 +18,7 @@ from davi.build import (
     mask_sha256,
 )
 from davi.config.other_runs import I2SBRunConfig, TeacherRunConfig
-from davi.config.problem import (
-    CustomOperatorConfig,
-    InpaintingConfig,
-)
+from davi.config.problem import CustomOperatorConfig, InpaintingConfig
 from davi.config.schema import LoopConfig, PriorRunConfig, RunConfig
 from davi.data.batches import open_images, validation_batch
 from davi.likelihood import PosteriorTarget, denoising_error, has_diagonal_gram
@@ -40,6 +37,7 @@ from davi.system.errors import InputError
 from davi.system.files import sha256_of
 from davi.system.parallel import replicated, sharded
 from davi.system.runtime import keyed_rng, normal_each
+from davi.system.shipped import CHECKPOINTS, find
 from davi.system.world import World
 from davi.trainer import DaviTrainer, LossWeights
 from davi.training.adversary import Adversary
@@ -81,6 +79,8 @@ def input_record(config: AnyRunConfig) -> dict[str, Any]:
         f"data.{split}": build_images(config, split).fingerprint()
         for split in ("train", "validation")
     }
+    if isinstance(config, PriorRunConfig) and config.init is not None:
+        record["init"] = sha256_of(find(config.init, CHECKPOINTS))
     if not isinstance(config, PriorRunConfig):
         record["prior.checkpoint"] = sha256_of(config.prior.path)
         if isinstance(config.operator, InpaintingConfig) and config.operator.path is not None:
@@ -88,6 +88,10 @@ def input_record(config: AnyRunConfig) -> dict[str, Any]:
         if isinstance(config.operator, CustomOperatorConfig):
             record["operator.file"] = sha256_of(Path(config.operator.file))
     return record
+
+
+def _read_prior(config: RunConfig | TeacherRunConfig) -> UNetModel:
+    return read_prior_file(config.prior.path, config.network).network()
 
 
 def build_trainer(config: RunConfig, world: World) -> DaviTrainer:
@@ -99,7 +103,7 @@ def build_trainer(config: RunConfig, world: World) -> DaviTrainer:
     if config.prior.sees_measurement:
         prior = read_teacher_file(config.prior.path, config)
     else:
-        prior = read_prior_file(config.prior.path, config.network.unet()).network()
+        prior = _read_prior(config)
     return assemble_trainer(config, prior, build_validation_batch(config), world)
 
 
@@ -118,12 +122,11 @@ def assemble_trainer(
         InputError: the batch is too small for the processes.
     """
     common, train = _common(config, validation, world), config.train
-    schedule = Schedule.named(config.schedule)
     generator_network, score_network = (
         _from_prior(prior, config.unet(section))
         for section in (config.generator, config.fake_score)
     )
-    bridge = build_bridge(config.bridge, schedule).to(world.device)
+    bridge = build_bridge(config.bridge, Schedule.named(config.schedule)).to(world.device)
     forward_model = build_forward_model(config, image_shape(config), world.device)
     generator = build_generator(
         generator_network, config, bridge, forward_model.operator, train.precision
@@ -143,10 +146,10 @@ def assemble_trainer(
         )
         frozen, target, fake_score = None, around(prior), around(score_network)
     else:
-        frozen = FrozenPrior(ScoreModel(prior, schedule, train.precision))
+        around = _score_model(config)
+        frozen = FrozenPrior(around(prior))
         target = _build_target(config, frozen, forward_model, validation)
-        sees = build_sight(config.fake_score, config)
-        fake_score = ScoreModel(score_network, schedule, train.precision, sees)
+        fake_score = around(score_network, sees=build_sight(config.fake_score, config))
     return DaviTrainer(
         generator=generator,
         fake_score=fake_score,
@@ -201,6 +204,15 @@ def _build_target(
     )
 
 
+def _score_model(config: RunConfig | PriorRunConfig) -> Callable[..., ScoreModel]:
+    return partial(
+        ScoreModel,
+        schedule=Schedule.named(config.schedule),
+        precision=config.train.precision,
+        prediction=config.network.prediction,
+    )
+
+
 def _from_prior(prior: UNetModel, unet: UNetConfig) -> UNetModel:
     """A network to train that begins as the prior, whatever further input it has."""
     weights = with_input_channels(prior.state_dict(), unet.in_channels)
@@ -224,17 +236,18 @@ def _build_adversary(config: RunConfig, world: World) -> Adversary:
 
 
 def build_prior_trainer(config: PriorRunConfig, world: World) -> PriorTrainer:
-    """Returns the trainer of a prior, freshly initialised from the seed.
+    """Returns the trainer of a prior, which begins with the weights of `init` or random ones.
 
     Raises:
-        InputError: data are missing or do not fit.
+        InputError, CheckpointError: data or weights are missing or do not fit.
     """
-    schedule = Schedule.named(config.schedule)
     torch.manual_seed(config.seed)  # weight initialisation is the one draw without a key
     network = create_unet(config.network.unet())
-    model = partial(ScoreModel, schedule=schedule, precision=config.train.precision)
+    if config.init is not None:  # whatever it predicted
+        weights = read_prior_file(find(config.init, CHECKPOINTS)).weights
+        network = unet_from_weights(weights, config.network.unet(), config.init)
     validation = build_validation_batch(config)
-    return PriorTrainer(**_regression(config, network, model, validation, world))
+    return PriorTrainer(**_regression(config, network, _score_model(config), validation, world))
 
 
 def build_i2sb_trainer(config: I2SBRunConfig, world: World) -> I2SBTrainer:
@@ -244,7 +257,7 @@ def build_i2sb_trainer(config: I2SBRunConfig, world: World) -> I2SBTrainer:
         InputError, CheckpointError: data or prior weights are missing or do not fit.
     """
     unet, path = config.network.unet(), config.prior.path
-    weights = without_variance(read_prior_file(path, unet).weights, unet.out_channels)
+    weights = without_variance(read_prior_file(path, config.network).weights, unet.out_channels)
     network = unet_from_weights(weights, unet, str(path))
     return assemble_i2sb_trainer(config, network, build_validation_batch(config), world)
 
@@ -255,8 +268,9 @@ def build_teacher_trainer(config: TeacherRunConfig, world: World) -> TeacherTrai
     Raises:
         InputError, CheckpointError: data or prior weights are missing or do not fit.
     """
-    prior = read_prior_file(config.prior.path, config.network.unet()).network()
-    return assemble_teacher_trainer(config, prior, build_validation_batch(config), world)
+    return assemble_teacher_trainer(
+        config, _read_prior(config), build_validation_batch(config), world
+    )
 
 
 def assemble_teacher_trainer(

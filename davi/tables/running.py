@@ -184,7 +184,7 @@ class Runner:
         operator = copy.deepcopy(problem.operator_for(positions)).to(device)
         run, sha256 = problem.config, problem.facts["prior_sha256"]
         model = _read_prior(
-            run.prior.path, sha256, run.network.unet(), run.schedule, config.precision, device
+            run.prior.path, sha256, run.network, run.schedule, config.precision, device
         )
         prior = CountedPrior(model, evaluations)
         rngs = [self._rng(problem.names[position], sample) for position, sample in unit.items]
@@ -199,11 +199,17 @@ class Runner:
 
 @cache
 def _read_prior(
-    path: Path, sha256: str | None, unet: Any, schedule: str, precision: str, device: torch.device
+    path: Path,
+    sha256: str | None,
+    config: Any,
+    schedule: str,
+    precision: str,
+    device: torch.device,
 ) -> ScoreModel:
     """The prior in a file of that content, read once."""
-    network = MissingNetwork(path) if sha256 is None else read_prior_file(path, unet).network()
-    return ScoreModel(network, Schedule.named(schedule), precision).to(device)
+    network = MissingNetwork(path) if sha256 is None else read_prior_file(path, config).network()
+    model = ScoreModel(network, Schedule.named(schedule), precision, prediction=config.prediction)
+    return model.to(device)
 
 
 class _WarmError(Exception):

@@ -37,6 +37,7 @@ def test_conversions_invert_each_other(name: str, rng: torch.Generator) -> None:
     x_t = schedule.add_noise(x0, t, eps)
     torch.testing.assert_close(schedule.x0_from_eps(x_t, t, eps), x0)
     torch.testing.assert_close(schedule.eps_from_x0(x_t, t, x0), eps)
+    torch.testing.assert_close(schedule.eps_from_v(x_t, t, schedule.v(x0, t, eps)), eps)
     score = schedule.score_from_eps(eps, t)
     torch.testing.assert_close(schedule.eps_from_score(score, t), eps)
 

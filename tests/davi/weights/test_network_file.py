@@ -116,7 +116,7 @@ def test_what_are_no_finite_floats_is_refused(
         with pytest.raises(
             CheckpointError, match=rf"prior\{path.suffix}: out\.2\.bias .*{message}"
         ):
-            read_prior_file(path, tiny_config(tiny_prior).network.unet()).network()
+            read_prior_file(path, tiny_config(tiny_prior).network).network()
 
 
 @pytest.mark.parametrize("config", ["5", "[]", "{", '"text"', "[" * 100_000, "1" * 5000])
@@ -146,7 +146,7 @@ def test_a_schedule_that_is_not_known_is_refused(
     config = json.dumps({"network": {}, "schedule": schedule})
     path = rewritten(tiny_prior, tmp_path / "prior.safetensors", config=config)
     with pytest.raises(ValueError, match=r"schedule: .* is none of linear, quadratic"):
-        read_prior_file(path, tiny_config(tiny_prior).network.unet())
+        read_prior_file(path, tiny_config(tiny_prior).network)
 
 
 @pytest.fixture
