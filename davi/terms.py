@@ -23,6 +23,8 @@ from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.release.variational_bound import variational_bound
 from davi.score import FrozenPrior, PosteriorDenoiser, ScoreModel
 
+LARGEST_GAP = 1.0  # of a sample, between the deviations F of s_psi and a teacher
+
 
 def generate(
     generator: ImplicitGenerator,
@@ -170,7 +172,9 @@ def teacher_term(
 
     Both networks say E[x0 | x_t, y] in deviations, F. The direction is that from s_psi's F to the
     teacher's, in units in which every singular direction has spread one half, and taken before
-    s_psi steps, as in `posterior_term`.
+    s_psi steps, as in `posterior_term`. Of a sample that is far from what the teacher knows, F may
+    be 25 deviations at low noise; no image counts with more than one (root mean square), or a few
+    of them lead the whole batch, and the training diverges.
 
     Args:
         fake_score: s_psi.
@@ -186,6 +190,8 @@ def teacher_term(
     found = fake_score.residual(x_t, t, mean)
     with torch.no_grad():
         gap = found - teacher.residual(x_t, t, mean)
+        size = gap.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+        gap = gap / size.clamp(min=LARGEST_GAP)
     loss = fake_score_loss(found, teacher.residual_of(x0_hat, x_t, t, mean), reduction)
     return loss, teacher.scale(gap, 1 / (2 * teacher.variance.sqrt()))
 

@@ -180,6 +180,18 @@ def test_a_copy_of_the_teacher_has_nothing_to_say() -> None:
     assert not direction.any()
 
 
+def test_a_sample_that_is_far_off_counts_with_one_deviation() -> None:
+    teacher, fake_score = denoiser_of("inpainting", factor=0.3), denoiser_of("inpainting")
+    x0 = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    x0[1] *= 1e3
+    t, none = torch.tensor([20, 20]), torch.zeros_like(x0)
+    _, direction = teacher_term(fake_score, teacher, x0, t, none, none)
+    found = teacher.scale(direction, 2 * teacher.variance.sqrt())  # in deviations
+    seen = SCHEDULE.add_noise(x0, t, none)
+    torch.testing.assert_close(found[0], -0.3 * seen[0])  # a near one as it is
+    torch.testing.assert_close(found[1], -seen[1] / seen[1].square().mean().sqrt())
+
+
 @pytest.mark.parametrize(
     "operator",
     [
