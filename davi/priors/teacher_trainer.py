@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from davi.data.panel import image_grid
 from davi.metrics.ensembles import measurement_residual
@@ -18,6 +18,18 @@ from davi.training.inputs import log_uniform_time
 from davi.training.regression_trainer import RegressionTrainer
 
 NUM_SAMPLING_STEPS = 50  # enough to judge samples
+
+
+@torch.no_grad()
+def begin_as_prior(last_layer: nn.Module, prediction: str, deviation: float) -> None:
+    """Makes the last layer of a prior's network that of a teacher.
+
+    Where nothing is measured, F is -v if the white prior has deviation 1: a prior that predicts v
+    is a teacher there already. Otherwise the teacher begins as the white prior, F = 0.
+    """
+    factor = -1 if (prediction, deviation) == ("v", 1) else 0
+    for parameter in last_layer.parameters():
+        parameter.mul_(factor)
 
 
 @dataclass(kw_only=True, eq=False)

@@ -25,7 +25,7 @@ from davi.likelihood import PosteriorTarget, denoising_error, has_diagonal_gram
 from davi.operators.inpainting import RandomInpainting
 from davi.operators.measurement import ForwardModel
 from davi.operators.svd import SVDOperator
-from davi.priors.teacher_trainer import TeacherTrainer
+from davi.priors.teacher_trainer import TeacherTrainer, begin_as_prior
 from davi.priors.trainer import PriorTrainer
 from davi.priors.weight_file import read_prior_file, read_teacher_file
 from davi.release.discriminator import PatchDiscriminator
@@ -263,7 +263,7 @@ def build_i2sb_trainer(config: I2SBRunConfig, world: World) -> I2SBTrainer:
 
 
 def build_teacher_trainer(config: TeacherRunConfig, world: World) -> TeacherTrainer:
-    """Returns the trainer of a conditional teacher, which begins as a prior without last layer.
+    """Returns the trainer of a conditional teacher, which begins with the weights of a prior.
 
     Raises:
         InputError, CheckpointError: data or prior weights are missing or do not fit.
@@ -288,8 +288,7 @@ def assemble_teacher_trainer(
         InputError: the batch is too small for the processes, or the operator does not allow it.
     """
     network = _from_prior(prior, config.seeing_unet())
-    torch.nn.init.zeros_(network.out[-1].weight)  # F = 0 is the white prior
-    torch.nn.init.zeros_(network.out[-1].bias)
+    begin_as_prior(network.out[-1], config.network.prediction, config.teacher.image_deviation)
     forward_model = build_forward_model(config, image_shape(config), world.device)
     model = partial(
         PosteriorDenoiser,

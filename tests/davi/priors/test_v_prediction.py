@@ -6,12 +6,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from davi.benchmarks.ladders import random_network
+from davi.config.other_runs import TeacherRunConfig
+from davi.config.yaml_file import load_config
 from davi.generator import DenoisingGenerator
+from davi.operators.measurement import lift
 from davi.priors.weight_file import read_prior_file
-from davi.runs.build import build_prior_trainer
+from davi.runs.build import assemble_teacher_trainer, build_prior_trainer
 from davi.schedule import Schedule
-from davi.score import ScoreModel
+from davi.score import RESIZE, ScoreModel
 from davi.system.errors import InputError
+from tests.conftest import REPOSITORY
 from tests.tiny import ALONE, tiny_config, tiny_prior_config, write_tiny_prior
 
 LINEAR = Schedule.named("linear")
@@ -63,6 +68,30 @@ def test_a_denoiser_begins_as_the_same_one() -> None:
         DenoisingGenerator(Exact(name), LINEAR, 0.3, prediction=name) for name in ("eps", "v")
     ]
     torch.testing.assert_close(*(one(u, torch.tensor([999, 999])) for one in generators))
+
+
+def test_a_teacher_begins_as_its_prior_in_the_hole() -> None:
+    changes = (
+        "network.prediction=v",
+        "network.image_size=16",
+        "operator.box_size=8",
+        "teacher.image_deviation=1.0",
+        "train.precision=fp32",
+    )
+    path = REPOSITORY / "configs/photos_inpainting_teacher.yaml"
+    config = load_config(path, TeacherRunConfig, changes)
+    network = random_network(config.network.unet())
+    prior = ScoreModel(network, LINEAR, prediction="v")
+    x0 = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    t, eps = torch.tensor([10, 300, 999]), torch.randn(x0.shape)
+    x_t = LINEAR.add_noise(x0, t, eps)
+    with torch.no_grad():
+        wanted = LINEAR.x0_from_eps(x_t, t, prior.eps(x_t, t))
+        teacher = assemble_teacher_trainer(config, network, x0, ALONE).model.eval()
+        y_image = lift(teacher.operator.A(x0), x0.shape[1:], RESIZE)
+        found = teacher.denoise(x_t, t, teacher.white_mean(y_image))
+    hole = teacher.operator.singular_values.expand(x0.shape[1:]) == 0
+    torch.testing.assert_close(found[:, hole], wanted[:, hole], rtol=1e-3, atol=1e-4)
 
 
 def test_a_prior_of_another_prediction_is_refused(tmp_path: Path) -> None:
