@@ -1,7 +1,7 @@
 """Names that command lines choose from. Here, since --help must not wait for PyTorch."""
 
 PRECISIONS = ("fp32", "bf16", "fp16")  # what a network computes in
-STORED_DTYPES = ("float16", "bfloat16", "float32")  # of weights in a file
+STORED_DTYPES = ("int8", "float16", "bfloat16", "float32")  # of weights in a file
 ROUNDINGS = ("nearest", "truncate")  # how floats become 8 bits
 METRICS = ("psnr", "ssim", "lpips", "fid", "kid")
 CALIBRATION = (  # metrics of several samples of every image

@@ -30,6 +30,7 @@ from davi.weights.network_file import (
     kind_of,
     read_header,
     require_checksum,
+    with_steps,
 )
 from guided_diffusion.checkpoint import read_pt, read_weights
 from guided_diffusion.errors import CheckpointError
@@ -148,6 +149,7 @@ def _kind(value: Tensor | None) -> str:
 def _read_safetensors(path: Path) -> WeightFile:
     weights = read_weights(path)
     require_checksum(path, weights)
+    weights = with_steps(weights)
     kind, config, iteration = read_header(path)
     if kind is None:
         return _state_dict(path, weights)

@@ -25,7 +25,15 @@ FAKE_SCORE, DISCRIMINATOR = "davi fake score", "davi discriminator"
 OF_METHOD = {None: PRIOR, "i2sb": I2SB, "teacher": TEACHER}
 EMA_PREFIXES = {GENERATOR: "module.network.", **dict.fromkeys(OF_METHOD.values(), "module.")}
 CHECKSUM = "sha256"  # key in the header of the files; older ones have none
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+DTYPES = {
+    "int8": torch.int8,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "float32": torch.float32,
+}
+# Ends the key of the steps of an int8 tensor, one for each output channel. What has one dimension,
+# such as a bias, is float16 beside it.
+STEP = ".int8_step"
 
 
 def read_training_checkpoint(path: Path, mapped: bool = False) -> dict[str, Any]:
@@ -122,7 +130,8 @@ def save_weights(
         kind: what it is, such as `GENERATOR`.
         config: the run it belongs to; None if it is not known.
         iteration: how long it was trained; None if it is not known.
-        dtype: a key of `DTYPES`.
+        dtype: a key of `DTYPES`. With int8, each output channel of a tensor has the step that its
+            largest weight is 127 of.
         origin: further entries of the header, about the file the weights were taken from.
 
     Raises:
@@ -133,10 +142,10 @@ def save_weights(
         header["config"] = json.dumps(config)
     if iteration is not None:
         header["iteration"] = str(iteration)
-    tensors = {
-        key: (value.to(DTYPES[dtype]) if value.is_floating_point() else value).contiguous()
-        for key, value in weights.items()
-    }
+    tensors: dict[str, Tensor] = {}
+    for key, value in weights.items():
+        tensors |= _stored(key, value, dtype) if value.is_floating_point() else {key: value}
+    tensors = {key: value.contiguous() for key, value in tensors.items()}
     for key, value in tensors.items():
         if value.is_floating_point() and not is_finite(value):
             raise InputError(f"{path}: {key} overflows in {dtype}; choose --dtype float32")
@@ -144,6 +153,26 @@ def save_weights(
     with atomic_path(path) as temporary:
         # Not save_file, which lets nobody but the owner read the file, whatever the umask says.
         temporary.write_bytes(save(tensors, metadata=header))
+
+
+def _stored(key: str, value: Tensor, dtype: str) -> dict[str, Tensor]:
+    """The entries of a file that hold a tensor."""
+    if dtype != "int8":
+        return {key: value.to(DTYPES[dtype])}
+    if value.ndim < 2:
+        return {key: value.half()}
+    step = value.abs().flatten(1).amax(dim=1).float() / 127
+    of_channel = step.clamp(min=torch.finfo().tiny).view(-1, *[1] * (value.ndim - 1))
+    return {key: (value / of_channel).round().to(torch.int8), key + STEP: step}
+
+
+def with_steps(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights of a file, as floats where it has int8, see `save_weights`."""
+    whole = {key: value for key, value in weights.items() if not key.endswith(STEP)}
+    for key, value in whole.items():
+        if key + STEP in weights:
+            whole[key] = value * weights[key + STEP].view(-1, *[1] * (value.ndim - 1))
+    return whole
 
 
 def read_header(path: Path) -> tuple[str | None, dict | None, int | None]:

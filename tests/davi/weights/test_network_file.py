@@ -79,6 +79,23 @@ def test_what_was_written_is_read(dtype: str, tmp_path: Path) -> None:
     assert torch.equal(file.part("prior")["b"], weights["b"].to(getattr(torch, dtype)))
 
 
+def test_int8_is_off_by_half_a_step_of_each_channel(tmp_path: Path) -> None:
+    rng = torch.Generator().manual_seed(0)
+    matrix = torch.randn(4, 3, 3, 3, generator=rng) * torch.tensor([1e-3, 1, 50, 0]).view(
+        4, 1, 1, 1
+    )
+    weights = {"a": matrix, "b": torch.tensor([0.5, -3.0])}
+    path = tmp_path / "weights.safetensors"
+    save_weights(path, weights, kind=PRIOR, config={}, iteration=7, dtype="int8")
+    found = read_weight_file(path).part("prior")
+    assert found.keys() == weights.keys()
+    assert torch.equal(found["b"], weights["b"].half())
+    error = (found["a"] - matrix).abs().flatten(1).amax(dim=1)
+    assert (error <= matrix.abs().flatten(1).amax(dim=1) / 127 * 0.501).all()
+    assert error[:3].all()
+    assert load_file(path)["a"].dtype == torch.int8
+
+
 def test_weights_too_large_for_a_dtype_are_not_written(tmp_path: Path) -> None:
     path = tmp_path / "w.safetensors"
     with pytest.raises(ValueError, match="a overflows in float16; choose --dtype float32"):
