@@ -7,7 +7,6 @@ are trained by the real trainers. The control has the likelihood in its target (
 
 import copy
 import math
-import os
 from functools import cache
 
 import pytest
@@ -45,10 +44,6 @@ from tests.davi.test_posterior_truth import (
 from tests.tiny import ALONE
 
 pytestmark = pytest.mark.slow
-long = pytest.mark.skipif(
-    "DAVI_LONG" not in os.environ,
-    reason="this training is not stable enough yet to judge a change by it; DAVI_LONG=1 runs it",
-)
 
 BATCH, TEACHER_ITERATIONS, GENERATOR_ITERATIONS = 256, 3400, 1300
 WHITE_DEVIATION = 0.5
@@ -309,7 +304,6 @@ def test_samples_of_the_teacher_are_posterior_samples() -> None:
     assert all(0.95 < found[name] < 1.05 for name in ("hole", "outside", "residual"))
 
 
-@long
 def test_one_evaluation_finds_four_modes() -> None:
     found = judge(4, generator_of(4))
     assert found["total variation"] < 0.10
@@ -322,9 +316,5 @@ def test_with_the_likelihood_in_the_target_it_finds_the_wrong_ones() -> None:
     assert judge(4, generator_by_likelihood(4))["total variation"] > 0.15
 
 
-@long
-@pytest.mark.xfail(
-    strict=True, reason="the one training there was diverged, see benchmarks/posterior.md"
-)
 def test_one_evaluation_finds_two_modes() -> None:
     assert judge(2, generator_of(2))["total variation"] < 0.10
