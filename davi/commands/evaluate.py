@@ -101,7 +101,7 @@ def _folders(arguments: Namespace) -> Iterator[tuple[Path, Path, Path]]:
         raise InputError(f"{reference}: no such folder; give --measured a folder of davi degrade")
     if arguments.group_by is not None:  # likewise
         groups_by_name(list(images_by_name(reference)), arguments.group_by)
-    restorer, origin = read_generator(arguments, select_device(arguments.device))
+    restorer = read_generator(arguments, select_device(arguments.device))
     for rounding in arguments.rounding or ROUNDINGS[:1]:
         restored = arguments.output / f"restored_{rounding}"
         output = arguments.output / f"restored_{rounding}-eval"
@@ -114,7 +114,6 @@ def _folders(arguments: Namespace) -> Iterator[tuple[Path, Path, Path]]:
             rounding=rounding,
             batch_size=arguments.batch_size,
             seed=arguments.seed or 0,
-            origin=origin,
         )
         yield reference, restored, output
 
