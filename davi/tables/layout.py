@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
-from davi.metrics.protocols import LEVELS
+from davi.metrics.ensembles import LEVELS
 from davi.tables.result import Cell, TableResult
 
 BEST, SECOND = "best", "second"
