@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ from tests.same import assert_same
 
 pytestmark = pytest.mark.slow
 ITERATIONS = 100
-MOMENTS = ["starting"] * 2 + ["training"] * 3 + ["saving"] * 3  # to be killed at
+MOMENTS = {  # to be killed at, for each recipe
+    "paper": ["starting"] * 2 + ["training"] * 3 + ["saving"] * 3,
+    "posterior": ["training", "saving"],
+}
 SCRIPT = REPOSITORY / "scripts/train.py"
 LARGEST_FILE = 4_000_000  # bytes; a checkpoint of the tiny run has 10 MB
 
@@ -82,10 +86,23 @@ def assert_ended_alike(run: Path, reference: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory, tiny_prior: Path) -> Path:
-    run = tmp_path_factory.mktemp("unbroken") / "run"
-    finish(start(command(run, tiny_prior)))
-    return run
+def unbroken_by(
+    tmp_path_factory: pytest.TempPathFactory, tiny_prior: Path
+) -> Callable[[str], Path]:
+    """Runs of a recipe, each made once."""
+
+    @cache
+    def unbroken_run(recipe: str) -> Path:
+        run = tmp_path_factory.mktemp("unbroken") / "run"
+        finish(start(command(run, tiny_prior, f"recipe={recipe}")))
+        return run
+
+    return unbroken_run
+
+
+@pytest.fixture(scope="module")
+def unbroken(unbroken_by: Callable[[str], Path]) -> Path:
+    return unbroken_by("paper")
 
 
 @pytest.fixture(scope="module")
@@ -96,10 +113,10 @@ def begun(tmp_path_factory: pytest.TempPathFactory, tiny_prior: Path) -> Path:
     return run
 
 
-def _kill_somewhere(run: Path, prior: Path, moment: str, rng: random.Random) -> bool:
+def _kill_somewhere(run: Path, words: list[str], moment: str, rng: random.Random) -> bool:
     """Starts the run and kills it; returns whether it was killed while writing a checkpoint."""
     in_background = rng.choice(["true", "false"])
-    job = start(command(run, prior, f"train.save_in_background={in_background}"))
+    job = start([*words, "--set", f"train.save_in_background={in_background}"])
     if moment == "starting":
         time.sleep(rng.uniform(0, 6))
     elif moment == "training":
@@ -115,16 +132,20 @@ def _kill_somewhere(run: Path, prior: Path, moment: str, rng: random.Random) -> 
     return bool(list((run / "checkpoints").glob(".*.tmp")))
 
 
-def test_kills_leave_no_trace(unbroken: Path, tmp_path: Path, tiny_prior: Path) -> None:
+@pytest.mark.parametrize("recipe", MOMENTS)
+def test_kills_leave_no_trace(
+    recipe: str, unbroken_by: Callable[[str], Path], tmp_path: Path, tiny_prior: Path
+) -> None:
     seed = time.time_ns()  # other moments every time
     print(f"seed {seed}")
     rng = random.Random(seed)
     run = tmp_path / "run"
-    moments = rng.sample(MOMENTS, len(MOMENTS))
-    while_saving = [_kill_somewhere(run, tiny_prior, moment, rng) for moment in moments]
+    words = command(run, tiny_prior, f"recipe={recipe}")
+    moments = rng.sample(MOMENTS[recipe], len(MOMENTS[recipe]))
+    while_saving = [_kill_somewhere(run, words, moment, rng) for moment in moments]
     assert any(while_saving)
-    finish(start(command(run, tiny_prior)))
-    assert_ended_alike(run, unbroken)
+    finish(start(words))
+    assert_ended_alike(run, unbroken_by(recipe))
     assert not list((run / "checkpoints").glob(".*.tmp"))
 
 

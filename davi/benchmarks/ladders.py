@@ -246,7 +246,6 @@ def folder_rungs(
             num_samples=1,
             batch_size=8,
             seed=0,
-            origin={},
             world=World(0, 1, device),
         )
 

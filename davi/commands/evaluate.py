@@ -43,6 +43,14 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size", type=positive_int, default=16, help="images at a time (default 16)"
     )
+    parser.add_argument(
+        "--group-by",
+        metavar="RULE",
+        help="standard errors count groups of images, not images: `photo` (crops of one of davi's "
+        "photographs, such as chelsea_r1_y000_x032), `folder` (images of one folder), or a regular "
+        "expression for file names whose first (group) they share, such as '(.+)_' for lake_1 and "
+        "lake_2",
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: RESTORED-eval")
     parser.add_argument("--overwrite", action="store_true", help="replace an earlier evaluation")
     add_device(parser)
@@ -68,6 +76,7 @@ def run(arguments: Namespace) -> None:
             measured=None if restores_once else arguments.measured,
             lpips=arguments.lpips,
             batch_size=arguments.batch_size,
+            group_by=arguments.group_by,
         )
         print(result.table())
         result.save(output)
@@ -76,8 +85,10 @@ def run(arguments: Namespace) -> None:
 
 def _folders(arguments: Namespace) -> Iterator[tuple[Path, Path, Path]]:
     """Yields reference, restored and output folder of each evaluation, restored if need be."""
+    from davi.folders.pairs import images_by_name
     from davi.folders.restoring import restore_measured
     from davi.folders.scoring import new_evaluation
+    from davi.metrics.means import groups_by_name
     from davi.system.runtime import select_device
 
     if arguments.checkpoint is None:
@@ -88,7 +99,9 @@ def _folders(arguments: Namespace) -> Iterator[tuple[Path, Path, Path]]:
     reference = arguments.measured / "reference"
     if not reference.is_dir():
         raise InputError(f"{reference}: no such folder; give --measured a folder of davi degrade")
-    restorer, origin = read_generator(arguments, select_device(arguments.device))
+    if arguments.group_by is not None:  # likewise
+        groups_by_name(list(images_by_name(reference)), arguments.group_by)
+    restorer = read_generator(arguments, select_device(arguments.device))
     for rounding in arguments.rounding or ROUNDINGS[:1]:
         restored = arguments.output / f"restored_{rounding}"
         output = arguments.output / f"restored_{rounding}-eval"
@@ -101,7 +114,6 @@ def _folders(arguments: Namespace) -> Iterator[tuple[Path, Path, Path]]:
             rounding=rounding,
             batch_size=arguments.batch_size,
             seed=arguments.seed or 0,
-            origin=origin,
         )
         yield reference, restored, output
 

@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from davi.system.choices import PRECISIONS
 from davi.system.shipped import CHECKPOINTS, CONFIGS, find
@@ -108,27 +108,19 @@ def add_generator(parser: argparse.ArgumentParser, required: bool = True) -> Non
     )
 
 
-def read_generator(
-    arguments: argparse.Namespace, device: "torch.device"
-) -> "tuple[Restorer, dict[str, Any]]":
-    """Returns the restorer that the arguments describe, and what a record must say of it."""
-    from davi.restorer import Restorer
-    from davi.weights.generator_file import read_generator_file
-    from davi.weights.network_file import weights_file
+def read_generator(arguments: argparse.Namespace, device: "torch.device") -> "Restorer":
+    """Returns the restorer that the arguments describe."""
+    from davi.restorer import load
 
-    file = read_generator_file(weights_file(arguments.checkpoint), arguments.config, arguments.set)
-    compiled = {"compile": True} if arguments.compile else {}  # it rounds differently
-    origin = file.record() | compiled
-    restorer = Restorer(
-        file.config,
-        file.network(),
+    return load(
+        arguments.checkpoint,
         device,
         arguments.precision,
         arguments.size,
         arguments.compile,
-        origin,
+        arguments.config,
+        arguments.set,
     )
-    return restorer, origin
 
 
 def add_overrides(parser: argparse.ArgumentParser, purpose: str, example: str) -> None:

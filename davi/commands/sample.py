@@ -70,7 +70,7 @@ def run(arguments: Namespace) -> int:
     if arguments.calibrate is not None and arguments.interval is None:
         raise InputError("--calibrate: widens intervals; add --interval LEVEL, such as 0.9")
     with join_world(arguments.device, FOLDER_PATIENCE) as world:
-        restorer, origin = read_generator(arguments, world.device)
+        restorer = read_generator(arguments, world.device)
         start = time.perf_counter()
         report = restore_folder(
             restorer,
@@ -83,7 +83,6 @@ def run(arguments: Namespace) -> int:
             rounding=arguments.rounding,
             level=arguments.interval,
             calibrated_by=arguments.calibrate,
-            origin=origin,
             world=world,
         )
         seconds = time.perf_counter() - start

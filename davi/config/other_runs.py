@@ -10,6 +10,7 @@ from davi.config.schema import (
     Deviation,
     LoopConfig,
     NetworkConfig,
+    NoiseRange,
     OfProblem,
     PriorConfig,
     ScheduleName,
@@ -22,13 +23,7 @@ class TeacherConfig(Section):
 
     image_deviation: Deviation = 0.5  # of the pixels under the white prior that is built in
     # bounds of the noise deviation of x_t / sqrt(alpha_bar_t), drawn log-uniformly
-    noise_range: tuple[Deviation, Deviation] = (0.015, 40.0)
-
-    @model_validator(mode="after")
-    def _is_a_range(self) -> "TeacherConfig":
-        if self.noise_range[0] >= self.noise_range[1]:
-            raise ValueError(f"noise_range={self.noise_range}: the first must be the smaller one")
-        return self
+    noise_range: NoiseRange = (0.015, 40.0)
 
 
 class TeacherRunConfig(OfProblem, Section):

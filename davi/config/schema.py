@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from davi.config.problem import (
     CustomOperatorConfig,
@@ -38,6 +38,15 @@ Multiple = Annotated[int, Field(gt=0, le=16)]
 Shape = Annotated[float, Field(ge=0.01, le=100)]
 Deviation = Annotated[float, Field(ge=0.001, le=100)]
 MAX_PARAMETERS = 4 * 10**9  # seven times the largest ADM network
+
+
+def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] >= bounds[1]:
+        raise ValueError("the first must be the smaller one")
+    return bounds
+
+
+NoiseRange = Annotated[tuple[Deviation, Deviation], AfterValidator(_rising)]
 
 
 class NetworkConfig(Section):
@@ -209,7 +218,7 @@ class LossConfig(Section):
     # grad log p(y | x_t) in the target of the fake score: what A is applied to (docs/objective.md)
     likelihood: Literal["none", "sample", "noised", "denoised"] = "none"
     # bounds of the noise deviation of x_t / sqrt(alpha_bar_t), drawn log-uniformly; null: t_ikl
-    noise_range: tuple[Deviation, Deviation] | None = None
+    noise_range: NoiseRange | None = None
     # p of the weight that lets each singular direction learn at its own noise; null: no such weight
     spectral_power: int | None = Field(None, ge=0, le=4)
     # of the pixels under a white prior, in that weight; with a teacher it must be the teacher's
@@ -217,8 +226,6 @@ class LossConfig(Section):
 
     @model_validator(mode="after")
     def _target_is_whole(self) -> "LossConfig":
-        if self.noise_range is not None and self.noise_range[0] >= self.noise_range[1]:
-            raise ValueError(f"noise_range={self.noise_range}: the first must be the smaller one")
         if self.likelihood == "none":
             if self.spectral_power is not None:
                 raise ValueError("spectral_power weighs what a likelihood asks for; set likelihood")

@@ -1,6 +1,6 @@
 """Scores several samples of every image: how well they tell what is not known."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,19 @@ from davi.data.images import load_image
 from davi.folders.measured import KnownMeasurements, known_measurements
 from davi.folders.pairs import Pair, pair_by_name
 from davi.metrics.ensembles import (
+    LEVELS,
     covered,
-    crps,
-    energy_score,
-    measurement_residual,
-    psnr_of_mean,
+    image_scores,
     rank_histogram,
-    spread_error,
     spread_error_ratio,
     widest_level,
 )
-from davi.metrics.protocols import CALIBRATION, LEVELS
+from davi.operators.linear import LinearOperator
+from davi.system.choices import CALIBRATION
 from davi.system.pipeline import file_threads, map_ahead
 
 CURVE = [tenths / 10 for tenths in range(1, 10)]  # levels of the coverage curve
 FIRST_SAMPLE = "sample_000"
-SCORES = {"crps": crps, "energy_score": energy_score, "psnr_of_mean": psnr_of_mean}
 
 
 def sample_folders(reference: Path, restored: Path) -> list[Path]:
@@ -70,11 +67,9 @@ class Ensembles:
                 truth, samples = truth.to(device), samples.to(device)
                 ranks = rank_histogram(samples, truth).cpu()
                 self.ranks += ranks[0]
-                self.per_image[name] = {
-                    column: value.item()
-                    for metric in self.metrics
-                    for column, value in self._score(metric, name, samples, truth, ranks)
-                }
+                measured = self._measured(name, device)
+                scores = image_scores(self.metrics, samples, truth, ranks, measured)
+                self.per_image[name] = {column: score.item() for column, score in scores.items()}
 
     def spread_error(self) -> float:
         """Returns the spread/error ratio of all images."""
@@ -90,22 +85,14 @@ class Ensembles:
             "coverage": {str(level): covered(self.ranks, level).item() for level in levels},
         }
 
-    def _score(
-        self, metric: str, name: str, samples: Tensor, truth: Tensor, ranks: Tensor
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Yields the columns of a metric of one image."""
-        if metric in LEVELS:
-            yield metric, covered(ranks, LEVELS[metric])
-        elif metric == "spread_error":
-            yield from zip(("spread", "error"), spread_error(samples, truth), strict=True)
-        elif metric == "residual":
-            y, operator = self.measured.read(name)
-            # Of a gray image, which was loaded as three equal channels, one.
-            samples = samples[:, :, : operator.image_shape[0]]
-            y, operator = y.to(samples.device), operator.to(samples.device)
-            yield metric, measurement_residual(samples, y, operator, self.measured.sigma)
-        else:
-            yield metric, SCORES[metric](samples, truth)
+    def _measured(
+        self, name: str, device: torch.device
+    ) -> tuple[Tensor, LinearOperator, float] | None:
+        """The measurement of an image, its operator and sigma, if they are known."""
+        if self.measured is None:
+            return None
+        y, operator = self.measured.read(name)
+        return y.to(device), operator.to(device), self.measured.sigma
 
 
 def open_ensembles(

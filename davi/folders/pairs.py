@@ -44,7 +44,7 @@ def pair_by_name(reference: Path, restored: Path) -> list[Pair]:
         InputError: a folder is missing or empty, files have no partner, cannot be read, or differ
             in size from their partner; the first of them are listed.
     """
-    truths, images = _by_name(reference), _by_name(restored)
+    truths, images = images_by_name(reference), images_by_name(restored)
     missing, superfluous = sorted(truths.keys() - images), sorted(images.keys() - truths)
     if missing or superfluous:
         raise InputError(
@@ -58,6 +58,21 @@ def pair_by_name(reference: Path, restored: Path) -> list[Pair]:
     if problems := [outcome for outcome in outcomes if isinstance(outcome, str)]:
         raise InputError(f"{len(problems)} pairs cannot be compared: {shown(problems)}")
     return outcomes
+
+
+def images_by_name(folder: Path) -> dict[str, Path]:
+    """Returns {relative path without suffix: file} of the images below a folder.
+
+    Raises:
+        InputError: as `list_names`, or two of them have one name.
+    """
+    files: dict[str, Path] = {}
+    for file in list_names(folder):
+        name = PurePosixPath(file).with_suffix("").as_posix()
+        if name in files:
+            raise InputError(f"{folder / file}: {SAME_NAME}")
+        files[name] = folder / file
+    return files
 
 
 def read_batches(pairs: list[Pair], batch_size: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
@@ -105,16 +120,6 @@ def _check(paths: tuple[str, Path, Path]) -> Pair | str:
 
 def _load(pair: Pair) -> tuple[Tensor, Tensor]:
     return load_image(pair.truth), load_image(pair.restored)
-
-
-def _by_name(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for file in list_names(folder):
-        name = PurePosixPath(file).with_suffix("").as_posix()
-        if name in files:
-            raise InputError(f"{folder / file}: {SAME_NAME}")
-        files[name] = folder / file
-    return files
 
 
 def _counted(names: list[str]) -> str:

@@ -65,7 +65,6 @@ def restore_folder(
     rounding: str = "nearest",
     level: float | None = None,
     calibrated_by: Path | None = None,
-    origin: dict[str, Any],
     world: World,
 ) -> FolderReport:
     """Restores every measurement of a folder (or one file) and returns what became of each.
@@ -90,7 +89,6 @@ def restore_folder(
         level: of the interval of every pixel; None for none.
         calibrated_by: a folder of davi degrade on which the intervals are calibrated, or the
             calibration.json of an earlier command; one is written beside the results.
-        origin: which network this is, for the record.
         world: the processes that share the folder; all must call.
 
     Raises:
@@ -104,10 +102,7 @@ def restore_folder(
     # One process looks: in a folder that changes, each might find others.
     found = world.on_first(lambda: find_measurements(source))
     settings = {
-        "task": restorer.task,
-        **origin,
-        "precision": restorer.precision,
-        "size": list(restorer.image_shape[1:]),
+        **restorer.settings,
         "num_samples": num_samples,
         "seed": seed,
         **_mask_settings(masks, restorer.task),
@@ -150,7 +145,7 @@ def restore_measured(restorer: Restorer, measured: Path, output: Path, **options
         restorer: the generator.
         measured: the folder.
         output: a new folder, or one that this command has begun.
-        options: `num_samples`, `batch_size`, `seed`, `rounding` and `origin` of `restore_folder`.
+        options: `num_samples`, `batch_size`, `seed` and `rounding` of `restore_folder`.
 
     Raises:
         InputError: some measurement cannot be restored, so that a mean would miss it.

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from davi.folders.ensemble_scoring import Ensembles, open_ensembles, sample_folders
 from davi.folders.pairs import Pair, pair_by_name, read_batches
 from davi.metrics.features import PairedFeatures
+from davi.metrics.means import groups_by_name, mean_and_error
 from davi.metrics.perceptual import Lpips
 from davi.metrics.protocols import (
     CALIBRATION,
@@ -30,7 +31,7 @@ from davi.metrics.protocols import (
 )
 from davi.metrics.scores import frechet_distance, kid, moments, psnr, ssim
 from davi.system.choices import LPIPS_DEFAULT, METRICS
-from davi.system.errors import InputError
+from davi.system.errors import InputError, shown
 from davi.system.files import atomic_path, make_folder, write_text
 from davi.system.ledger import read_settings
 
@@ -56,6 +57,7 @@ class Evaluation:
         protocols: {metric: how it was computed}.
         notes: what a reader must know: metrics left out and why, few images.
         calibration: of several samples of every image, see `Ensembles.calibration`; else empty.
+        groups: the group of each image, which errors count instead of images; None: images.
     """
 
     per_image: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -63,18 +65,35 @@ class Evaluation:
     protocols: dict[str, Protocol] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     calibration: dict[str, Any] = field(default_factory=dict)
+    groups: list[str] | None = None
+
+    def group(self, rule: str) -> None:
+        """Lets errors count groups of images, see `davi.metrics.means.groups_by_name`."""
+        self.groups = groups_by_name(list(self.per_image), rule)
+        groups = list(dict.fromkeys(map(repr, self.groups)))
+        self.notes.append(
+            f"standard errors count {len(groups)} groups of images, not images: {shown(groups)}"
+        )
+
+    def average(self, metric: str) -> None:
+        """Adds the mean of a metric of single images to the summary."""
+        values = [row[metric] for row in self.per_image.values()]
+        self.summary[metric] = mean_and_error(values, self.groups)
 
     def table(self) -> str:
         """Returns the summary as text."""
-        lines = [f"{'metric':<14}{'mean':>10}{'std. error':>12}   ({len(self.per_image)} images)"]
+        images = f"{len(self.per_image)} images"
+        if self.groups is not None:
+            images += f" in {len(set(self.groups))} groups"
+        lines = [f"{'metric':<14}{'mean':>10}{'std. error':>12}   ({images})"]
         for metric, values in self.summary.items():
             form = f".{DIGITS.get(metric, 4)}f"
             error = values["standard_error"]
-            shown = "-" if math.isnan(error) else f"{error:{form}}"
+            error = "-" if math.isnan(error) else f"{error:{form}}"
             interval = ""
             if "low" in values:
                 interval = f"   95 %: {values['low']:{form}} to {values['high']:{form}}"
-            lines.append(f"{metric:<14}{values['mean']:>10{form}}{shown:>12}{interval}")
+            lines.append(f"{metric:<14}{values['mean']:>10{form}}{error:>12}{interval}")
         lines += [protocol.text for protocol in self.protocols.values()]
         return "\n".join([*lines, *(f"note: {note}" for note in self.notes)])
 
@@ -94,6 +113,7 @@ class Evaluation:
     def _as_json(self) -> dict[str, Any]:
         return {
             "num_images": len(self.per_image),
+            **({} if self.groups is None else {"num_groups": len(set(self.groups))}),
             "summary": {
                 metric: {key: value if math.isfinite(value) else None for key, value in row.items()}
                 for metric, row in self.summary.items()
@@ -126,6 +146,7 @@ def evaluate_folders(
     measured: Path | None = None,
     lpips: Sequence[str] = LPIPS_DEFAULT,
     batch_size: int = 16,
+    group_by: str | None = None,
 ) -> Evaluation:
     """Returns the scores of restored images against references of the same names.
 
@@ -141,6 +162,7 @@ def evaluate_folders(
         measured: of several samples: the folder of davi degrade that was restored, for `residual`.
         lpips: some of `davi.metrics.protocols.LPIPS_VARIANTS`.
         batch_size: images at a time; without influence on the results but for rounding.
+        group_by: for `Evaluation.group`; None: errors count images.
 
     Raises:
         InputError: images without partner, unreadable, or of different sizes; they are listed.
@@ -156,6 +178,8 @@ def evaluate_folders(
     single = samples[0] if samples else restored
     pairs = pair_by_name(reference, single)
     result = Evaluation(per_image={pair.name: {} for pair in pairs})
+    if group_by is not None:
+        result.group(group_by)
     scores = _image_metrics(metrics, lpips, recorded_rounding(single), device, result)
     wanted, features = _set_metrics(metrics, pairs, device, result)
     ensembles = open_ensembles(reference, samples, metrics, measured, result.notes)
@@ -192,9 +216,7 @@ def _score_images(
                 features.add(indices, truth, image)
             bar.update(len(indices))
     for metric in scores:
-        result.summary[metric] = mean_and_error(
-            [values[metric] for values in result.per_image.values()]
-        )
+        result.average(metric)
 
 
 def _add_calibration(ensembles: Ensembles, result: Evaluation) -> None:
@@ -207,8 +229,7 @@ def _add_calibration(ensembles: Ensembles, result: Evaluation) -> None:
             ratio = ensembles.spread_error()
             result.summary[metric] = {"mean": ratio, "standard_error": math.nan}
         else:
-            values = [row[metric] for row in ensembles.per_image.values()]
-            result.summary[metric] = mean_and_error(values)
+            result.average(metric)
     result.calibration = ensembles.calibration()
 
 
@@ -288,11 +309,5 @@ def _compare_sets(
         row = {"mean": distance, "standard_error": error, "low": low, "high": high}
         result.summary["kid"] = row
         result.protocols["kid"] = kid_protocol(len(truth), KID_SUBSETS, KID_SEED)
-
-
-def mean_and_error(values: list[float]) -> dict[str, float]:
-    """Returns {"mean", "standard_error"}; NaN for the error of one value or of infinite ones."""
-    count, mean = len(values), sum(values) / len(values)
-    if count < 2 or not math.isfinite(mean):  # PSNR of identical images is infinite
-        return {"mean": mean, "standard_error": math.nan}
-    return {"mean": mean, "standard_error": float(np.std(values, ddof=1)) / math.sqrt(count)}
+        if result.groups is not None:
+            result.notes.append("kid: its error and interval count images, not groups")

@@ -4,6 +4,8 @@ Samples are (N, B, C, H, W), N at least 2, truths (B, C, H, W), both in [-1, 1].
 computed in float64 and given for each of the B images.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,8 @@ from davi.metrics.scores import psnr
 from davi.operators.inpainting import Inpainting
 from davi.operators.linear import LinearOperator
 from davi.system.errors import InputError
+
+LEVELS = {"coverage_50": 0.5, "coverage_90": 0.9}  # of central intervals
 
 
 def widest_level(num_samples: int) -> float:
@@ -177,6 +181,44 @@ def psnr_of_mean(samples: Tensor, truth: Tensor) -> Tensor:
     """Returns the peak signal-to-noise ratio of the mean of the samples in dB, (B,)."""
     _require_ensemble(samples, truth)
     return psnr(samples.double().mean(dim=0), truth)
+
+
+_OF_IMAGES = {"crps": crps, "energy_score": energy_score, "psnr_of_mean": psnr_of_mean}
+
+
+def image_scores(
+    metrics: Iterable[str],
+    samples: Tensor,
+    truth: Tensor,
+    ranks: Tensor,
+    measured: tuple[Tensor, LinearOperator, float] | None = None,
+) -> dict[str, Tensor]:
+    """Returns the scores of images by metrics of `davi.system.choices.CALIBRATION`, (B,) each.
+
+    They are named after the metric, but for the "spread" and the "error" of spread_error, which
+    `spread_error_ratio` takes.
+
+    Args:
+        metrics: some of them.
+        samples: (N, B, C, H, W).
+        truth: (B, C, H, W).
+        ranks: (B, N + 1), the `rank_histogram` of both, for the coverages.
+        measured: y, A and sigma of `measurement_residual`, for the residual.
+    """
+    scores = {}
+    for metric in metrics:
+        if metric in LEVELS:
+            scores[metric] = covered(ranks, LEVELS[metric])
+        elif metric == "spread_error":
+            scores["spread"], scores["error"] = spread_error(samples, truth)
+        elif metric == "residual":
+            y, operator, sigma = measured
+            # Of gray images, which are read as three equal channels, one.
+            channels = samples[:, :, : operator.image_shape[0]]
+            scores[metric] = measurement_residual(channels, y, operator, sigma)
+        else:
+            scores[metric] = _OF_IMAGES[metric](samples, truth)
+    return scores
 
 
 def _require_ensemble(samples: Tensor, truth: Tensor) -> None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from davi.metrics.ensembles import LEVELS
 from davi.metrics.scores import SSIM_SIGMA, SSIM_WINDOW
 
 
@@ -46,13 +47,13 @@ FID = Protocol(
 # Scores of several samples of every image, see `davi.metrics.ensembles`.
 CALIBRATION = {
     **{
-        f"coverage_{percent}": Protocol(
-            f"coverage_{percent}: share of values whose truth is in the central {percent} % "
-            f"interval of the samples, {percent / 100:g} for true posterior samples; samples "
-            "rounded to 8 bits, ties shared evenly",
-            {"level": percent / 100, "ties": "shared evenly"},
+        name: Protocol(
+            f"{name}: share of values whose truth is in the central {100 * level:g} % interval of "
+            f"the samples, {level:g} for true posterior samples; samples rounded to 8 bits, ties "
+            "shared evenly",
+            {"level": level, "ties": "shared evenly"},
         )
-        for percent in (50, 90)
+        for name, level in LEVELS.items()
     },
     "spread_error": Protocol(
         "spread_error: spread of the samples over the error of their mean, root mean squares of "
@@ -82,11 +83,6 @@ CALIBRATION = {
         "rounded to 8 bits",
         {"mean": "of the samples"},
     ),
-}
-LEVELS = {  # of central intervals
-    name: protocol.settings["level"]
-    for name, protocol in CALIBRATION.items()
-    if "level" in protocol.settings
 }
 
 

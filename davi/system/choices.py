@@ -13,6 +13,10 @@ CALIBRATION = (  # metrics of several samples of every image
     "residual",
     "psnr_of_mean",
 )
+GROUP_PATTERNS = {  # of names of images without suffix: what the first group matches is in common
+    "photo": r"(.+)_r\d+_y\d+_x\d+$",  # crops of the embedded photographs
+    "folder": r"^(.*/|)",
+}
 LPIPS_VARIANTS = ("release", "vgg", "alex")
 LPIPS_DEFAULT = ("release", "vgg")
 NETWORK_PARTS = (

@@ -10,7 +10,7 @@ from torch import Tensor
 from davi.benchmarks.cost import network_size
 from davi.benchmarks.measuring import machine
 from davi.data.images import load_image, save_image
-from davi.folders.scoring import mean_and_error
+from davi.metrics.means import mean_and_error
 from davi.metrics.protocols import CALIBRATION
 from davi.operators.measurement import lift
 from davi.system.errors import InputError
@@ -188,7 +188,8 @@ class _CellMaker:
             if metric in CALIBRATION:
                 raise InputError(why_absent(self.work, place, metric))
             raise InputError(self.absent_metrics.get(metric, "not computed yet"))
-        result = mean_and_error(values)
+        sources = self.plan.jobs[place].problem.sources
+        result = mean_and_error(values, [sources[name] for name in per_image])
         # Of a batch all images share the evaluations: no independent draws.
         has_error = metric in self.names or metric in CALIBRATION
         known = has_error and not math.isnan(result["standard_error"])

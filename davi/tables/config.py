@@ -6,25 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from davi.config.section import BatchSize, Count, FilePath, Section, Seed
-from davi.metrics.ensembles import widest_level
-from davi.metrics.protocols import CALIBRATION, LEVELS
+from davi.metrics.ensembles import LEVELS, widest_level
+from davi.system.choices import CALIBRATION
 
-Metric = Literal[
-    "psnr",
-    "ssim",
-    "lpips",
-    "fid",
-    "nfe",
-    "seconds",
-    "gmac",
-    "coverage_50",
-    "coverage_90",
-    "spread_error",
-    "crps",
-    "energy_score",
-    "residual",
-    "psnr_of_mean",
-]
+Metric = Literal[("psnr", "ssim", "lpips", "fid", "nfe", "seconds", "gmac", *CALIBRATION)]
 
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # also of a folder
 
@@ -85,7 +70,7 @@ class TableConfig(Section):
         title: as in the paper, its number first.
         columns: tasks.
         rows: methods.
-        metrics: of every cell, in this order. Those of `davi.metrics.protocols.CALIBRATION` are
+        metrics: of every cell, in this order. Those of `davi.system.choices.CALIBRATION` are
             scores of all samples of an image.
         num_images: how many, spread evenly over the image source.
         num_samples: restorations per image for posterior mean and deviation of the shown examples,
@@ -146,7 +131,7 @@ class TableConfig(Section):
     @property
     def scores_samples(self) -> bool:
         """Whether a metric needs all samples of every image."""
-        return not CALIBRATION.keys().isdisjoint(self.metrics)
+        return not set(CALIBRATION).isdisjoint(self.metrics)
 
 
 def _samples_for(metric: str) -> int:

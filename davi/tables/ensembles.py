@@ -13,18 +13,14 @@ from tqdm import tqdm
 from davi.data.images import load_image
 from davi.metrics import ensembles
 from davi.metrics.ensembles import (
-    covered,
-    crps,
-    energy_score,
-    measurement_residual,
-    psnr_of_mean,
+    LEVELS,
+    image_scores,
     rank_histogram,
-    spread_error,
     spread_error_ratio,
     widest_level,
 )
-from davi.metrics.protocols import LEVELS
 from davi.operators.noise import GaussianNoise
+from davi.system.choices import CALIBRATION
 from davi.system.files import write_text
 from davi.tables.cache import digest_of
 from davi.tables.code_hash import code_hash
@@ -127,27 +123,24 @@ def _score(work: Work, place: Place, position: int) -> SampleScores:
     pictures = [load_image(work.picture(place, position, number)) for number in numbers]
     samples = torch.stack(pictures)[:, None]
     truth = truth_of(work.plan.jobs[place], position)[None]
-    ranks = rank_histogram(samples, truth)[0]
-    spread, error = spread_error(samples, truth)
-    values = {
-        **{
-            metric: covered(ranks, level)
-            for metric, level in LEVELS.items()
-            if level <= widest_level(len(samples))
-        },
-        "spread_error": spread / error,
-        "crps": crps(samples, truth),
-        "energy_score": energy_score(samples, truth),
-        "psnr_of_mean": psnr_of_mean(samples, truth),
-    }
+    ranks = rank_histogram(samples, truth)
+    measured = None
     if (sigma := _sigma(problem)) is not None:
-        y, operator = problem.measure(position)[None], problem.operator_for([position])
-        values["residual"] = measurement_residual(samples, y, operator, sigma)
+        measured = problem.measure(position)[None], problem.operator_for([position]), sigma
+    widest = widest_level(len(samples))
+    metrics = [
+        metric
+        for metric in CALIBRATION
+        if LEVELS.get(metric, 0) <= widest and (metric != "residual" or measured)
+    ]
+    scores = image_scores(metrics, samples, truth, ranks, measured)
+    spread, error = scores.pop("spread"), scores.pop("error")
+    scores["spread_error"] = spread / error
     return SampleScores(
-        ranks=(ranks / ranks.sum()).tolist(),
+        ranks=(ranks[0] / ranks.sum()).tolist(),
         spread=spread.item(),
         error=error.item(),
-        values={metric: value.item() for metric, value in values.items()},
+        values={metric: value.item() for metric, value in scores.items()},
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 
-from davi.metrics.protocols import LEVELS
+from davi.metrics.ensembles import LEVELS
 from davi.tables.result import Cell, TableResult
 
 BEST, SECOND = "best", "second"
@@ -93,7 +93,9 @@ class Layout:
         """What is said below the table without a number."""
         about = self.result.footnotes.get("table")
         ours = "among our numbers and among the paper's" if self.quotes_paper else "of a column"
-        signs = "± is the standard error; NFE: forward, + backward."
+        signs = (
+            "± is the standard error: of photographs, not of their crops; NFE: forward, + backward."
+        )
         if self.quotes_paper:
             signs += " The paper's numbers stand beside or below ours, in italics."
         if not NOMINAL.keys().isdisjoint(self.result.metrics):

@@ -42,6 +42,7 @@ class Problem:
         indices: those of the table, in an order of which every beginning is spread evenly.
         names: of the same images.
         sha256: of the same image files.
+        sources: {name: file}; crops of one photograph share it.
         forward_model: operator and noise, on the CPU.
         told_noise: the noise that solvers are told of; see `ColumnConfig.assumed_sigma`.
         seed: of noise and masks.
@@ -54,6 +55,7 @@ class Problem:
     indices: tuple[int, ...]
     names: tuple[str, ...]
     sha256: tuple[str, ...]
+    sources: dict[str, Path]
     forward_model: ForwardModel
     told_noise: GaussianNoise | PoissonNoise
     seed: int
@@ -106,6 +108,7 @@ def open_problem(column: ColumnConfig, config: RunConfig, num_images: int, seed:
         indices=indices,
         names=names,
         sha256=tuple(images.sha256(index) for index in indices),
+        sources={images.name(index): images.source(index) for index in indices},
         forward_model=forward_model,
         told_noise=forward_model.noise if sigma is None else GaussianNoise(sigma, sigma),
         seed=seed,

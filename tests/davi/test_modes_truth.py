@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from davi.bridge import PosteriorBridge, end_cdf
 from davi.generator import ConditionalGenerator
 from davi.likelihood import PosteriorTarget, denoising_error
 from davi.operators.inpainting import Inpainting, centred_box
@@ -39,6 +38,7 @@ from tests.davi.test_posterior_truth import (
     SIZE,
     AroundPrior,
     WhiteStart,
+    bridge_to_noise,
     image_covariance,
 )
 from tests.tiny import ALONE
@@ -207,15 +207,7 @@ def trained(
         ema=Ema(generator, 0.99),
         generator_optimizer=optimizer(generator.network, 2e-4, total, total // 2, (0.0, 0.99)),
         fake_score_optimizer=optimizer(score, 1e-3, total, total // 2, (0.0, 0.99)),
-        bridge=PosteriorBridge(
-            mixing="linear",
-            perturbation="constant",
-            h=1.0,
-            time_cdf=end_cdf(),
-            extra_noise=False,
-            resize="nearest",
-            schedule=SCHEDULE,
-        ),
+        bridge=bridge_to_noise(),
         weights=LossWeights(
             gamma=0.0,
             ikl=1.0,

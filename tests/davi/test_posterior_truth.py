@@ -146,6 +146,19 @@ class AroundPrior(nn.Module):
         return self.prior.eps(x_t, t) + self.difference(torch.cat([scaled, y], dim=1), t)
 
 
+def bridge_to_noise() -> PosteriorBridge:
+    """At whose end a generator is given y + z."""
+    return PosteriorBridge(
+        mixing="linear",
+        perturbation="constant",
+        h=1.0,
+        time_cdf=end_cdf(),
+        extra_noise=False,
+        resize="nearest",
+        schedule=SCHEDULE,
+    )
+
+
 def build_trainer(
     task: str,
     sees: bool = True,
@@ -184,15 +197,7 @@ def build_trainer(
         generator_optimizer=optimizer(generator.network, learning_rate=rates[0]),
         fake_score_optimizer=optimizer(fake_score.network.difference, learning_rate=rates[1]),
         forward_model=ForwardModel(operator, GaussianNoise(SIGMA, SIGMA)),
-        bridge=PosteriorBridge(
-            mixing="linear",
-            perturbation="constant",
-            h=1.0,  # z itself
-            time_cdf=end_cdf(),
-            extra_noise=False,
-            resize="nearest",
-            schedule=SCHEDULE,
-        ),
+        bridge=bridge_to_noise(),
         weights=LossWeights(
             gamma=0.0,
             ikl=1.0,

@@ -50,3 +50,17 @@ def test_the_number_of_samples_is_of_the_restoration(command: Command, tmp_path:
     code, text = command("evaluate", *both, "--num-samples", 3)
     assert code == 2
     assert "--num-samples: no effect without --checkpoint; leave it out" in text
+
+
+def test_groups_are_refused_before_images_are_restored(
+    command: Command, tiny_prior: Path, measured: Path, tmp_path: Path
+) -> None:
+    generator = write_tiny_generator(tmp_path / "g.safetensors", tiny_prior)
+    how = ("--checkpoint", generator, "--measured", measured, "--output", tmp_path / "o")
+    code, text = command("evaluate", *how, "--group-by", "photo")
+    assert code == 2
+    assert "error: --group-by photo: does not match a; it must find a group" in text
+    assert not (tmp_path / "o").exists()
+    code, text = command("evaluate", *how, "--metrics", "psnr", "--group-by", "[ab]")
+    assert code == 0, text
+    assert "(2 images in 2 groups)" in text

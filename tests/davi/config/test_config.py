@@ -185,6 +185,7 @@ BAD_VALUES = {
     "train.batch_size=1000000000": r"train\.batch_size: .*less than or equal to 65536",
     "train.batch_size=1e9": r"train\.batch_size: .*less than or equal to 65536",
     "train.num_micro_batches=5": r"train: batch_size=4 is less than num_micro_batches=5",
+    "loss.noise_range=[0.5, 0.5]": r"loss\.noise_range: the first must be the smaller one",
     "train.learning_rate=true": r"train\.learning_rate: .*valid number",
     "noise.sigma=true": r"noise\.sigma: a standard deviation",
     "data.flip=1": r"data\.flip: .*valid boolean \(given: 1\)",

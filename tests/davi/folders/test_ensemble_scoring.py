@@ -76,6 +76,18 @@ def test_the_ratio_of_a_set_pools_the_squares(tmp_path: Path) -> None:
     assert summary["spread_error"]["mean"] == pytest.approx(ratio, rel=1e-5)
 
 
+def test_errors_of_scores_of_samples_count_groups(tmp_path: Path, rng: torch.Generator) -> None:
+    for name in ("a_1", "a_2", "b_1", "b_2"):
+        images = 0.2 * torch.randn(4, 3, 16, 16, generator=rng)
+        write_samples(tmp_path, images[0], images[1:], name)
+    result = evaluated(tmp_path, group_by="^.")
+    for metric in result.summary.keys() - {"spread_error"}:
+        a, b = torch.tensor([row[metric] for row in result.per_image.values()]).view(2, 2).mean(1)
+        error = (a - b).abs().item() / 2
+        assert result.summary[metric]["standard_error"] == pytest.approx(error, rel=1e-3)
+    assert math.isnan(result.summary["spread_error"]["standard_error"])
+
+
 def test_exchangeable_samples_are_calibrated(tmp_path: Path, rng: torch.Generator) -> None:
     for name in "abc":
         images = 0.2 * torch.randn(20, 3, 24, 24, generator=rng)

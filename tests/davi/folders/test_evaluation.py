@@ -98,6 +98,28 @@ def test_results_do_not_depend_on_the_batch_size(noisy: tuple[Path, Path]) -> No
         assert row == pytest.approx(many.summary[metric], rel=1e-4, abs=1e-7, nan_ok=True)
 
 
+@pytest.mark.usefixtures("weights")
+def test_errors_count_groups_of_images(noisy: tuple[Path, Path]) -> None:
+    """Three groups of three: the error of the mean of their means."""
+    for folder in noisy:
+        for index in range(9):
+            (folder / f"{index}.png").rename(folder / f"{'abc'[index % 3]}_{index}.png")
+    each = evaluate_folders(*noisy, device=CPU)
+    grouped = evaluate_folders(*noisy, device=CPU, group_by="(.)_")
+    assert grouped.per_image == each.per_image
+    for metric in ("psnr", "ssim", "lpips_release", "lpips_vgg"):
+        values = np.reshape([row[metric] for row in grouped.per_image.values()], (3, 3))
+        error = values.mean(axis=1).std(ddof=1) / math.sqrt(3)
+        assert grouped.summary[metric]["standard_error"] == pytest.approx(error)
+        assert grouped.summary[metric]["mean"] == each.summary[metric]["mean"]
+    assert grouped.summary["kid"] == each.summary["kid"]
+    assert "kid: its error and interval count images, not groups" in grouped.notes
+    assert "(9 images in 3 groups)" in grouped.table()
+    assert "3 groups of images, not images: 'a', 'b', 'c'" in grouped.table()
+    grouped.save(noisy[0].parent)
+    assert json.loads((noisy[0].parent / "summary.json").read_text())["num_groups"] == 3
+
+
 @pytest.mark.gpu
 @pytest.mark.usefixtures("weights")
 def test_results_do_not_depend_on_the_device(noisy: tuple[Path, Path]) -> None:

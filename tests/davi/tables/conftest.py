@@ -1,6 +1,9 @@
 """A small table that needs no trained network."""
 
+import math
 import shutil
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -88,3 +91,12 @@ def make(
     config = load_config(home / "table.yaml", TableConfig, overrides)
     plan = read_plan(config, home, world.device)
     return make_table(plan, (output or home / "out") / name, world, only_cached=only_cached)
+
+
+def error_over_photographs(values: Mapping[str, float]) -> float:
+    """By its definition, of {name of a crop: value}; see `davi.metrics.means.mean_and_error`."""
+    mean, totals = sum(values.values()) / len(values), defaultdict(float)
+    for name, value in values.items():
+        totals[name.partition("_r")[0]] += value - mean
+    squares = sum(total**2 for total in totals.values()) * len(totals) / (len(totals) - 1)
+    return math.sqrt(squares) / len(values)

@@ -17,7 +17,7 @@ from davi.tables.ensembles import NO_SIGMA, NO_SPREAD, NOT_SCORED
 from davi.tables.plan import Plan, read_plan
 from davi.tables.reliability import reliability
 from davi.tables.result import TableResult
-from tests.davi.tables.conftest import make
+from tests.davi.tables.conftest import error_over_photographs, make
 from tests.processes import in_world
 from tests.tiny import ALONE
 
@@ -76,7 +76,7 @@ def test_the_numbers_are_those_of_all_samples_of_all_images(
 ) -> None:
     """Against NumPy from the pictures in the cache."""
     job = plan_of(home).jobs["drawn", "sr"]
-    cell, found = result.cells["drawn", "sr"], []
+    cell, found = result.cells["drawn", "sr"], {}
     for position, name in enumerate(job.problem.names):
         keys = [job.key(position, sample) for sample in range(SAMPLES)]
         samples = np.stack([as_array(home / f"out/cache/{key[:2]}/{key}.png") for key in keys])
@@ -86,9 +86,9 @@ def test_the_numbers_are_those_of_all_samples_of_all_images(
         values = expected(samples, truth, y, job.problem.config.noise.sigma)
         for metric in ("psnr_of_mean", "crps", "energy_score", "residual"):
             assert cell.per_image[name][metric] == pytest.approx(values[metric], rel=1e-4), metric
-        found.append(values)
-    mean = {metric: np.mean([values[metric] for values in found]) for metric in found[0]}
-    error = np.std([values["crps"] for values in found], ddof=1) / np.sqrt(5)
+        found[name] = values
+    mean = {metric: np.mean([row[metric] for row in found.values()]) for metric in values}
+    error = error_over_photographs({name: row["crps"] for name, row in found.items()})
     assert cell.numbers["crps"].value == pytest.approx(mean["crps"], rel=1e-4)
     assert cell.numbers["crps"].error == pytest.approx(error, rel=1e-3)
     ratio = np.sqrt(mean["variance"] / mean["square"])

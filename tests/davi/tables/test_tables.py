@@ -26,7 +26,7 @@ from davi.tables.problem import spread_order
 from davi.tables.result import TableResult
 from tests.conftest import REPOSITORY
 from tests.davi.stand_ins import Distance, Features
-from tests.davi.tables.conftest import SOLVER, make
+from tests.davi.tables.conftest import SOLVER, error_over_photographs, make
 from tests.processes import environment, in_world
 from tests.tiny import ALONE, write_tiny_generator, write_tiny_prior
 
@@ -60,16 +60,16 @@ def test_the_numbers_of_a_table(home: Path) -> None:
     for cell in result.cells.values():
         assert cell.num_images == 5
         assert not cell.absent
-        found = []
+        found = {}
         for name, path in cell.pictures["restored"].items():
             truth = Image.open(result.truth[cell.column]["reference"][name])
             pixels, truth = np.asarray(Image.open(path), float), np.asarray(truth, float)
             psnr = 10 * np.log10(255**2 / np.mean((pixels - truth) ** 2))
             assert cell.per_image[name]["psnr"] == pytest.approx(psnr, abs=1e-4)
-            found.append(psnr)
+            found[name] = psnr
         number = cell.numbers["psnr"]
-        assert number.value == pytest.approx(np.mean(found), abs=1e-4)
-        assert number.error == pytest.approx(np.std(found, ddof=1) / np.sqrt(5), rel=1e-3)
+        assert number.value == pytest.approx(np.mean(list(found.values())), abs=1e-4)
+        assert number.error == pytest.approx(error_over_photographs(found), rel=1e-3)
         assert cell.numbers["seconds"].value > 0
         assert cell.numbers["seconds"].error is None
     drawn = result.cells["drawn", "sr"]
@@ -80,6 +80,19 @@ def test_the_numbers_of_a_table(home: Path) -> None:
     assert result.cells["still", "sr"].numbers["gmac"].value == 0
     assert result.facts["SHA-256 of " + str(home / "prior.safetensors")] != "missing"
     assert "spread: 0.0" in result.config
+
+
+def test_files_of_a_folder_count_one_by_one(home: Path) -> None:
+    folder = home / "images"
+    folder.mkdir()
+    for index in range(3):
+        picture = np.full((16, 16, 3), 80 * index, np.uint8)
+        Image.fromarray(picture).save(folder / f"a_r{index}_y000_x000.png")
+    column = f"{{id: sr, label: S, config: run.yaml, data_set: photos, images: {folder}}}"
+    cell = make(home, f"columns=[{column}]", "num_images=3").cells["drawn", "sr"]
+    values = [row["psnr"] for row in cell.per_image.values()]
+    error = np.std(values, ddof=1) / np.sqrt(3)
+    assert cell.numbers["psnr"].error == pytest.approx(error)
 
 
 def test_posterior_pictures_are_those_of_methods_that_draw(home: Path) -> None:
