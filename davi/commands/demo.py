@@ -16,14 +16,14 @@ from davi.commands.options import positive_int
 from davi.commands.program import read_command_line
 
 CONFIG = "photos_super_resolution"
-NUM_CROPS = 128  # of 561; the same ones as in the tables of the photographs
+NUM_CROPS = 128  # of 577; the same ones as in the tables of the photographs
 SHOWN = (  # crops in the picture: whole objects, parts, textures
-    "chelsea_r4_y008_x024",
-    "chelsea_r2_y032_x032",
-    "chelsea_r1_y064_x192",
-    "coffee_r4_y024_x040",
-    "coffee_r2_y064_x144",
-    "coffee_r1_y160_x352",
+    "dogs_r4_y168_x102",
+    "mountains_r4_y047_x240",
+    "coffee_r4_y018_x048",
+    "chelsea_r2_y022_x090",
+    "dogs_r2_y552_x117",
+    "mountains_r1_y682_x1097",
 )
 
 
@@ -77,7 +77,7 @@ def _restore(folder: str, checkpoint: str, name: str) -> None:
 def _score(folder: str, images: str) -> None:
     _do(
         f"evaluate --reference {folder}/measured/reference --restored {folder}/{images}"
-        " --metrics psnr,ssim --overwrite"
+        " --metrics psnr,ssim --group-by photo --overwrite"
     )
 
 
@@ -104,9 +104,10 @@ def _show(output: Path, methods: dict[str, str]) -> None:
 
 def _table(summaries: dict[str, dict]) -> str:
     """Mean and standard error of every method."""
-    count = next(iter(summaries.values()))["num_images"]
+    first = next(iter(summaries.values()))
     lines = [
-        f"\n4x super-resolution, noise 0.05, {count} crops of 2 held-out photographs",
+        f"\n4x super-resolution, noise 0.05, {first['num_images']} crops of {first['num_groups']} "
+        "held-out photographs",
         f"{'':<24}{'PSNR [dB]':>18}{'SSIM':>20}",
     ]
     for method, content in summaries.items():
