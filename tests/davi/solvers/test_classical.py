@@ -114,10 +114,10 @@ def test_images_of_one_channel_are_denoised_too(solver: Solver) -> None:
 
 def test_bicubic_enlargement_of_a_ramp_is_a_ramp() -> None:
     """Block means of a ramp are a coarser ramp, and Keys' kernel reproduces it."""
-    operator = SuperResolution((3, 32, 32), 4)
-    x = restore(Enlargement(kernel="bicubic"), operator.A(ramp((3, 32, 32))), operator, 0.0)
+    operator, truth = SuperResolution((3, 32, 40), 4), ramp((3, 32, 40))
+    x = restore(Enlargement(kernel="bicubic"), operator.A(truth), operator, 0.0)
     inside = slice(8, -8)
-    torch.testing.assert_close(x[..., inside, inside], ramp((3, 32, 32))[..., inside, inside])
+    torch.testing.assert_close(x[..., inside, inside], truth[..., inside, inside])
 
 
 def test_lanczos_enlargement_is_the_windowed_sinc() -> None:
