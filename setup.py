@@ -52,6 +52,7 @@ setup(
         "tensorboard",
     ],
     extras_require={
+        "bm3d": ["bm3d>=4"],  # a row of the tables; its licence is for non-commercial use
         "dev": [
             "piq",  # its LPIPS is what the release evaluates with
             "pytest",

@@ -16,6 +16,17 @@ from davi.commands.program import main
 
 GOLDEN = Path(__file__).parent / "golden"
 REPOSITORY = Path(__file__).parent.parent
+# Files of configs/solvers/ that evaluate no network, draw no samples, and are for one task.
+CLASSICAL = {
+    "bicubic",
+    "biharmonic",
+    "bm3d",
+    "lanczos",
+    "non_local_means",
+    "richardson_lucy",
+    "total_variation",
+    "wiener",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,8 +13,11 @@ from torch import Tensor
 
 from davi.config.section import Section
 from davi.operators.denoising import Denoising
+from davi.operators.gaussian_blur import GaussianBlur
+from davi.operators.inpainting import Inpainting
 from davi.operators.linear import LinearOperator
 from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.super_resolution import SuperResolution
 from davi.operators.svd import SVDOperator
 from davi.solvers.prior import CountedPrior
 from davi.system.errors import InputError
@@ -26,6 +29,9 @@ NOISE_LEVEL = "noise level"
 PSEUDO_INVERSE = "pseudo-inverse"
 SVD = "SVD"
 DENOISING = "denoising"
+GAUSSIAN_BLUR = "Gaussian blur"
+INPAINTING = "inpainting"
+SUPER_RESOLUTION = "super-resolution"
 GRADIENT = "gradient through the prior"
 TRAINING = "training"
 
@@ -34,20 +40,19 @@ def _knows_noise_level(operator: LinearOperator, noise: Noise) -> bool:
     return isinstance(noise, GaussianNoise) and noise.sigma_low == noise.sigma_high
 
 
-def _has_svd(operator: LinearOperator, noise: Noise) -> bool:
-    return isinstance(operator, SVDOperator)
-
-
-def _is_denoising(operator: LinearOperator, noise: Noise) -> bool:
-    return isinstance(operator, Denoising)
+def _is(kind: type[LinearOperator]) -> Callable[[LinearOperator, Noise], bool]:
+    return lambda operator, noise: isinstance(operator, kind)
 
 
 # What of it an inverse problem can lack, and what to say then.
 DEMANDS: dict[str, tuple[Callable[[LinearOperator, Noise], bool], str]] = {
     NOISE_LEVEL: (_knows_noise_level, "Gaussian noise of one known sigma"),
-    PSEUDO_INVERSE: (_has_svd, "the operator's pseudo-inverse (an SVDOperator)"),
-    SVD: (_has_svd, "the operator's singular value decomposition (an SVDOperator)"),
-    DENOISING: (_is_denoising, "the task denoising"),
+    PSEUDO_INVERSE: (_is(SVDOperator), "the operator's pseudo-inverse (an SVDOperator)"),
+    SVD: (_is(SVDOperator), "the operator's singular value decomposition (an SVDOperator)"),
+    DENOISING: (_is(Denoising), "the task denoising"),
+    GAUSSIAN_BLUR: (_is(GaussianBlur), "a Gaussian blur"),
+    INPAINTING: (_is(Inpainting), "the task inpainting"),
+    SUPER_RESOLUTION: (_is(SuperResolution), "the task super-resolution"),
 }
 
 
@@ -56,7 +61,7 @@ class Solver(Section, ABC):
 
     Attributes:
         label: the method's name in tables.
-        needs: some of NOISE_LEVEL, PSEUDO_INVERSE, SVD, DENOISING, GRADIENT, TRAINING.
+        needs: some of the keys of `DEMANDS`, GRADIENT, TRAINING.
         tasks: names of the tasks it is defined for; None for all.
     """
 
