@@ -38,6 +38,9 @@ PARAMETRISATIONS = {"paper": (paper_coefficient, False), "release": (release_coe
 class ImplicitGenerator(nn.Module):
     """I_phi,a. The bridge time enters the network where a prior takes its diffusion time.
 
+    Its output is eps of Eq. 38, whatever the prior predicts: y_a is no point of the prior's
+    diffusion, so that the prior's weights are a start and no more.
+
     Args:
         network: ADM UNet; its first C output channels are used.
         parametrisation: a key of `PARAMETRISATIONS`.
@@ -73,7 +76,7 @@ class ImplicitGenerator(nn.Module):
             a: (B,) int64 index of the bridge.
             y_image: (B, C, H, W) measurements on the image grid, for a network that sees them.
         """
-        eps = self._output(y_a, a, y_image)  # taken for it, also if the prior predicts v
+        eps = self._output(y_a, a, y_image)
         x0_hat = y_a - self.coefficient[a].to(y_a.dtype)[:, None, None, None] * eps
         return x0_hat.tanh() if self.squash else x0_hat
 

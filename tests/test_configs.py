@@ -117,7 +117,7 @@ def test_a_step_of_training_changes_the_networks(path: Path, recipe: str) -> Non
 
 @pytest.mark.parametrize("path", PRIORS, **by_name)
 def test_a_step_of_a_prior_changes_it(path: Path) -> None:
-    trainer = build_prior_trainer(load(path, *SMALL), ALONE)
+    trainer = build_prior_trainer(load(path, *SMALL, "init=null"), ALONE)
     before = trainer.model.network.out[-1].weight.clone()
     loss = trainer.train_step(torch.zeros(2, 3, 16, 16), 1)["loss"]
     assert torch.isfinite(loss)

@@ -109,6 +109,7 @@ def test_an_installation_restores_and_plans_with_what_it_ships(site: Path, tmp_p
     for words in (
         sample,
         ("train", "photos_inpainting", "--print-config"),
+        ("degrade", "photos_denoising", "--num-images", "2", "--output", "measured"),
         ("table", "configs/tables/photos_all.yaml", "--print-config"),
         ("benchmark", "solvers", "--help"),
         ("info",),

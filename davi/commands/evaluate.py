@@ -99,7 +99,7 @@ def _folders(arguments: Namespace) -> Iterator[tuple[Path, Path, Path]]:
     reference = arguments.measured / "reference"
     if not reference.is_dir():
         raise InputError(f"{reference}: no such folder; give --measured a folder of davi degrade")
-    if arguments.group_by is not None:  # likewise
+    if arguments.group_by is not None:  # before the work
         groups_by_name(list(images_by_name(reference)), arguments.group_by)
     restorer = read_generator(arguments, select_device(arguments.device))
     for rounding in arguments.rounding or ROUNDINGS[:1]:

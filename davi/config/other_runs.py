@@ -21,7 +21,9 @@ from davi.config.section import Section, Seed
 class TeacherConfig(Section):
     """The conditional teacher, davi/score.py."""
 
-    image_deviation: Deviation = 0.5  # of the pixels under the white prior that is built in
+    # of the pixels under the white prior that is built in; with 1 a prior that predicts v is a
+    # start, otherwise training begins with a last layer of 0
+    image_deviation: Deviation = 0.5
     # bounds of the noise deviation of x_t / sqrt(alpha_bar_t), drawn log-uniformly
     noise_range: NoiseRange = (0.015, 40.0)
 

@@ -152,6 +152,11 @@ class PriorRunConfig(Section):
     data: DataConfig
     train: LoopConfig
 
+    @property
+    def init_path(self) -> Path | None:
+        """The file of `init`: the user's own, or the shipped one of this name."""
+        return None if self.init is None else find(self.init, CHECKPOINTS)
+
 
 class PriorConfig(Section):
     """Weights that training starts from."""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from davi.data.decoding import opened
@@ -82,6 +83,12 @@ class Crop:
 
 @cache
 def _load(photo: tuple[str, str], reduction: int) -> Tensor:
+    image = _photograph(photo).reduce(reduction)
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+@cache
+def _photograph(photo: tuple[str, str]) -> Image:
     package, name = photo
     try:
         with (
@@ -89,13 +96,13 @@ def _load(photo: tuple[str, str], reduction: int) -> Tensor:
             opened(Path(package, name), stream) as picture,
         ):
             # As stored, colour profiles aside: the shipped networks were trained on that.
-            image = picture.convert("RGB")
+            return picture.convert("RGB")
     except (ModuleNotFoundError, FileNotFoundError) as error:
+        owner = "davi" if package == OWN else "scikit-image scikit-learn"
         raise InputError(
-            f"photograph {name} of package {package} is missing: pip install scikit-image "
-            "scikit-learn"
+            f"photograph {name} of package {package} is missing: pip install --force-reinstall "
+            f"{owner}"
         ) from error
-    return torch.from_numpy(np.array(image.reduce(reduction))).permute(2, 0, 1).contiguous()
 
 
 class PhotoCrops(ImageSet):

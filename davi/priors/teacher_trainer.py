@@ -27,9 +27,8 @@ def begin_as_prior(last_layer: nn.Module, prediction: str, deviation: float) -> 
     Where nothing is measured, F is -v if the white prior has deviation 1: a prior that predicts v
     is a teacher there already. Otherwise the teacher begins as the white prior, F = 0.
     """
-    factor = -1 if (prediction, deviation) == ("v", 1) else 0
     for parameter in last_layer.parameters():
-        parameter.mul_(factor)
+        parameter.neg_() if (prediction, deviation) == ("v", 1) else parameter.zero_()
 
 
 @dataclass(kw_only=True, eq=False)

@@ -58,24 +58,28 @@ def read_prior_file(path: Path, network: NetworkConfig | None = None) -> PriorFi
     if "prior" not in file.parts:
         raise InputError(f"{path}: holds {file.layout}; a prior is needed")
     weights, config = file.part("prior"), file.config or {}
-    values = config.get("network") or {}
+    own = parse_config(config.get("network") or {}, NetworkConfig, str(path))
     if network is None:
-        values = values or {"preset": preset_of(weights)}
-        if values == {"preset": None}:
-            raise InputError(
-                f"{path}: does not tell its architecture, which is none of {', '.join(PRESETS)}; "
-                "import it with davi import --part prior --config CONFIG"
-            )
-        network = parse_config(values, NetworkConfig, str(path))
-    elif network.prediction != values.get("prediction", "eps"):
+        network = own if config.get("network") else NetworkConfig(preset=_preset(path, weights))
+    elif network.prediction != own.prediction:
         raise InputError(
-            f"{path}: predicts {values.get('prediction', 'eps')}; network.prediction is "
-            f"{network.prediction}, set it to what the prior predicts"
+            f"{path}: predicts {own.prediction}; network.prediction is {network.prediction}, set "
+            "it to what the prior predicts"
         )
     schedule, known = config.get("schedule", "linear"), get_args(ScheduleName)
     if schedule not in known:
         raise InputError(f"{path}: schedule: {schedule!r} is none of {', '.join(known)}")
     return PriorFile(path, weights, network.unet(), schedule, network.prediction)
+
+
+def _preset(path: Path, weights: Weights) -> str:
+    preset = preset_of(weights)
+    if preset is None:
+        raise InputError(
+            f"{path}: does not tell its architecture, which is none of {', '.join(PRESETS)}; "
+            "import it with davi import --part prior --config CONFIG"
+        )
+    return preset
 
 
 def read_teacher_file(path: Path, config: RunConfig) -> UNetModel:

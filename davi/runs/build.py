@@ -37,13 +37,13 @@ from davi.system.errors import InputError
 from davi.system.files import sha256_of
 from davi.system.parallel import replicated, sharded
 from davi.system.runtime import keyed_rng, normal_each
-from davi.system.shipped import CHECKPOINTS, find
 from davi.system.world import World
 from davi.trainer import DaviTrainer, LossWeights
 from davi.training.adversary import Adversary
 from davi.training.ema import Ema
 from davi.training.learning_rate import RateShape
 from davi.training.network_optimizer import NetworkOptimizer
+from davi.weights.layouts import read_weight_file
 from guided_diffusion.checkpoint import unet_from_weights, with_input_channels, without_variance
 from guided_diffusion.presets import UNetConfig, create_unet
 from guided_diffusion.unet import UNetModel
@@ -79,9 +79,9 @@ def input_record(config: AnyRunConfig) -> dict[str, Any]:
         f"data.{split}": build_images(config, split).fingerprint()
         for split in ("train", "validation")
     }
-    if isinstance(config, PriorRunConfig) and config.init is not None:
-        record["init"] = sha256_of(find(config.init, CHECKPOINTS))
-    if not isinstance(config, PriorRunConfig):
+    if isinstance(config, PriorRunConfig):
+        record |= {"init": sha256_of(config.init_path)} if config.init else {}
+    else:
         record["prior.checkpoint"] = sha256_of(config.prior.path)
         if isinstance(config.operator, InpaintingConfig) and config.operator.path is not None:
             record["operator.path"] = mask_sha256(config.operator.path)
@@ -244,7 +244,7 @@ def build_prior_trainer(config: PriorRunConfig, world: World) -> PriorTrainer:
     torch.manual_seed(config.seed)  # weight initialisation is the one draw without a key
     network = create_unet(config.network.unet())
     if config.init is not None:  # whatever it predicted
-        weights = read_prior_file(find(config.init, CHECKPOINTS)).weights
+        weights = read_weight_file(config.init_path).part("prior")
         network = unet_from_weights(weights, config.network.unet(), config.init)
     validation = build_validation_batch(config)
     return PriorTrainer(**_regression(config, network, _score_model(config), validation, world))

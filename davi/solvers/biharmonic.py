@@ -13,7 +13,7 @@ from davi.solvers.prior import CountedPrior
 
 
 class Biharmonic(Solver):
-    """Fills the hole with the surface whose bilaplacian is 0, clipped to the range around it.
+    """Fills the hole with the surface whose bilaplacian is 0, clipped to the known pixels' range.
 
     The known pixels stay as they are, noise and all. Source: Damelin and Hoang 2018.
     """

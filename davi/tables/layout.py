@@ -94,7 +94,8 @@ class Layout:
         about = self.result.footnotes.get("table")
         ours = "among our numbers and among the paper's" if self.quotes_paper else "of a column"
         signs = (
-            "± is the standard error: of photographs, not of their crops; NFE: forward, + backward."
+            "± is the standard error, in which all crops of a photograph of photos: count once; "
+            "NFE: forward, + backward."
         )
         if self.quotes_paper:
             signs += " The paper's numbers stand beside or below ours, in italics."

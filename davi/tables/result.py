@@ -11,8 +11,8 @@ class Number:
 
     Attributes:
         value: the mean over images, or of the whole set for FID.
-        error: its standard error, where crops of one photograph count once; None where there is
-            none.
+        error: its standard error, in which crops of one photograph of `photos:` count once; None
+            where there is none.
     """
 
     value: float

@@ -130,8 +130,8 @@ def save_weights(
         kind: what it is, such as `GENERATOR`.
         config: the run it belongs to; None if it is not known.
         iteration: how long it was trained; None if it is not known.
-        dtype: a key of `DTYPES`. With int8, each output channel of a tensor has the step that its
-            largest weight is 127 of.
+        dtype: a key of `DTYPES`. With int8, an output channel of a tensor is stored in steps of
+            1/127 of its largest weight.
         origin: further entries of the header, about the file the weights were taken from.
 
     Raises:
@@ -161,8 +161,8 @@ def _stored(key: str, value: Tensor, dtype: str) -> dict[str, Tensor]:
         return {key: value.to(DTYPES[dtype])}
     if value.ndim < 2:
         return {key: value.half()}
-    step = value.abs().flatten(1).amax(dim=1).float() / 127
-    of_channel = step.clamp(min=torch.finfo().tiny).view(-1, *[1] * (value.ndim - 1))
+    step = value.abs().flatten(1).amax(dim=1).float().div(127).clamp(min=torch.finfo().tiny)
+    of_channel = step.view(-1, *[1] * (value.ndim - 1))
     return {key: (value / of_channel).round().to(torch.int8), key + STEP: step}
 
 

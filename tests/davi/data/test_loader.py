@@ -64,7 +64,8 @@ if __name__ == "__main__":
 def start(action: str) -> subprocess.Popen:
     """Starts the program in a process group of its own; returns once workers have begun."""
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, action],
+        # On a machine with one core PyTorch warns of two workers.
+        [sys.executable, "-W", "ignore", "-c", PROGRAM, action],
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -9,13 +9,20 @@ from torch import Tensor, nn
 from davi.benchmarks.ladders import random_network
 from davi.config.other_runs import TeacherRunConfig
 from davi.config.yaml_file import load_config
+from davi.folders.generating import load_prior
 from davi.generator import DenoisingGenerator
 from davi.operators.measurement import lift
 from davi.priors.weight_file import read_prior_file
-from davi.runs.build import assemble_teacher_trainer, build_prior_trainer
+from davi.runs.build import (
+    assemble_teacher_trainer,
+    build_prior_trainer,
+    build_trainer,
+    input_record,
+)
 from davi.schedule import Schedule
 from davi.score import RESIZE, ScoreModel
 from davi.system.errors import InputError
+from davi.system.files import sha256_of
 from tests.conftest import REPOSITORY
 from tests.tiny import ALONE, tiny_config, tiny_prior_config, write_tiny_prior
 
@@ -101,8 +108,17 @@ def test_a_prior_of_another_prediction_is_refused(tmp_path: Path) -> None:
         read_prior_file(path, tiny_config(path).network)
 
 
+def test_all_that_is_made_of_a_prior_knows_what_it_predicts(tmp_path: Path) -> None:
+    path = write_tiny_prior(tmp_path / "prior.safetensors", "network.prediction=v")
+    assert load_prior(path, ALONE.device, "fp32")[0].prediction == "v"
+    trainer = build_trainer(tiny_config(path, "network.prediction=v", "recipe=posterior"), ALONE)
+    models = (trainer.prior.model, trainer.fake_score, trainer.generator, trainer.ema.module)
+    assert {model.prediction for model in models} == {"v"}
+
+
 def test_training_begins_with_given_weights(tiny_prior: Path) -> None:
     config = tiny_prior_config(f"init={tiny_prior}", "network.prediction=v")
+    assert input_record(config)["init"] == sha256_of(tiny_prior)
     network = build_prior_trainer(config, ALONE).model.network
     given = read_prior_file(tiny_prior).weights
     assert all(torch.equal(value, given[name]) for name, value in network.state_dict().items())

@@ -14,6 +14,7 @@ from torch import Tensor
 import davi
 from davi.priors.weight_file import read_prior_file
 from davi.runs.run_folder import RunFolder
+from davi.system.errors import InputError
 from davi.weights.layouts import read_weight_file
 from davi.weights.network_file import PRIOR, save_weights
 from guided_diffusion.errors import CheckpointError
@@ -154,6 +155,16 @@ def test_a_config_of_another_shape_is_one_line(
     with pytest.raises(ValueError, match=r"g\.safetensors: ") as caught:
         davi.load(path, "cpu")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("network", ["photos_64", [1], {"prediction": 3}])
+def test_a_network_that_cannot_be_is_refused(
+    network: object, tiny_prior: Path, tmp_path: Path
+) -> None:
+    config = json.dumps({"network": network})
+    path = rewritten(tiny_prior, tmp_path / "prior.safetensors", config=config)
+    with pytest.raises(InputError, match=r"prior\.safetensors: "):
+        read_prior_file(path, tiny_config(tiny_prior).network)
 
 
 @pytest.mark.parametrize("schedule", [5, None, [1], "cosine"])
