@@ -44,8 +44,12 @@ def shipped(task: str) -> Path:
 def test_the_folder_is_complete_and_small() -> None:
     needed = {f"photos_{name}" for name in (*TASKS, "prior")}
     rivals = {f"photos_i2sb_{task}" for task in TASKS}  # for tables; all of them or none
-    posteriors = {"photos_denoising_posterior"}
-    assert {path.stem for path in SHIPPED} in (needed | posteriors, needed | posteriors | rivals)
+    further = {
+        "photos_prior_v",
+        "photos_denoising_posterior",
+        "photos_super_resolution_posterior",
+    }
+    assert {path.stem for path in SHIPPED} in (needed | further, needed | further | rivals)
     assert all(path.stat().st_size < 10e6 for path in SHIPPED)
 
 
