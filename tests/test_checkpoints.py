@@ -21,6 +21,7 @@ from davi.metrics.scores import psnr, ssim
 from davi.operators.measurement import lift
 from davi.operators.svd import SVDOperator
 from davi.priors.sampling import ddim_sample
+from davi.priors.weight_file import read_prior_file
 from davi.schedule import Schedule
 from davi.score import ScoreModel
 from davi.system.runtime import keyed_rng
@@ -81,6 +82,24 @@ def test_the_prior_denoises_held_out_photographs() -> None:
             x_t - abar.sqrt() * x0.mean()
         )
         assert error < 0.5 * (wiener - x0).square().mean()
+
+
+@pytest.mark.slow
+def test_a_prior_that_predicts_v_takes_pure_noise_for_the_mean_image() -> None:
+    schedule = Schedule.named("linear")
+    network = read_prior_file(shipped("prior_v")).network()
+    model = ScoreModel(network.eval(), schedule, prediction="v")
+    x0 = validation_batch(open_images("photos:held_out", 64), 32)
+    t, eps = (
+        torch.full((32,), 999),
+        torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)),
+    )
+    x_t = schedule.add_noise(x0, t, eps)
+    with torch.no_grad():
+        error = (schedule.x0_from_eps(x_t, t, model.eps(x_t, t)) - x0).square().mean()
+    spread = (x0 - x0.mean(dim=0)).square().mean()
+    print(error, spread)
+    assert error < 1.3 * spread
 
 
 @pytest.mark.slow
