@@ -11,7 +11,7 @@ import torch
 
 import davi
 from davi.build import build_forward_model
-from davi.data.batches import open_images
+from davi.data.batches import open_images, validation_batch
 from davi.data.images import save_image
 from davi.data.panel import image_grid
 from davi.system.runtime import keyed_rng
@@ -25,11 +25,10 @@ WHITE = 0.15  # deviation or error, on the [-1, 1] scale, that is shown as white
 def main(generator: str = GENERATOR) -> None:
     """Writes the picture."""
     restorer = davi.load(generator, size=(SIZE, SIZE))
-    images = open_images("photos:held_out", SIZE)
-    chosen = torch.linspace(0, len(images) - 1, NUM_CROPS).long().tolist()
-    truth = torch.stack([images[index] for index in chosen])
+    truth = validation_batch(open_images("photos:held_out", SIZE), NUM_CROPS)
     forward_model = build_forward_model(restorer.config, restorer.image_shape, torch.device("cpu"))
-    y, _ = forward_model.measure(truth, [keyed_rng("cpu", 0, "figure", i) for i in chosen])
+    rngs = [keyed_rng("cpu", 0, "figure", index) for index in range(NUM_CROPS)]
+    y, _ = forward_model.measure(truth, rngs)
     samples = restorer.restore(y, num_samples=NUM_SAMPLES)
     mean = samples.mean(dim=0)
     maps = [
