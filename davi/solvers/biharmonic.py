@@ -7,9 +7,11 @@ from skimage import restoration
 from torch import Tensor
 
 from davi.operators.inpainting import Inpainting
+from davi.operators.linear import LinearOperator
 from davi.solvers.base import INPAINTING, Noise, Rngs, Solver
 from davi.solvers.classical import each_channel
 from davi.solvers.prior import CountedPrior
+from davi.system.errors import InputError
 
 
 class Biharmonic(Solver):
@@ -20,6 +22,16 @@ class Biharmonic(Solver):
 
     label: ClassVar[str] = "biharmonic"
     needs: ClassVar[frozenset[str]] = frozenset({INPAINTING})
+
+    def require(self, operator: LinearOperator, noise: Noise) -> None:
+        """Refuses what `Solver.require` does, and masks that hide everything.
+
+        Raises:
+            InputError: says what is lacking.
+        """
+        super().require(operator, noise)
+        if not operator.singular_values.any():
+            raise InputError("biharmonic needs a mask with known pixels; here is none")
 
     def solve(
         self, y: Tensor, operator: Inpainting, noise: Noise, prior: CountedPrior, rngs: Rngs

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from davi.generator import ConditionalGenerator
-from davi.likelihood import PosteriorTarget, denoising_error
+from davi.likelihood import PosteriorTarget
 from davi.operators.inpainting import Inpainting, centred_box
 from davi.operators.measurement import ForwardModel, MeasurementChannels
 from davi.operators.noise import GaussianNoise
@@ -40,6 +40,7 @@ from tests.davi.test_posterior_truth import (
     WhiteStart,
     bridge_to_noise,
     image_covariance,
+    posterior_target,
 )
 from tests.tiny import ALONE
 
@@ -177,13 +178,7 @@ def generator_by_likelihood(num_modes: int) -> DaviTrainer:
     prior = FrozenPrior(prior_of(num_modes))
     around = AroundPrior(prior, Mlp())
     images, noise = images_of(num_modes, 64, 1), torch.randn(64, *SHAPE)
-    target = PosteriorTarget(
-        prior=prior,
-        form="denoised",
-        error=denoising_error(prior, images, noise, 24),
-        spectral_power=1,
-        image_deviation=WHITE_DEVIATION,
-    )
+    target = posterior_target(prior, images, noise, WHITE_DEVIATION)
     generator = WhiteStart(OPERATOR, COMMON["sees"], Mlp())
     fake_score = ScoreModel(around, SCHEDULE, sees=COMMON["sees"])
     return trained(num_modes, generator, fake_score, around.difference, target, (0.02, 5.0))

@@ -146,6 +146,19 @@ class AroundPrior(nn.Module):
         return self.prior.eps(x_t, t) + self.difference(torch.cat([scaled, y], dim=1), t)
 
 
+def posterior_target(
+    prior: FrozenPrior, images: Tensor, noise: Tensor, deviation: float
+) -> PosteriorTarget:
+    """The target of recipe `posterior`; the error of the prior is measured on the images."""
+    return PosteriorTarget(
+        prior=prior,
+        form="denoised",
+        error=denoising_error(prior, images, noise, 24),
+        spectral_power=1,
+        image_deviation=deviation,
+    )
+
+
 def bridge_to_noise() -> PosteriorBridge:
     """At whose end a generator is given y + z."""
     return PosteriorBridge(
@@ -186,13 +199,7 @@ def build_trainer(
         generator=generator,
         fake_score=fake_score,
         prior=prior,
-        target=PosteriorTarget(
-            prior=prior,
-            form="denoised",
-            error=denoising_error(prior, images, noise, 24),
-            spectral_power=1,
-            image_deviation=DEVIATION,
-        ),
+        target=posterior_target(prior, images, noise, DEVIATION),
         ema=Ema(generator, 0.99),
         generator_optimizer=optimizer(generator.network, learning_rate=rates[0]),
         fake_score_optimizer=optimizer(fake_score.network.difference, learning_rate=rates[1]),

@@ -245,6 +245,12 @@ def test_richardson_lucy_never_gives_less_than_black() -> None:
     assert restore(RichardsonLucy(num_iterations=100), y, operator, 0.5).min() >= -1
 
 
+def test_a_mask_without_known_pixels_is_refused() -> None:
+    hidden = Inpainting(IMAGE, torch.zeros(IMAGE[1:]))
+    with pytest.raises(InputError, match="biharmonic needs a mask with known pixels"):
+        Biharmonic().require(hidden, GaussianNoise(0.1, 0.1))
+
+
 def test_biharmonic_inpainting_fills_a_plane_exactly() -> None:
     """Every image has its own hole; what is known stays."""
     masks = torch.stack([centred_box(16, 16, 6), centred_box(16, 16, 8).roll(2, 1)])[:, None]
