@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ from davi.terms import (
     teacher_term,
 )
 from davi.training.adversary import Adversary, compared_weight
-from davi.training.inputs import InputDraws, StepInputs, log_uniform_time, uniform_time
+from davi.training.inputs import InputDraws, StepInputs, time_draws
 from davi.training.learner import Learner
 from davi.training.network_optimizer import NetworkOptimizer
 from davi.training.validation import validate_generator
@@ -96,15 +95,12 @@ class DaviTrainer(Learner):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        draw_time = partial(uniform_time, self.weights.t_ikl)
-        if self.weights.noise_range is not None:
-            draw_time = partial(
-                log_uniform_time, self.fake_score.schedule, *self.weights.noise_range
-            )
         self.inputs = InputDraws(
             forward_model=self.forward_model,
             bridge=self.bridge,
-            draw_time=draw_time,
+            draw_time=time_draws(
+                self.fake_score.schedule, self.weights.t_ikl, self.weights.noise_range
+            ),
             rngs=self.rngs,
         )
 

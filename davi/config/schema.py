@@ -46,7 +46,9 @@ def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
-NoiseRange = Annotated[tuple[Deviation, Deviation], AfterValidator(_rising)]
+# to 1000: above that of the last time, 158 with linear betas
+NoiseBound = Annotated[float, Field(ge=0.001, le=1000)]
+NoiseRange = Annotated[tuple[NoiseBound, NoiseBound], AfterValidator(_rising)]
 
 
 class NetworkConfig(Section):
@@ -149,6 +151,9 @@ class PriorRunConfig(Section):
     # weights that training starts from, a file or the name of a shipped one; null: random ones
     init: FilePath | None = None
     schedule: ScheduleName = "linear"  # the betas of the diffusion
+    # bounds of the noise deviation of x_t / sqrt(alpha_bar_t), drawn log-uniformly; null: every
+    # time is as likely
+    noise_range: NoiseRange | None = None
     data: DataConfig
     train: LoopConfig
 

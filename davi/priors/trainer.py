@@ -1,6 +1,7 @@
 """Trains a diffusion prior s_theta: denoising score matching with an ADM UNet."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -11,16 +12,24 @@ from davi.data.panel import image_grid
 from davi.priors.sampling import ddim_sample
 from davi.score import ScoreModel
 from davi.system.runtime import draw_each, normal_each
+from davi.training.inputs import time_draws
 from davi.training.regression_trainer import RegressionTrainer
 
 NUM_DDIM_STEPS = 50  # enough to judge a sample by eye
 
 
+@dataclass(kw_only=True, eq=False)
 class PriorTrainer(RegressionTrainer):
-    """Minimises Eq. 4 in noise form, |eps - eps_theta|^2, or the same of v, by `ScoreModel`s."""
+    """Minimises Eq. 4 in noise form, |eps - eps_theta|^2, or the same of v, by `ScoreModel`s.
+
+    Attributes:
+        noise_range: bounds of the noise of x_t, log-uniform between them; None: t is uniform.
+        Further ones are those of `RegressionTrainer`.
+    """
 
     model: ScoreModel
     averaged_model: ScoreModel
+    noise_range: tuple[float, float] | None = None
 
     def loss(self, x0: Tensor, positions: Sequence[int], *key: int | str) -> Tensor:
         """See `RegressionTrainer.loss`."""
@@ -31,13 +40,10 @@ class PriorTrainer(RegressionTrainer):
         self, x0: Tensor, positions: Sequence[int], *key: int | str
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Noised images x_t, their times t and what the network is to say of them."""
-        rngs = self.rngs(positions, *key)
-        num_steps = len(self.model.schedule)
-        t = draw_each(
-            lambda rng: torch.randint(num_steps, (), generator=rng, device=rng.device), rngs
-        )
+        rngs, schedule = self.rngs(positions, *key), self.model.schedule
+        t = draw_each(time_draws(schedule, len(schedule), self.noise_range), rngs)
         eps = normal_each(x0.shape[1:], rngs)
-        return self.model.schedule.add_noise(x0, t, eps), t, self.model.wanted(x0, t, eps)
+        return schedule.add_noise(x0, t, eps), t, self.model.wanted(x0, t, eps)
 
     @torch.no_grad()
     def validate(self) -> tuple[dict[str, float], Tensor]:

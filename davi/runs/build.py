@@ -247,7 +247,8 @@ def build_prior_trainer(config: PriorRunConfig, world: World) -> PriorTrainer:
         weights = read_weight_file(config.init_path).part("prior")
         network = unet_from_weights(weights, config.network.unet(), config.init)
     validation = build_validation_batch(config)
-    return PriorTrainer(**_regression(config, network, _score_model(config), validation, world))
+    settings = _regression(config, network, _score_model(config), validation, world)
+    return PriorTrainer(noise_range=config.noise_range, **settings)
 
 
 def build_i2sb_trainer(config: I2SBRunConfig, world: World) -> I2SBTrainer:

@@ -27,7 +27,7 @@ def replicated(network: nn.Module, world: World) -> nn.Module:
 
     A network without trainable parameters is only moved.
     """
-    network = network.to(world.device, memory_format=torch.channels_last)
+    network = network.to(world.device, memory_format=layout(world.device))
     trainable = any(parameter.requires_grad for parameter in network.parameters())
     if not (world.distributed and trainable):
         return network
@@ -45,7 +45,7 @@ def sharded(network: nn.Module, blocks: Iterable[nn.Module], world: World) -> nn
     """
     network.to(world.device)
     # FSDP wants its weights contiguous; convolutions follow the layout of their input.
-    network.register_forward_pre_hook(_with_channels_last)
+    network.register_forward_pre_hook(_with_layout)
     mesh = init_device_mesh(world.device.type, (world.size,))
     for block in blocks:
         fully_shard(block, mesh=mesh)
@@ -53,9 +53,18 @@ def sharded(network: nn.Module, blocks: Iterable[nn.Module], world: World) -> nn
     return fully_shard(network, mesh=mesh, reshard_after_forward=True)
 
 
-def _with_channels_last(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def layout(device: torch.device) -> torch.memory_format:
+    """Returns how images lie in memory during training: as the device's kernels want them.
+
+    On a CPU the backward of the group norm takes 40 times as long for channels that lie last,
+    which made a training step of `photos_64` 1.6 times as long.
+    """
+    return torch.contiguous_format if device.type == "cpu" else torch.channels_last
+
+
+def _with_layout(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     image, *others = inputs
-    return image.contiguous(memory_format=torch.channels_last), *others
+    return image.contiguous(memory_format=layout(image.device)), *others
 
 
 @contextlib.contextmanager

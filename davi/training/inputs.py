@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -47,6 +48,15 @@ def log_uniform_time(schedule: Schedule, low: float, high: float, rng: torch.Gen
     """
     u = torch.rand((), generator=rng, device=rng.device, dtype=torch.float64)
     return schedule.index_of_noise(low * (high / low) ** u)
+
+
+def time_draws(
+    schedule: Schedule, end: int, noise_range: tuple[float, float] | None
+) -> Callable[[torch.Generator], Tensor]:
+    """Returns what draws times: log-uniform noise in a range; None: uniform times below `end`."""
+    if noise_range is None:
+        return partial(uniform_time, end)
+    return partial(log_uniform_time, schedule, *noise_range)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from davi.runs.build import build_images, build_trainer
 from davi.runs.loop import run_training
 from davi.runs.run_folder import RunFolder
 from davi.system.errors import InputError
-from davi.system.parallel import full_state, load_full_state
+from davi.system.parallel import full_state, load_full_state, replicated
 from davi.system.world import World
 from davi.weights.network_file import read_training_checkpoint
 from guided_diffusion.presets import create_unet
@@ -242,3 +242,8 @@ def test_moments_lie_in_memory_as_their_weights_do() -> None:
     loaded = optimizer.state[parameter]["exp_avg"]
     assert torch.equal(loaded, expected)
     assert loaded.stride() == parameter.stride()
+
+
+def test_networks_learn_in_the_layout_that_a_cpu_is_quick_with() -> None:
+    network = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    assert replicated(network, ALONE).weight.is_contiguous()
