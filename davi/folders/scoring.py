@@ -19,17 +19,20 @@ from davi.folders.pairs import Pair, pair_by_name, read_batches
 from davi.metrics.features import PairedFeatures
 from davi.metrics.means import groups_by_name, mean_and_error
 from davi.metrics.perceptual import Lpips
+from davi.metrics.prior_features import PriorFeatures
 from davi.metrics.protocols import (
     CALIBRATION,
+    DETAIL,
     FID,
     SAVED_AS,
     SSIM,
     Protocol,
     kid_protocol,
     lpips_protocol,
+    prior_features_protocol,
     psnr_protocol,
 )
-from davi.metrics.scores import frechet_distance, kid, moments, psnr, ssim
+from davi.metrics.scores import IMAGE_SCORES, frechet_distance, kid, moments
 from davi.system.choices import LPIPS_DEFAULT, METRICS
 from davi.system.errors import InputError, shown
 from davi.system.files import atomic_path, make_folder, write_text
@@ -253,12 +256,14 @@ def _image_metrics(
 ) -> dict[str, Score]:
     """The metrics of single images by name; what lacks its weights is noted and left out."""
     scores: dict[str, Score] = {}
-    if "psnr" in metrics:
-        scores["psnr"] = psnr
-        result.protocols["psnr"] = psnr_protocol(rounding)
-    if "ssim" in metrics:
-        scores["ssim"] = ssim
-        result.protocols["ssim"] = SSIM
+    plain = {"psnr": psnr_protocol(rounding), "ssim": SSIM, "detail": DETAIL}
+    for metric, score in IMAGE_SCORES.items():
+        if metric in metrics:
+            scores[metric] = score
+            result.protocols[metric] = plain[metric]
+    if "prior_features" in metrics:
+        scores["prior_features"] = PriorFeatures(device)
+        result.protocols["prior_features"] = prior_features_protocol()
     for variant in lpips if "lpips" in metrics else ():
         metric = f"lpips_{variant}"
         try:

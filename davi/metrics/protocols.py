@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from davi.metrics.ensembles import LEVELS
-from davi.metrics.scores import SSIM_SIGMA, SSIM_WINDOW
+from davi.metrics.prior_features import PRIOR, TIME, version
+from davi.metrics.scores import FINE, SSIM_SIGMA, SSIM_WINDOW
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ LPIPS_VARIANTS = {
 SSIM = Protocol(
     "SSIM: Wang et al. 2004, Gaussian window of sigma 1.5, mean over channels",
     {"window": SSIM_WINDOW, "sigma": SSIM_SIGMA, "covariance": "population"},
+)
+DETAIL = Protocol(
+    f"detail: energy at frequencies above {FINE:g} cycles per pixel against that of the reference, "
+    "dB per image, mean over images; 0 for photographs themselves, negative for smoother images",
+    {"above": FINE},
 )
 FID = Protocol(
     "FID: pytorch-fid Inception weights, 2048 features, Frechet distance in float64",
@@ -98,6 +104,15 @@ def lpips_protocol(variant: str) -> Protocol:
     return Protocol(
         f"LPIPS {variant}: weights 0.1 of the lpips package, {net}, {inputs}",
         {"variant": variant, "net": net, "normalised": variant != "release"},
+    )
+
+
+def prior_features_protocol() -> Protocol:
+    """Returns the protocol of the distance of `PriorFeatures`."""
+    return Protocol(
+        f"prior features: distance in the middle blocks of the UNet of {PRIOR.stem} ({version()}) "
+        f"at t = {TIME}, features of length 1, lower is better, to be compared at equal prior only",
+        {"prior": version(), "time": TIME},
     )
 
 

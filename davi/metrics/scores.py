@@ -64,6 +64,9 @@ def detail(x: Tensor, reference: Tensor) -> Tensor:
     return 10 * torch.log10(energies[0] / energies[1])
 
 
+IMAGE_SCORES = {"psnr": psnr, "ssim": ssim, "detail": detail}  # of an image and its reference
+
+
 def _windowed(x: Tensor) -> Tensor:
     """Averages under the Gaussian window, wherever it lies inside the image."""
     offsets = torch.arange(SSIM_WINDOW, dtype=x.dtype, device=x.device) - SSIM_WINDOW // 2

@@ -22,9 +22,9 @@ from davi.tables.ensembles import (
     spread_error_of,
     why_absent,
 )
-from davi.tables.plan import NOT_APPLICABLE, Job, Place
+from davi.tables.plan import Job, Place
 from davi.tables.problem import Problem
-from davi.tables.result import Cell, Number, TableResult
+from davi.tables.result import NOT_APPLICABLE, Cell, Number, TableResult
 from davi.tables.scoring import SetDistance, image_metrics, metric_code, protocols
 from davi.tables.timing import seconds_of, timed_on
 from davi.tables.work import Work

@@ -7,9 +7,11 @@ from pydantic import Field, model_validator
 
 from davi.config.section import BatchSize, Count, FilePath, Section, Seed
 from davi.metrics.ensembles import LEVELS, widest_level
-from davi.system.choices import CALIBRATION
+from davi.system.choices import CALIBRATION, METRICS
 
-Metric = Literal[("psnr", "ssim", "lpips", "fid", "nfe", "seconds", "gmac", *CALIBRATION)]
+Metric = Literal[
+    (*(name for name in METRICS if name != "kid"), "nfe", "seconds", "gmac", *CALIBRATION)
+]
 
 Name = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # also of a folder
 

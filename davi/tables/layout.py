@@ -7,15 +7,22 @@ from functools import cached_property
 from itertools import product
 
 from davi.metrics.ensembles import LEVELS
-from davi.tables.result import Cell, TableResult
+from davi.tables.result import NOT_APPLICABLE, Cell, TableResult
 
 BEST, SECOND = "best", "second"
 HIGHER_IS_BETTER = frozenset({"psnr", "ssim", "psnr_of_mean"})
-NOMINAL = {**LEVELS, "spread_error": 1.0, "residual": 1.0}  # nearest to these is better
+NOMINAL = {
+    **LEVELS,
+    "detail": 0.0,
+    "spread_error": 1.0,
+    "residual": 1.0,
+}  # nearest to these is better
 COSTS = frozenset({"nfe", "seconds", "gmac"})
 TITLES = {
     "psnr": "PSNR",
     "ssim": "SSIM",
+    "detail": "detail",
+    "prior_features": "prior features",
     "lpips": "LPIPS",
     "fid": "FID",
     "nfe": "NFE",
@@ -32,6 +39,8 @@ TITLES = {
 DECIMALS = {
     "psnr": 2,
     "ssim": 3,
+    "detail": 1,
+    "prior_features": 4,
     "lpips": 3,
     "fid": 2,
     "nfe": 0,
@@ -125,13 +134,26 @@ class Layout:
         """Returns a method on a task; one that holds nothing where the table has none."""
         return self.result.cells.get((row, column), Cell(row, column))
 
+    def rows(self, column: str) -> dict[str, str]:
+        """Returns {id: name} of the methods that are meant for a task."""
+        return {
+            row: name
+            for row, name in self.result.rows.items()
+            if self.cell(row, column).absent.get("all") != NOT_APPLICABLE
+            or self.cell(row, column).paper
+        }
+
     def reason(self, place: Place) -> str | None:
-        """Returns why there is no number of ours in a place; None if there is one, or no reason."""
+        """Returns why there is no number of ours in a place.
+
+        None if there is one, no reason, or a task that the method is not meant for.
+        """
         row, column, metric = place
         cell = self.cell(row, column)
         if metric in cell.numbers:
             return None
-        return cell.absent.get(metric) or cell.absent.get("all")
+        reason = cell.absent.get(metric) or cell.absent.get("all")
+        return None if reason == NOT_APPLICABLE else reason
 
     def row_note(self, row: str) -> int | None:
         """Returns the number of the footnote on a row's name."""

@@ -18,10 +18,10 @@ from davi.tables.cache import digest_of
 from davi.tables.code_hash import code_hash
 from davi.tables.config import ColumnConfig, RowConfig, TableConfig
 from davi.tables.problem import Problem, open_problem
+from davi.tables.result import NOT_APPLICABLE
 from davi.weights.network_file import weights_file
 from guided_diffusion.unet import UNetModel
 
-NOT_APPLICABLE = "not applicable"
 NO_CHECKPOINT = "key 'checkpoint' is missing"
 # Part of every key: to be raised when measuring or running changes in a way that changes results.
 FORMAT = 1

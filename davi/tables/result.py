@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+NOT_APPLICABLE = "not applicable"  # the reason why a method has nothing to say on a task
+
 
 @dataclass(frozen=True)
 class Number:

@@ -18,11 +18,20 @@ from tqdm import tqdm
 
 from davi.data.images import from_uint8, load_image, to_uint8
 from davi.folders.scoring import FEW_IMAGES
-from davi.metrics import features, perceptual, scores
+from davi.metrics import features, perceptual, prior_features, scores
 from davi.metrics.features import PairedFeatures
 from davi.metrics.perceptual import Lpips
-from davi.metrics.protocols import CALIBRATION, FID, SSIM, lpips_protocol, psnr_protocol
-from davi.metrics.scores import frechet_distance, moments, psnr, ssim
+from davi.metrics.prior_features import PriorFeatures
+from davi.metrics.protocols import (
+    CALIBRATION,
+    DETAIL,
+    FID,
+    SSIM,
+    lpips_protocol,
+    prior_features_protocol,
+    psnr_protocol,
+)
+from davi.metrics.scores import IMAGE_SCORES, frechet_distance, moments
 from davi.system.errors import InputError
 from davi.system.files import parse_json_object, write_text
 from davi.tables.cache import digest_of
@@ -36,12 +45,15 @@ Score = Callable[[Tensor, Tensor], Tensor]
 
 def image_metrics(config: TableConfig) -> dict[str, str]:
     """Returns {metric of the table: its name in the cache} of what is scored image by image."""
-    names = {"psnr": "psnr", "ssim": "ssim", "lpips": f"lpips_{config.lpips}"}
+    names = {name: name for name in (*IMAGE_SCORES, "prior_features")}
+    names["lpips"] = f"lpips_{config.lpips}"
     return {metric: name for metric, name in names.items() if metric in config.metrics}
 
 
 def metric_code(metric: str) -> str:
     """Returns the hash of the code that computes a metric."""
+    if metric == "prior_features":
+        return code_hash([Path(prior_features.__file__)]) + prior_features.version()
     if metric == "fid":
         modules = [features, scores]
     else:
@@ -57,6 +69,8 @@ def protocols(config: TableConfig) -> dict[str, str]:
     texts = {
         "psnr": psnr_protocol("nearest").text,
         "ssim": SSIM.text,
+        "detail": DETAIL.text,
+        "prior_features": prior_features_protocol().text,
         "lpips": lpips_protocol(config.lpips).text,
         "fid": FID.text + few,
         **{metric: protocol.text for metric, protocol in CALIBRATION.items()},
@@ -121,7 +135,7 @@ def _images(work: Work, place: Place, positions: list[int]) -> tuple[Tensor, Ten
 def _score(name: str, device: torch.device) -> Score:
     if name.startswith("lpips_"):
         return Lpips(name.removeprefix("lpips_"), device)
-    return {"psnr": psnr, "ssim": ssim}[name]
+    return PriorFeatures(device) if name == "prior_features" else IMAGE_SCORES[name]
 
 
 def _reason_against(name: str, device: torch.device) -> str | None:

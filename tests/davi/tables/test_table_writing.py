@@ -17,7 +17,7 @@ from davi.metrics.protocols import CALIBRATION
 from davi.tables.config import Metric
 from davi.tables.layout import BEST, NOMINAL, SECOND, Layout, heading
 from davi.tables.markdown import to_markdown
-from davi.tables.result import Cell, Number, TableResult
+from davi.tables.result import NOT_APPLICABLE, Cell, Number, TableResult
 from davi.tables.writing import write_table
 
 NASTY = "<b>&_%$#{}\\~^[x]*|\"'</b>"
@@ -128,7 +128,7 @@ def test_best_is_nearest_to_what_true_samples_have(samples: TableResult) -> None
 def test_every_metric_has_a_name_and_a_direction() -> None:
     for metric in get_args(Metric):
         assert heading(metric)
-    assert NOMINAL.keys() <= CALIBRATION.keys()
+    assert NOMINAL.keys() <= {"detail", *CALIBRATION}
 
 
 def test_equal_as_shown_is_equally_good() -> None:
@@ -185,6 +185,14 @@ def test_each_reason_is_one_footnote_wherever_it_counts(nasty: TableResult) -> N
     assert layout.row_note("a") == 1
     assert {layout.entries["c", "blur", metric].note for metric in nasty.metrics} == {2}
     assert layout.entries["c", "blur", "psnr"].paper == "26.30"
+
+
+def test_markdown_leaves_out_methods_that_a_task_is_not_for() -> None:
+    other = Cell("b", "blur", absent={"all": NOT_APPLICABLE})
+    written = to_markdown(Layout(table(cell("a", 20.0, 0.3), other)))
+    assert "| Method a |" in written
+    assert "| Method b |" not in written
+    assert NOT_APPLICABLE not in written
 
 
 def test_markdown_shows_every_character_as_it_is(written: dict[str, str]) -> None:

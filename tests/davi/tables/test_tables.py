@@ -15,15 +15,16 @@ import davi.metrics.features
 import davi.tables.assembling
 import davi.tables.scoring
 from davi.config.yaml_file import load_config
+from davi.metrics.scores import IMAGE_SCORES
 from davi.system.errors import InputError
 from davi.system.world import World
 from davi.tables import cache as cache_module
 from davi.tables.assembling import NOT_RUN, absences
 from davi.tables.code_hash import code_hash
 from davi.tables.config import TableConfig
-from davi.tables.plan import NOT_APPLICABLE, read_plan
+from davi.tables.plan import read_plan
 from davi.tables.problem import spread_order
-from davi.tables.result import TableResult
+from davi.tables.result import NOT_APPLICABLE, TableResult
 from tests.conftest import REPOSITORY
 from tests.davi.stand_ins import Distance, Features
 from tests.davi.tables.conftest import SOLVER, error_over_photographs, make
@@ -264,7 +265,7 @@ def test_a_metric_that_has_changed_is_computed_anew_and_nothing_is_restored(
 ) -> None:
     make(home)
     evaluated.clear()
-    monkeypatch.setattr(davi.tables.scoring, "psnr", lambda x, y: torch.full((len(x),), 7.0))
+    monkeypatch.setitem(IMAGE_SCORES, "psnr", lambda x, y: torch.full((len(x),), 7.0))
     assert make(home).cells["drawn", "sr"].numbers["psnr"].value != 7
     monkeypatch.setattr(davi.tables.scoring, "metric_code", str.upper)
     monkeypatch.setattr(davi.tables.assembling, "metric_code", str.upper)
