@@ -64,7 +64,8 @@ setup(
             "webdataset",
             "braceexpand",
         ],
-        "docs": ["mkdocs>=1.6", "mkdocs-material", "mkdocstrings[python]", "ruff"],  # make docs
+        # make docs; matplotlib for docs/convergence.py alone
+        "docs": ["mkdocs>=1.6", "mkdocs-material", "mkdocstrings[python]", "ruff", "matplotlib"],
         "shards": ["webdataset", "braceexpand"],  # data.train=shards/{000..009}.tar
         "tracking": ["wandb"],
     },
