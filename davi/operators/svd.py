@@ -18,7 +18,8 @@ class SVDOperator(LinearOperator):
 
     A subclass gives `U`, `U_adjoint`, `V`, `V_adjoint` and calls `_set_singular_values`. Images
     are (B, C, H, W) in [-1, 1]; operators hold no trainable weights and follow `.to(device)`.
-    Factors are float64 and are used in the dtype of the input.
+    Factors are float64 and are used in the dtype of the input. `A`, `A_adjoint` and `A_dagger`
+    follow from the four; a subclass overrides those that have a faster direct form.
 
     Args:
         image_shape: (C, H, W) of the images.
