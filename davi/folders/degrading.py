@@ -25,7 +25,6 @@ from davi.data.measurement_files import MEASUREMENT_FOLDER
 from davi.operators.inpainting import RandomInpainting
 from davi.operators.mask_text import mask_to_text
 from davi.operators.measurement import ForwardModel, lift
-from davi.operators.svd import SVDOperator
 from davi.system.errors import SAME_NAME, InputError
 from davi.system.files import disk_full_as_input_error, sha256_of
 from davi.system.ledger import FolderReport, Ledger
@@ -82,14 +81,8 @@ def degrade_images(
             more.
 
     Raises:
-        InputError: the folder cannot be used, there are fewer images, or the operator has no
-            pseudo-inverse for `baselines`.
+        InputError: the folder cannot be used, or there are fewer images.
     """
-    if baselines and not isinstance(forward_model.operator, SVDOperator | RandomInpainting):
-        raise InputError(
-            f"baselines: {type(forward_model.operator).__name__} has no pseudo-inverse, since it "
-            "is no SVDOperator; leave --baselines out"
-        )
     indices = _chosen(len(images), num_images)
     settings = {
         "task": config.task,

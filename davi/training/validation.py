@@ -10,7 +10,6 @@ from davi.data.panel import image_grid
 from davi.generator import ImplicitGenerator
 from davi.metrics.scores import psnr, ssim
 from davi.operators.measurement import lift
-from davi.operators.svd import SVDOperator
 from davi.sampler import posterior_sample
 from davi.system.world import World
 from davi.training.inputs import InputDraws
@@ -26,7 +25,7 @@ def validate_generator(
 ) -> tuple[dict[str, float], Tensor]:
     """Returns PSNR and SSIM, and a picture.
 
-    Its rows are measurement, pseudo-inverse (of an operator that has one), restoration, truth.
+    Its rows are measurement, pseudo-inverse, restoration, truth.
 
     Args:
         generator: the averaged one.
@@ -42,7 +41,5 @@ def validate_generator(
         "psnr": psnr(restored, images).mean().item(),
         "ssim": ssim(restored, images).mean().item(),
     }
-    rows = [y_image, restored, images]
-    if isinstance(inputs.operator, SVDOperator):
-        rows.insert(1, inputs.operator.A_dagger(inputs.y))
+    rows = [y_image, inputs.operator.A_dagger(inputs.y), restored, images]
     return scores, image_grid(rows)
