@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from davi.operators.linear import ImageShape
+from davi.operators.linear import LARGEST_VALUE, ImageShape
 from davi.operators.svd import SVDOperator
 from davi.system.runtime import draw_each
 
@@ -50,11 +50,16 @@ class Inpainting(SVDOperator):
 class RandomInpainting:
     """Inpainting with a new mask for every image; `sample` gives the operator of a batch.
 
+    Attributes:
+        largest_value: as of a `LinearOperator`.
+
     Args:
         image_shape: (C, H, W).
         draw_mask: returns an (H, W) mask from a generator.
         noise_in_hole: measurements have noise in the hole.
     """
+
+    largest_value = LARGEST_VALUE
 
     def __init__(
         self,

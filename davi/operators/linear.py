@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 ImageShape = tuple[int, int, int]
+LARGEST_VALUE = 10.0  # of a believable measurement, noise included; 0..255 is another scale
 # Of |A^T (y - A x) - rho x|, relative to its start. So what A shrinks to less than a hundredth of
 # the rest, 1e-4 in A^T A, is hardly inverted, which would only amplify noise.
 TOLERANCE = 1e-4
@@ -16,10 +17,19 @@ MAX_ITERATIONS = 100  # each with one A and one A^T
 class LinearOperator(nn.Module, ABC):
     """A linear operator on images (B, C, H, W) in [-1, 1], without trainable weights.
 
+    Measurements are real and of any shape. Complex ones are given as real and imaginary parts
+    (`torch.view_as_real`): so noise has one sigma for each, inner products are real, and files hold
+    what every method works with.
+
     Args:
         image_shape: (C, H, W) of the images.
         measurement_shape: shape of one measurement, without batch.
+
+    Attributes:
+        largest_value: measurements with larger ones are refused as being on another scale.
     """
+
+    largest_value = LARGEST_VALUE
 
     def __init__(self, image_shape: ImageShape, measurement_shape: tuple[int, ...]) -> None:
         super().__init__()

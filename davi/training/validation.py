@@ -9,7 +9,7 @@ from davi.bridge import PosteriorBridge
 from davi.data.panel import image_grid
 from davi.generator import ImplicitGenerator
 from davi.metrics.scores import psnr, ssim
-from davi.operators.measurement import lift
+from davi.operators.measurement import image_of
 from davi.sampler import posterior_sample
 from davi.system.world import World
 from davi.training.inputs import InputDraws
@@ -35,7 +35,7 @@ def validate_generator(
         world: the processes, which share the work.
     """
     inputs = draws.draw(images, range(len(images)), "validation")
-    y_image = lift(inputs.y, images.shape[1:], bridge.resize)
+    y_image = image_of(inputs.y, inputs.operator, bridge.resize)
     restored = world.map_rows(partial(posterior_sample, generator, bridge), y_image, inputs.z)
     scores = {
         "psnr": psnr(restored, images).mean().item(),
