@@ -11,12 +11,13 @@ TOLERANCE = 1e-3  # rounding in float32 stays below 1e-5
 BATCH = 2
 
 
-def check_adjoint(operator: LinearOperator, seed: int = 0) -> float:
+def check_adjoint(operator: LinearOperator, seed: int = 0, batch: int = BATCH) -> float:
     """Checks that <A x, y> = <x, A^T y>, which also fails for an A that is not linear.
 
     Args:
         operator: on the CPU; of a family, one that `sample` returned for two generators.
         seed: of the standard normal x and y.
+        batch: number of images, where every one has its own operator.
 
     Returns:
         The relative error: the difference over the usual size of the two sides.
@@ -25,7 +26,7 @@ def check_adjoint(operator: LinearOperator, seed: int = 0) -> float:
         InputError: A or A_adjoint fails or returns something complex or of another shape than it
             should, or the relative error is above 1e-3.
     """
-    x, y = _random_pair(operator, seed)
+    x, y = _random_pair(operator, seed, batch)
     Ax = _applied(operator, "A", x, y.shape)
     Aty = _applied(operator, "A_adjoint", y, x.shape)
     Ax, y, x, Aty = (each.double().flatten() for each in (Ax, y, x, Aty))
@@ -40,12 +41,13 @@ def check_adjoint(operator: LinearOperator, seed: int = 0) -> float:
     return error
 
 
-def check_svd(operator: SVDOperator, seed: int = 0) -> None:
+def check_svd(operator: SVDOperator, seed: int = 0, batch: int = BATCH) -> None:
     """Checks that U, s and V are a singular value decomposition, and that of A.
 
     Args:
         operator: as of `check_adjoint`.
         seed: of the standard normal images, coefficients and measurements.
+        batch: number of images, where every one has its own singular values.
 
     Raises:
         InputError: names what is wrong: a method that fails or returns something complex or of
@@ -53,8 +55,8 @@ def check_svd(operator: SVDOperator, seed: int = 0) -> None:
             broadcast, U or V that are not orthogonal, an A, A_adjoint or A_dagger that is not made
             of them.
     """
-    x, y = _random_pair(operator, seed)
-    c, _ = _random_pair(operator, seed + 1)  # coefficients: one for each pixel
+    x, y = _random_pair(operator, seed, batch)
+    c, _ = _random_pair(operator, seed + 1, batch)  # coefficients: one for each pixel
     s = _values(operator, "singular_values", c)
     inverse = _values(operator, "inverse_singular_values", c)
     Vt_x = _applied(operator, "V_adjoint", x, c.shape)
@@ -77,14 +79,14 @@ def check_svd(operator: SVDOperator, seed: int = 0) -> None:
     for method, (argument, expected, text) in made_of.items():
         found = _applied(operator, method, argument, expected.shape)
         _require_same(operator, method, found, text, expected)
-    check_adjoint(operator, seed)
+    check_adjoint(operator, seed, batch)
 
 
-def _random_pair(operator: LinearOperator, seed: int) -> tuple[Tensor, Tensor]:
+def _random_pair(operator: LinearOperator, seed: int, batch: int) -> tuple[Tensor, Tensor]:
     """A standard normal image and measurement, float32."""
     rng = torch.Generator().manual_seed(seed)
     x, y = (
-        torch.randn(BATCH, *shape, generator=rng, dtype=torch.float32)
+        torch.randn(batch, *shape, generator=rng, dtype=torch.float32)
         for shape in (operator.image_shape, operator.measurement_shape)
     )
     return x, operator.project(y)
