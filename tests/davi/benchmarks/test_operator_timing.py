@@ -1,10 +1,16 @@
 """The timing of operators, beside those of deepinv."""
 
+import json
+from importlib.util import find_spec
+from itertools import product
+from pathlib import Path
+
 import pytest
 import torch
 
 from davi.benchmarks.ladders import OPERATORS, benchmark_config
 from davi.benchmarks.operator_timing import (
+    METHODS,
     OperatorTime,
     deepinv_counterpart,
     operator_table,
@@ -37,6 +43,20 @@ def test_the_table_has_the_ratio_of_what_was_measured() -> None:
     table = operator_table(rows)
     assert "| blur | A | 2 | 8 | 0.25 |" in table
     assert "| sr | A | 100 | - | - |" in table
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_and_writes(command: object, tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    arguments = ("--preset", "photos_64", "--repeats", 2, "--device", "cpu", "--output", path)
+    code, output = command("benchmark", "operators", *arguments)
+    assert code == 0, output
+    rows = json.loads(path.read_text())["rows"]
+    assert [(row["task"], row["method"]) for row in rows] == [*product(OPERATORS, METHODS)]
+    for row in rows:
+        assert row["fastest_s"] > 0
+        assert f"| {row['task']} | {row['method']} |" in output
+        assert (row["ratio"] is None) == (find_spec("deepinv") is None)
 
 
 @pytest.mark.parametrize("task", OPERATORS)
