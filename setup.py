@@ -53,6 +53,7 @@ setup(
     ],
     extras_require={
         "bm3d": ["bm3d>=4"],  # a row of the tables; its licence is for non-commercial use
+        "deepinv": ["deepinv>=0.5"],  # davi/interop; its tests are skipped without
         "dev": [
             "piq",  # its LPIPS is what the release evaluates with
             "pytest",

@@ -79,7 +79,7 @@ class PosteriorBridge(nn.Module):
         h_sampling: the same at `endpoint`; None for h.
         time_cdf: (1000,) cumulative distribution of the index a.
         extra_noise: add sigma_a (1 - sigma_a) z, the further term of Eq. 14.
-        resize: how measurements come to the image grid, see `measurement.lift`.
+        resize: how measurements come to the image grid, see `measurement.image_of`.
         schedule: gives alpha_bar.
 
     Attributes:

@@ -27,6 +27,7 @@ from davi.config.python_file import only_class, run_file
 from davi.config.schema import BridgeConfig, FakeScoreConfig, GeneratorConfig, RunConfig
 from davi.data.measurement_files import read_mask, require_mask
 from davi.generator import ConditionalGenerator, DenoisingGenerator, ImplicitGenerator
+from davi.operators.checking import BATCH, check_svd
 from davi.operators.colorization import Colorization
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur, ReleaseGaussianBlur
@@ -42,9 +43,11 @@ from davi.operators.mask_text import is_mask_text, mask_from_text, mask_to_text
 from davi.operators.measurement import ForwardModel, MeasurementChannels
 from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.operators.super_resolution import SuperResolution
+from davi.operators.svd import SVDOperator
 from davi.schedule import Schedule
 from davi.system.errors import InputError
 from davi.system.files import sha256_of
+from davi.system.runtime import keyed_rng
 
 START_NOISE = 40.0  # at which a generator begins as its teacher: all of an image is hidden
 
@@ -136,7 +139,11 @@ def with_mask_inside(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _build_custom(config: CustomOperatorConfig, shape: ImageShape) -> LinearOperator:
-    """The operator of the user's file, whose code runs here."""
+    """The operator of the user's file, whose code runs here.
+
+    Raises:
+        InputError: the settings do not fit it, or its singular value decomposition is none.
+    """
     found = only_class(run_file(Path(config.file), "operator"), LinearOperator, config.file)
     try:
         inspect.signature(found).bind(shape, **config.settings)
@@ -145,7 +152,10 @@ def _build_custom(config: CustomOperatorConfig, shape: ImageShape) -> LinearOper
             f"operator.settings: {found.__name__} of {config.file}: {error}; allowed after "
             f"image_shape: {inspect.signature(found)}"
         ) from error
-    return found(shape, **config.settings)
+    operator = found(shape, **config.settings)
+    if isinstance(operator, SVDOperator):
+        check_svd(operator.sample([keyed_rng("cpu", "check", index) for index in range(BATCH)]))
+    return operator
 
 
 def build_noise(config: NoiseConfig) -> GaussianNoise | PoissonNoise:

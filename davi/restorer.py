@@ -19,7 +19,7 @@ from davi.metrics.uncertainty import (
     require_samples,
 )
 from davi.operators.inpainting import Inpainting
-from davi.operators.measurement import lift, require_measurement_scale
+from davi.operators.measurement import image_of, require_measurement_scale
 from davi.sampler import posterior_sample
 from davi.schedule import Schedule
 from davi.system.errors import InputError
@@ -135,10 +135,10 @@ class Restorer:
         if not is_whole(num_samples, at_least=1):
             raise InputError(f"num_samples={num_samples!r}: a whole number of at least 1 is needed")
         names = _one_for_each(names, len(y))
-        require_measurement_scale(y, "measurements")
+        require_measurement_scale(y, "measurements", self.operator.largest_value)
         y = self.operator.project(y.to(self.device, torch.float32))
         self._require_noise_in_hole(y)
-        y_image = lift(y, self.image_shape, self.bridge.resize)
+        y_image = image_of(y, self.operator, self.bridge.resize)
         samples = []
         for number in range(num_samples):
             # Drawn on the CPU: the same noise on every device.

@@ -18,7 +18,6 @@ from davi.losses import (
     reduce,
 )
 from davi.operators.linear import LinearOperator
-from davi.operators.measurement import lift
 from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.release.variational_bound import variational_bound
 from davi.score import FrozenPrior, PosteriorDenoiser, ScoreModel
@@ -30,7 +29,7 @@ def generate(
     generator: ImplicitGenerator,
     bridge: PosteriorBridge,
     x0: Tensor,
-    y: Tensor,
+    y_image: Tensor,
     a: Tensor,
     z: Tensor,
 ) -> Tensor:
@@ -42,11 +41,10 @@ def generate(
         generator: I_phi,a.
         bridge: between clean image and measurement.
         x0: (B, C, H, W) clean images in [-1, 1].
-        y: (B, *measurement_shape) measurements.
+        y_image: (B, C, H, W) measurements on the image grid, see `measurement.image_of`.
         a: (B,) bridge index.
         z: standard normal, shape as x0.
     """
-    y_image = lift(y, x0.shape[1:], bridge.resize)
     return generator(bridge.perturb(x0, y_image, a, z), a, y_image)
 
 

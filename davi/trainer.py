@@ -11,7 +11,7 @@ from davi.bridge import PosteriorBridge
 from davi.generator import ConditionalGenerator, ImplicitGenerator
 from davi.likelihood import PosteriorTarget
 from davi.losses import ikl_surrogate
-from davi.operators.measurement import ForwardModel, lift
+from davi.operators.measurement import ForwardModel, image_of
 from davi.score import FrozenPrior, PosteriorDenoiser, ScoreModel
 from davi.system.errors import InputError
 from davi.system.parallel import unwrapped
@@ -168,13 +168,15 @@ class DaviTrainer(Learner):
         return terms | gradients
 
     def _generate(self, inputs: StepInputs) -> Tensor:
-        return generate(self.generator, self.bridge, inputs.x0, inputs.y, inputs.a, inputs.z)
+        y_image = self._y_image(inputs)
+        return generate(self.generator, self.bridge, inputs.x0, y_image, inputs.a, inputs.z)
+
+    def _y_image(self, inputs: StepInputs) -> Tensor:
+        return image_of(inputs.y, inputs.operator, self.bridge.resize)
 
     def _seen(self, inputs: StepInputs) -> Tensor | None:
         """The measurements on the image grid, if s_psi is shown them."""
-        if self.fake_score.sees is None:
-            return None
-        return lift(inputs.y, inputs.x0.shape[1:], self.bridge.resize)
+        return None if self.fake_score.sees is None else self._y_image(inputs)
 
     def _share(self, inputs: StepInputs) -> float:
         """The share of the global batch, which a mean over these images counts with."""

@@ -28,7 +28,7 @@ class MotionBlur(LinearOperator):
             row = self.reach - round(step * math.sin(math.radians(angle)))
             column = self.reach + round(step * math.cos(math.radians(angle)))
             kernel[row, column] += 1 / length
-        self.register_buffer("kernel", kernel.expand(image_shape[0], 1, -1, -1))
+        self.register_buffer("kernel", kernel.repeat(image_shape[0], 1, 1, 1))
 
     def A(self, x: Tensor) -> Tensor:
         """Returns the blurred images."""

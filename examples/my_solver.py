@@ -6,8 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from davi.operators.svd import SVDOperator
-from davi.solvers.base import PSEUDO_INVERSE, Noise, Solver
+from davi.operators.linear import LinearOperator
+from davi.solvers.base import Noise, Solver
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.prior import CountedPrior
 from davi.system.runtime import normal_each
@@ -22,14 +22,13 @@ class NullSpaceProjection(Solver):
     """
 
     label: ClassVar[str] = "null-space projection"
-    needs: ClassVar[frozenset[str]] = frozenset({PSEUDO_INVERSE})
     num_steps: int = Field(100, ge=1, le=1000)
     eta: float = Field(0.85, ge=0, le=1)
 
     def solve(
         self,
         y: Tensor,
-        operator: SVDOperator,
+        operator: LinearOperator,
         noise: Noise,
         prior: CountedPrior,
         rngs: list[torch.Generator],

@@ -755,7 +755,6 @@ def test_a_run_notices_another_data_set(
 BENCHMARKS = {
     "train": ["--batch-size", 2],
     "sample": ["--batch-size", 2],
-    "operators": [],
     "folder": ["--num-images", 3],
     "data": ["--num-images", 2, "--num-workers", 1],
 }

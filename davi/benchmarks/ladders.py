@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from davi.benchmarks.measuring import Rung
-from davi.build import build_operator, image_shape
+from davi.build import image_shape
 from davi.config.schema import RunConfig
 from davi.config.yaml_file import parse_config
 from davi.data.batches import open_images, training_batches
@@ -203,19 +203,6 @@ def _captured(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
         return result
 
     return replay
-
-
-def operator_rungs(preset: str, batch_size: int, device: torch.device) -> Iterator[Rung]:
-    """Yields A, its adjoint and its pseudo-inverse for every task."""
-    for task in OPERATORS:
-        config = benchmark_config(preset, batch_size, task)
-        shape = image_shape(config)
-        operator = build_operator(config.operator, shape).to(device)
-        x = torch.rand(batch_size, *shape, device=device, dtype=torch.float32)
-        y = operator.A(x)
-        for method, argument in {"A": x, "A_adjoint": y, "A_dagger": y}.items():
-            work = partial(getattr(operator, method), argument)
-            yield _without_outcome(f"{task}, {method}", work, batch_size)
 
 
 def _without_outcome(

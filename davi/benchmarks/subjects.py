@@ -11,11 +11,11 @@ from davi.benchmarks.cost import cost_table, restoration_costs
 from davi.benchmarks.ladders import (
     data_rungs,
     folder_rungs,
-    operator_rungs,
     sampling_rungs,
     training_rungs,
 )
 from davi.benchmarks.measuring import climb, machine, report_files, to_table, write_report
+from davi.benchmarks.operator_timing import operator_table, time_operators
 from davi.benchmarks.posterior import distance_table, measure_distances
 from davi.benchmarks.solver_timing import solver_table, time_solvers
 from davi.benchmarks.startup import startup_rungs
@@ -62,6 +62,11 @@ def _measured(
         case "cost":
             found = restoration_costs(arguments.preset, device, arguments.repeats)
             return found, cost_table(arguments.preset, found)
+        case "operators":
+            found = time_operators(
+                arguments.preset, arguments.batch_size, device, arguments.repeats
+            )
+            return found, operator_table(found)
         case "posterior":
             found = measure_distances(arguments.config)
             return found, distance_table(found)
@@ -79,8 +84,6 @@ def _measured(
             ladder = {"train": training_rungs, "sample": sampling_rungs}[arguments.subject]
             batch_size, precision = arguments.batch_size, arguments.precision
             rungs = ladder(arguments.preset, batch_size, device, precision, arguments.compile)
-        case "operators":
-            rungs = operator_rungs(arguments.preset, arguments.batch_size, device)
         case "folder":
             rungs = folder_rungs(arguments.preset, arguments.num_images, device, workspace)
         case "startup":

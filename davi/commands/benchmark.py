@@ -2,7 +2,7 @@
 
 train      a step of Algorithm 1, from eager float32 to everything on
 sample     Algorithm 2 for one batch, likewise
-operators  A, its adjoint and its pseudo-inverse of the five tasks
+operators  A, its adjoint and its pseudo-inverse of the five tasks, beside deepinv's if installed
 folder     davi sample from folder to folder against the network alone
 data       reading images as training does
 cost       one image by DAVI, and by solvers that evaluate the network 20 to 1000 times (Table 13)

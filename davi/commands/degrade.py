@@ -46,8 +46,10 @@ def run(arguments: Namespace) -> int:
 
     config = read_config(arguments, RunConfig)
     shape = image_shape(config)
-    source = arguments.input
-    images = open_images(source, shape[1]) if source else build_images(config, "validation")
+    if arguments.input:
+        images = open_images(arguments.input, shape[1], shape[0])
+    else:
+        images = build_images(config, "validation")
     report = degrade_images(
         images,
         build_forward_model(config, shape, torch.device("cpu")),

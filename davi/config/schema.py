@@ -56,13 +56,16 @@ class NetworkConfig(Section):
 
     preset: Literal[tuple(PRESETS)] = "ffhq_256"  # gives the value of every key that is null
     image_size: Pixels | None = None  # side of the images in pixels
+    # channels of the images: 3, 1 of gray ones, or others, which no picture has
+    in_channels: int | None = Field(None, gt=0, le=16)
     model_channels: int | None = Field(None, gt=0, le=1024)  # channels of the first level
     num_res_blocks: int | None = Field(None, gt=0, le=16)  # residual blocks of each level
     # levels with attention, as downsampling factors: 16 is the one whose side is image_size / 16
     attention_resolutions: tuple[Pixels, ...] | None = Field(None, max_length=16)
     # channels of each level, as multiples of model_channels
     channel_mult: tuple[Multiple, ...] | None = Field(None, min_length=1, max_length=8)
-    out_channels: int | None = Field(None, gt=0, le=6)  # 3, or 6 with a learned variance
+    # as many as in_channels, or twice as many with a learned variance; null: as the preset
+    out_channels: int | None = Field(None, gt=0, le=32)
     num_head_channels: int | None = Field(None, gt=0, le=1024)  # channels of one attention head
     # attention heads, in place of num_head_channels
     num_heads: int | None = Field(None, gt=0, le=64)
@@ -77,7 +80,10 @@ class NetworkConfig(Section):
         changes = self.model_dump(exclude={"preset", "prediction"}, exclude_none=True)
         if self.num_heads is not None:
             changes["num_head_channels"] = -1
-        return UNetConfig(**{**vars(PRESETS[self.preset]), **changes})
+        preset = PRESETS[self.preset]
+        if self.in_channels is not None and self.out_channels is None:
+            changes["out_channels"] = self.in_channels * preset.out_channels // preset.in_channels
+        return UNetConfig(**{**vars(preset), **changes})
 
     @model_validator(mode="after")
     def _can_be_built(self) -> "NetworkConfig":
@@ -193,7 +199,8 @@ class BridgeConfig(Section):
     beta_shape: tuple[Shape, Shape] = (3.0, 1.0)  # of p(a), supplement C.1
     index: Literal["truncated", "nearest"] = "truncated"  # how a becomes an index 0 .. 999
     extra_noise: bool = False  # sigma_a (1 - sigma_a) z of Eq. 14
-    resize: Literal["bilinear", "nearest"] = "bilinear"  # of a small y to the size of the image
+    # how y comes to the image grid: enlarged, or as A^T y or A^+ y, which any shape of y can
+    resize: Literal["bilinear", "nearest", "adjoint", "pseudo_inverse"] = "bilinear"
 
 
 class GeneratorConfig(Section):
@@ -343,6 +350,13 @@ class RunConfig(OfProblem, Section):
                 "bridge.h_sampling"
             )
         self._require_conditional()
+        if self.bridge.resize in ("adjoint", "pseudo_inverse") and (
+            isinstance(self.operator, InpaintingConfig) and self.operator.mask.startswith("random")
+        ):
+            raise ValueError(
+                f"bridge.resize: {self.bridge.resize} needs one operator for all images; with "
+                f"operator.mask: {self.operator.mask} y lies on the image grid: set bilinear"
+            )
         if self.loss.regulariser == "kept_pixels" and self.task != "inpainting":
             raise ValueError("loss.regulariser: kept_pixels is for inpainting only")
         if self.adversarial.enabled and self.train.parallel == "fsdp":

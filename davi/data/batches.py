@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from davi.data.archives import TarImages, ZipImages
 from davi.data.image_sets import ImageFolder, ImageSet
+from davi.data.images import require_picture
 from davi.data.loader import load_batches
 from davi.data.photos import PhotoCrops
 from davi.system.errors import InputError
@@ -20,7 +21,7 @@ from davi.system.world import ONE_PROCESS, World
 PHOTOS_PREFIX = "photos:"
 
 
-def open_images(source: str, image_size: int) -> ImageSet:
+def open_images(source: str, image_size: int, channels: int = 3) -> ImageSet:
     """Returns the data set of a source.
 
     Args:
@@ -28,10 +29,18 @@ def open_images(source: str, image_size: int) -> ImageSet:
             `shards/{000..009}.tar` or `shards/*.tar`), or "photos:" and a split of
             `davi.data.photos`.
         image_size: side of the returned images.
+        channels: of the returned images, 3, or 1 for the luma.
 
     Raises:
-        InputError: unknown, missing or without images.
+        InputError: unknown, missing or without images, or another number of channels.
     """
+    require_picture(channels, source)
+    images = _open_images(source, image_size)
+    images.channels = channels
+    return images
+
+
+def _open_images(source: str, image_size: int) -> ImageSet:
     if source.startswith(PHOTOS_PREFIX):
         return PhotoCrops(source.removeprefix(PHOTOS_PREFIX), image_size)
     path = Path(source)

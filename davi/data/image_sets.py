@@ -13,9 +13,9 @@ from davi.data.decoding import folder_error, open_image
 from davi.data.images import (
     IMAGE_SUFFIXES,
     centred_square,
+    clean_image,
     image_to_tensor,
     list_names,
-    match_channels,
 )
 from davi.system.errors import InputError
 
@@ -82,6 +82,7 @@ class ImageSet(Dataset):
         InputError: there are no names.
     """
 
+    channels = 3  # of the returned images
     folder: Path | None = None  # the folder in which each image is a file of its own, if any
 
     def __init__(self, origin: Path, names: Iterable[str], image_size: int) -> None:
@@ -95,7 +96,7 @@ class ImageSet(Dataset):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Returns image `index` as (3, S, S) float32 in [-1, 1].
+        """Returns image `index` as (channels, S, S) float32 in [-1, 1].
 
         Raises:
             InputError: it cannot be read, or is not an image of a kind with a clear meaning.
@@ -103,7 +104,7 @@ class ImageSet(Dataset):
         source = self.source(index)
         image = open_image(source, BytesIO(self._bytes(index)))
         image = centred_square(image, self.image_size)
-        return match_channels(image_to_tensor(image), 3, source)
+        return clean_image(image_to_tensor(image), self.channels, source)
 
     def name(self, index: int) -> str:
         """Returns the relative path without suffix of image `index`."""

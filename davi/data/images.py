@@ -22,6 +22,7 @@ from davi.system.errors import InputError, shown
 from davi.system.files import atomic_path
 from davi.system.ledger import MANIFEST
 
+LUMA = (0.299, 0.587, 0.114)  # of RGB, Rec. 601
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 # Kinds of what is no file in a folder.
 _FOLDER, _CLOSED = "folders", "folders that cannot be read"
@@ -142,6 +143,31 @@ def match_channels(image: Tensor, channels: int, path: Path) -> Tensor:
     )
 
 
+def require_picture(channels: int, what: str) -> None:
+    """Refuses images that are no pictures.
+
+    Raises:
+        InputError: `what` begins its message.
+    """
+    if channels not in (1, 3):
+        raise InputError(
+            f"{what}: images of {channels} channels are no pictures, which have 1 or 3; use davi "
+            "from Python for them"
+        )
+
+
+def clean_image(image: Tensor, channels: int, path: Path) -> Tensor:
+    """Returns a clean picture with as many channels as a prior has: for 1 the luma of a colour one.
+
+    Raises:
+        InputError: see `match_channels`.
+    """
+    if channels == 1 and image.shape[0] == 3:
+        weights = torch.tensor(LUMA, dtype=image.dtype)[:, None, None]
+        return (weights * image).sum(dim=0, keepdim=True)
+    return match_channels(image, channels, path)
+
+
 def load_image(path: Path, channels: int = 3, size: tuple[int, int] | None = None) -> Tensor:
     """Returns the image file as (channels, H, W) float32 in [-1, 1].
 
@@ -191,7 +217,8 @@ def save_image(x: Tensor, path: Path, rounding: str = "nearest") -> None:
 
 
 def save_array(x: Tensor, path: Path) -> None:
-    """Writes a tensor as a float32 .npy file, whole or not at all."""
+    """Writes a tensor as a float32 .npy file, whole or not at all, in a folder made if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     content = io.BytesIO()  # numpy's own writing to a file does not say that the disk is full
     np.save(content, x.float().cpu().numpy())
     with atomic_path(path) as temporary:

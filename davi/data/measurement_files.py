@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from davi.data.images import IMAGE_SUFFIXES, list_names, load_image
+from davi.operators.inpainting import RandomInpainting
+from davi.operators.linear import LinearOperator
 from davi.operators.measurement import require_measurement_scale
 from davi.system.errors import SAME_NAME, InputError
 from davi.system.ledger import read_settings
@@ -120,17 +122,21 @@ def require_mask(mask: Tensor, where: str, size: tuple[int, int] | None = None) 
         )
 
 
-def read_measurement(path: Path, shape: tuple[int, int, int]) -> Tensor:
-    """Returns a measurement of the given (C, h, w), float32 on the [-1, 1] scale.
+def read_measurement(path: Path, operator: LinearOperator | RandomInpainting) -> Tensor:
+    """Returns a measurement by an operator, float32 on the [-1, 1] scale.
 
     Raises:
         InputError: unreadable, not finite, or of another shape.
     """
-    y = (
-        _read_array(path)
-        if path.suffix.lower() == ".npy"
-        else load_image(path, shape[0], shape[1:])
-    )
+    shape = tuple(operator.measurement_shape)
+    if path.suffix.lower() == ".npy":
+        y = _read_array(path, len(shape), operator.largest_value)
+    elif len(shape) == 3 and shape[0] in (1, 3):
+        y = load_image(path, shape[0], shape[1:])
+    else:
+        raise InputError(
+            f"{path}: is a picture; {_shape_text(shape)} needed, which only an .npy array has"
+        )
     if tuple(y.shape) != shape:
         raise InputError(
             f"{path}: measurement is {_shape_text(y.shape)}, {_shape_text(shape)} needed"
@@ -138,7 +144,7 @@ def read_measurement(path: Path, shape: tuple[int, int, int]) -> Tensor:
     return y
 
 
-def _read_array(path: Path) -> Tensor:
+def _read_array(path: Path, ndim: int, largest: float) -> Tensor:
     try:
         array = np.load(path, allow_pickle=False)
     except Exception as error:  # damaged bytes make the decoder raise whatever they spell
@@ -148,13 +154,13 @@ def _read_array(path: Path) -> Tensor:
     if array.dtype.kind in "iu":
         raise InputError(f"{path}: integers; store float values on the [-1, 1] scale")
     y = torch.from_numpy(array.astype(np.float64))
-    require_measurement_scale(y, str(path))
-    if y.ndim == 4 and len(y) == 1:
+    require_measurement_scale(y, str(path), largest)
+    if y.ndim == ndim + 1 and len(y) == 1:  # a batch of one
         y = y[0]
-    if y.ndim == 2:
+    if y.ndim == 2 and ndim == 3:  # gray
         y = y[None]
     return y.float()
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:
-    return "x".join(map(str, shape)) + " (channels x height x width)"
+    return "x".join(map(str, shape)) + (" (channels x height x width)" if len(shape) == 3 else "")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from davi.data.decoding import opened
 from davi.data.image_sets import ImageSet
-from davi.data.images import from_uint8
+from davi.data.images import clean_image, from_uint8
 from davi.system.errors import InputError
 
 OWN = "davi.data.photographs"
@@ -129,11 +129,12 @@ class PhotoCrops(ImageSet):
         super().__init__(Path("photos"), (crop.name for crop in self.crops), image_size)
 
     def __getitem__(self, index: int) -> Tensor:
-        """Returns crop `index` as (3, S, S) float32 in [-1, 1]."""
+        """Returns crop `index` as (channels, S, S) float32 in [-1, 1]."""
         crop = self.crops[index]
         rows = slice(crop.top, crop.top + self.image_size)
         columns = slice(crop.left, crop.left + self.image_size)
-        return from_uint8(_load(crop.photo, crop.reduction)[:, rows, columns])
+        pixels = from_uint8(_load(crop.photo, crop.reduction)[:, rows, columns])
+        return clean_image(pixels, self.channels, self.source(index))
 
     def source(self, index: int) -> Path:
         """Returns the name of the photograph of crop `index`."""

@@ -48,7 +48,7 @@ class KnownImages:
     def pair(self, name: str, restorer: Restorer) -> tuple[Tensor, Tensor]:
         """Returns a measurement and its truth."""
         channels, *size = restorer.image_shape
-        y = read_measurement(self.found.path(name), restorer.measurement_shape)
+        y = read_measurement(self.found.path(name), restorer.operator)
         return y, load_image(self.references / f"{name}.png", channels, tuple(size))
 
 

@@ -24,8 +24,7 @@ from davi.data.images import save_array, save_image
 from davi.data.measurement_files import MEASUREMENT_FOLDER
 from davi.operators.inpainting import RandomInpainting
 from davi.operators.mask_text import mask_to_text
-from davi.operators.measurement import ForwardModel, lift
-from davi.operators.svd import SVDOperator
+from davi.operators.measurement import ForwardModel, image_of
 from davi.system.errors import SAME_NAME, InputError
 from davi.system.files import disk_full_as_input_error, sha256_of
 from davi.system.ledger import FolderReport, Ledger
@@ -63,7 +62,8 @@ def degrade_images(
     """Writes a measurement of every image and returns what became of each.
 
     OUTPUT/measurement/NAME.npy   the measurement, float32 on the [-1, 1] scale
-    OUTPUT/measurement/NAME.png   the same to look at, rounded and clipped to 8 bits
+    OUTPUT/measurement/NAME.png   the same to look at, rounded and clipped to 8 bits, if it is a
+                                  picture: of 1 or 3 channels
     OUTPUT/reference/NAME.png     the clean image it was made of
     OUTPUT/mask/NAME.png          white where a pixel was kept, if every image has its own mask
     OUTPUT/lifted/NAME.png, OUTPUT/pseudo_inverse/NAME.png   if `baselines`
@@ -82,14 +82,8 @@ def degrade_images(
             more.
 
     Raises:
-        InputError: the folder cannot be used, there are fewer images, or the operator has no
-            pseudo-inverse for `baselines`.
+        InputError: the folder cannot be used, or there are fewer images.
     """
-    if baselines and not isinstance(forward_model.operator, SVDOperator | RandomInpainting):
-        raise InputError(
-            f"baselines: {type(forward_model.operator).__name__} has no pseudo-inverse, since it "
-            "is no SVDOperator; leave --baselines out"
-        )
     indices = _chosen(len(images), num_images)
     settings = {
         "task": config.task,
@@ -118,7 +112,7 @@ class _Job:
     """The work on one image, in steps.
 
     Attributes:
-        resize: that of `lift`; None leaves the two baselines out.
+        resize: that of `image_of`; None leaves the two baselines out.
     """
 
     images: Dataset
@@ -161,26 +155,32 @@ class _Job:
         if self._has_masks:
             pictures["mask"] = 2 * operator.singular_values[0].float() - 1
         if self.resize is not None:
-            pictures["lifted"] = lift(y, x0.shape, self.resize)[0]
+            pictures["lifted"] = image_of(y, operator, self.resize)[0]
             pictures["pseudo_inverse"] = operator.A_dagger(y)[0]
         return pictures
 
     def write(self, pictures: dict[str, Tensor], name: str) -> None:
         """Writes the pictures and, last, the exact measurement."""
         *paths, exact = self.results(name)
+        shown = list(pictures.values())[0 if self._has_preview else 1 :]
         with disk_full_as_input_error(self.ledger.folder):
-            for picture, path in zip(pictures.values(), paths, strict=True):
+            for picture, path in zip(shown, paths, strict=True):
                 save_image(picture, path)
             save_array(pictures[MEASUREMENT_FOLDER], exact)
 
     def results(self, name: str) -> list[Path]:
         """Returns where the pictures of an image go, and the exact measurement."""
-        folders = [MEASUREMENT_FOLDER, "reference"]
+        folders = [MEASUREMENT_FOLDER, "reference"] if self._has_preview else ["reference"]
         folders += ["mask"] if self._has_masks else []
         folders += ["lifted", "pseudo_inverse"] if self.resize is not None else []
         output = self.ledger.folder
         pictures = [output / folder / f"{name}.png" for folder in folders]
         return [*pictures, output / MEASUREMENT_FOLDER / f"{name}.npy"]
+
+    @property
+    def _has_preview(self) -> bool:
+        shape = self.forward_model.operator.measurement_shape
+        return len(shape) == 3 and shape[0] in (1, 3)
 
     @property
     def _has_masks(self) -> bool:

@@ -9,7 +9,7 @@ from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
 from davi.build import ImageShape
-from davi.data.images import save_image
+from davi.data.images import require_picture, save_image
 from davi.priors.sampling import ddim_sample, ddpm_sample
 from davi.priors.weight_file import read_prior_file
 from davi.schedule import Schedule
@@ -80,6 +80,7 @@ def generate_images(
     Raises:
         InputError: the folder cannot be used, or the prior's result is not finite.
     """
+    require_picture(image_shape[0], "this prior")
     settings = {**origin, "sampler": sampler, "steps": num_steps, "seed": seed}
     mine = range(world.rank, num_images, world.size)
     batch_size = 1 if world.device.type == "cpu" else batch_size

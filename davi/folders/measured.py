@@ -64,7 +64,7 @@ class KnownMeasurements:
         if isinstance(operator, RandomInpainting):
             shape, mask = operator.image_shape, self.found.root.parent / "mask" / f"{name}.png"
             operator = Inpainting(shape, read_mask(mask, shape[1:]), operator.noise_in_hole)
-        y = read_measurement(self.found.path(name), operator.measurement_shape)
+        y = read_measurement(self.found.path(name), operator)
         return y[None], operator
 
 

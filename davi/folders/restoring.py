@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
-from davi.data.images import save_array, save_image
+from davi.data.images import require_picture, save_array, save_image
 from davi.data.measurement_files import (
     Measurements,
     find_measurements,
@@ -95,6 +95,7 @@ def restore_folder(
         InputError: one of the folders cannot be used, the measurements are of another task, or
             there are too few samples for the level.
     """
+    require_picture(restorer.image_shape[0], "this generator")
     source, made_by = measurement_folder(source)
     check_task(restorer, source, made_by, quiet=not world.is_first)
     if level is not None:
@@ -215,7 +216,7 @@ class _FolderJob:
                 hashes["mask_sha256"] = sha256_of(mask)
             if self.ledger.is_done(name, path, self.results(name), **hashes):
                 return DONE_BEFORE
-            y = read_measurement(path, self.restorer.measurement_shape)
+            y = read_measurement(path, self.restorer.operator)
             if mask is not None:
                 kept = read_mask(mask, self.restorer.image_shape[1:])
                 if _is_another_hole(kept, self.restorer.operator):

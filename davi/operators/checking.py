@@ -1,46 +1,139 @@
 """Whether an operator keeps its promises, for those who write one."""
 
 import torch
+from torch import Tensor
 
 from davi.operators.linear import LinearOperator
+from davi.operators.svd import SVDOperator
 from davi.system.errors import InputError
 
 TOLERANCE = 1e-3  # rounding in float32 stays below 1e-5
 BATCH = 2
 
 
-def check_adjoint(operator: LinearOperator, seed: int = 0) -> float:
+def check_adjoint(operator: LinearOperator, seed: int = 0, batch: int = BATCH) -> float:
     """Checks that <A x, y> = <x, A^T y>, which also fails for an A that is not linear.
 
     Args:
         operator: on the CPU; of a family, one that `sample` returned for two generators.
         seed: of the standard normal x and y.
+        batch: number of images, where every one has its own operator.
 
     Returns:
         The relative error: the difference over the usual size of the two sides.
 
     Raises:
-        InputError: A or A_adjoint returns another shape than it should, or the relative error
-            is above 1e-3.
+        InputError: A or A_adjoint fails or returns something complex or of another shape than it
+            should, or the relative error is above 1e-3.
     """
-    rng = torch.Generator().manual_seed(seed)
-    x = torch.randn(BATCH, *operator.image_shape, generator=rng, dtype=torch.float32)
-    y = operator.project(
-        torch.randn(BATCH, *operator.measurement_shape, generator=rng, dtype=torch.float32)
-    )
-    Ax, Aty = operator.A(x), operator.A_adjoint(y)
-    name = type(operator).__name__
-    for method, found, expected in (("A", Ax, y), ("A_adjoint", Aty, x)):
-        if found.shape != expected.shape:
-            raise InputError(
-                f"{name}.{method} returns {tuple(found.shape)}, {tuple(expected.shape)} is needed"
-            )
+    x, y = _random_pair(operator, seed, batch)
+    Ax = _applied(operator, "A", x, y.shape)
+    Aty = _applied(operator, "A_adjoint", y, x.shape)
     Ax, y, x, Aty = (each.double().flatten() for each in (Ax, y, x, Aty))
     usual = Ax.norm() * y.norm() / len(y) ** 0.5  # of <A x, y>, as x and y are independent
     error = ((Ax @ y - x @ Aty).abs() / usual).item()
     if not error <= TOLERANCE:  # NaN, too
         raise InputError(
-            f"{name}: <A x, y> and <x, A^T y> differ by {error:.2g} of their usual size, more than "
-            f"{TOLERANCE}: A_adjoint is not the transpose of A, or A is not linear"
+            f"{type(operator).__name__}: <A x, y> and <x, A^T y> differ by {error:.2g} of their "
+            f"usual size, more than {TOLERANCE}: A_adjoint is not the transpose of A, or A is not "
+            "linear"
         )
     return error
+
+
+def check_svd(operator: SVDOperator, seed: int = 0, batch: int = BATCH) -> None:
+    """Checks that U, s and V are a singular value decomposition, and that of A.
+
+    Args:
+        operator: as of `check_adjoint`.
+        seed: of the standard normal images, coefficients and measurements.
+        batch: number of images, where every one has its own singular values.
+
+    Raises:
+        InputError: names what is wrong: a method that fails or returns something complex or of
+            another shape, singular values that are complex, negative, not finite or do not
+            broadcast, U or V that are not orthogonal, an A, A_adjoint or A_dagger that is not made
+            of them.
+    """
+    x, y = _random_pair(operator, seed, batch)
+    c, _ = _random_pair(operator, seed + 1, batch)  # coefficients: one for each pixel
+    s = _values(operator, "singular_values", c)
+    inverse = _values(operator, "inverse_singular_values", c)
+    Vt_x = _applied(operator, "V_adjoint", x, c.shape)
+    V_c = _applied(operator, "V", c, x.shape)
+    _require_same(operator, "|V_adjoint(x)|", Vt_x.norm(), "|x|", x.norm())
+    _require_same(operator, "V(V_adjoint(x))", _applied(operator, "V", Vt_x, x.shape), "x", x)
+    back = _applied(operator, "V_adjoint", V_c, c.shape)
+    _require_same(operator, "V_adjoint(V(c))", back, "c", c)
+
+    seen = c * (s > 0)
+    Ut_y = _applied(operator, "U_adjoint", y, c.shape)
+    back = _applied(operator, "U_adjoint", _applied(operator, "U", seen, y.shape), c.shape)
+    _require_same(operator, "U_adjoint(U(c)) where s > 0", back * (s > 0), "c", seen)
+
+    made_of = {
+        "A": (x, operator.U(s * Vt_x), "U(s V_adjoint(x))"),
+        "A_adjoint": (y, operator.V(s * Ut_y), "V(s U_adjoint(y))"),
+        "A_dagger": (y, operator.V(inverse * Ut_y), "V(U_adjoint(y) / s)"),
+    }
+    for method, (argument, expected, text) in made_of.items():
+        found = _applied(operator, method, argument, expected.shape)
+        _require_same(operator, method, found, text, expected)
+    check_adjoint(operator, seed, batch)
+
+
+def _random_pair(operator: LinearOperator, seed: int, batch: int) -> tuple[Tensor, Tensor]:
+    """A standard normal image and measurement, float32."""
+    rng = torch.Generator().manual_seed(seed)
+    x, y = (
+        torch.randn(batch, *shape, generator=rng, dtype=torch.float32)
+        for shape in (operator.image_shape, operator.measurement_shape)
+    )
+    return x, operator.project(y)
+
+
+def _applied(operator: LinearOperator, method: str, argument: Tensor, shape: torch.Size) -> Tensor:
+    """What a method returns, if it has the right shape and is real."""
+    name = f"{type(operator).__name__}.{method}"
+    try:
+        found = getattr(operator, method)(argument)
+    except (RuntimeError, ValueError, IndexError) as error:  # what wrong shapes lead to
+        raise InputError(f"{name} fails for {tuple(argument.shape)}: {error}") from error
+    if found.shape != shape:
+        raise InputError(f"{name} returns {tuple(found.shape)}, {tuple(shape)} is needed")
+    if found.is_complex():
+        raise InputError(
+            f"{name} returns complex numbers; give real and imaginary parts (torch.view_as_real)"
+        )
+    return found
+
+
+def _values(operator: SVDOperator, name: str, c: Tensor) -> Tensor:
+    """Singular values or their inverses in the dtype of the coefficients c, if they can be used."""
+    where, values = f"{type(operator).__name__}.{name}", getattr(operator, name, None)
+    if values is None:
+        raise InputError(f"{where} is missing; call _set_singular_values")
+    try:
+        fits = torch.broadcast_shapes(values.shape, c.shape) == c.shape
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise InputError(f"{where}: {tuple(values.shape)} does not broadcast to {tuple(c.shape)}")
+    if values.is_complex() or not torch.isfinite(values).all() or (values < 0).any():
+        raise InputError(
+            f"{where}: real numbers of at least 0 are needed; put signs and phases into U"
+        )
+    return values.to(c.dtype)
+
+
+def _require_same(
+    operator: SVDOperator, found_text: str, found: Tensor, text: str, expected: Tensor
+) -> None:
+    """Refuses a difference of more than the tolerance, relative to what is expected."""
+    size = max(expected.norm().item(), 1e-30)
+    error = (found - expected).norm().item() / size
+    if not error <= TOLERANCE:  # NaN, too
+        raise InputError(
+            f"{type(operator).__name__}: {found_text} is not {text}: they differ by {error:.2g} of "
+            f"its size, more than {TOLERANCE}"
+        )

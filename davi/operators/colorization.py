@@ -34,6 +34,24 @@ class Colorization(SVDOperator):
         singular_values = torch.zeros(channels, 1, 1, dtype=torch.float64)
         singular_values[0] = values
         self._set_singular_values(singular_values)
+        self.weights = tuple(map(float, weights))
+        self.register_buffer("row", row.view(-1, 1, 1), persistent=False)
+
+    def A(self, x: Tensor) -> Tensor:
+        """See `SVDOperator.A`."""
+        first, *others = self.weights
+        mixed = first * x[:, :1]
+        for channel, weight in enumerate(others, start=1):
+            mixed.add_(x[:, channel : channel + 1], alpha=weight)
+        return mixed
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        """See `SVDOperator.A_adjoint`."""
+        return self.row.to(y.dtype) * y
+
+    def A_dagger(self, y: Tensor) -> Tensor:
+        """See `SVDOperator.A_dagger`."""
+        return (self.row / self.row.square().sum()).to(y.dtype) * y
 
     def V_adjoint(self, x: Tensor) -> Tensor:
         """Returns the channels in the rotated basis, (B, C, H, W)."""

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from davi.operators.linear import ImageShape
 from davi.operators.separable import PINV_FLOOR, SeparableOperator
+from davi.operators.svd import SVDOperator
 
 
 def gaussian_kernel(kernel_size: int, sigma: float) -> Tensor:
@@ -64,6 +65,9 @@ class ReleaseGaussianBlur(GaussianBlur):
     def __init__(self, image_shape: ImageShape, kernel_size: int = 61, sigma: float = 3.0) -> None:
         super().__init__(image_shape, kernel_size, sigma, floor=PINV_FLOOR)
         self.reorder(torch.argsort(self.singular_values.flatten(), descending=True, stable=True))
+
+    # Once the singular values are dealt out anew, A is no longer K x K^T.
+    A, A_adjoint, A_dagger = SVDOperator.A, SVDOperator.A_adjoint, SVDOperator.A_dagger
 
     def _kernel(self, kernel_size: int, sigma: float) -> Tensor:
         kernel = gaussian_kernel(kernel_size, sigma)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from davi.operators.linear import ImageShape
+from davi.operators.linear import LARGEST_VALUE, ImageShape
 from davi.operators.svd import SVDOperator
 from davi.system.runtime import draw_each
 
@@ -26,15 +26,15 @@ class Inpainting(SVDOperator):
     def __init__(self, image_shape: ImageShape, mask: Tensor, noise_in_hole: bool = False) -> None:
         super().__init__(image_shape, image_shape)
         self.noise_in_hole = noise_in_hole
+        # Beside the singular values, which are float64: images seldom are, and A is nothing else.
+        self.register_buffer("kept", mask.float(), persistent=False)
         self._set_singular_values(mask.double())
 
     def U(self, spectrum: Tensor) -> Tensor:
         """Returns its argument with the hole set to 0."""
-        return spectrum * self.singular_values.to(spectrum.dtype)
+        return spectrum * self.kept.to(spectrum.dtype)
 
-    def U_adjoint(self, y: Tensor) -> Tensor:
-        """Returns y with the hole set to 0."""
-        return y * self.singular_values.to(y.dtype)
+    A = A_adjoint = A_dagger = U_adjoint = U
 
     def V(self, spectrum: Tensor) -> Tensor:
         """Returns its argument."""
@@ -50,11 +50,16 @@ class Inpainting(SVDOperator):
 class RandomInpainting:
     """Inpainting with a new mask for every image; `sample` gives the operator of a batch.
 
+    Attributes:
+        largest_value: as of a `LinearOperator`.
+
     Args:
         image_shape: (C, H, W).
         draw_mask: returns an (H, W) mask from a generator.
         noise_in_hole: measurements have noise in the hole.
     """
+
+    largest_value = LARGEST_VALUE
 
     def __init__(
         self,

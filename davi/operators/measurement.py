@@ -7,11 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from davi.operators.inpainting import RandomInpainting
-from davi.operators.linear import ImageShape, LinearOperator
+from davi.operators.linear import LARGEST_VALUE, ImageShape, LinearOperator
 from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.system.errors import InputError
 
-LARGEST_VALUE = 10.0  # of a believable measurement, noise included; 0..255 is another scale
+INSTEAD = "for others set bridge.resize of the run to adjoint or pseudo_inverse"
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,9 @@ class ForwardModel:
         Args:
             x0: (B, C, H, W) clean images in [-1, 1].
             rngs: one generator per image, on the device of x0.
+
+        Raises:
+            InputError: A gives complex numbers.
         """
         return self.measure_with_deviation(x0, rngs)[:2]
 
@@ -40,7 +43,13 @@ class ForwardModel:
     ) -> tuple[Tensor, LinearOperator, Tensor]:
         """Returns what `measure` does, and the deviation of the noise, see the noise models."""
         operator = self.operator.sample(rngs)
-        y, sigma = self.noise.sample(operator.A(x0), rngs)
+        clean = operator.A(x0)
+        if clean.is_complex():
+            raise InputError(
+                f"{type(operator).__name__}.A returns complex numbers; give real and imaginary "
+                "parts (torch.view_as_real)"
+            )
+        y, sigma = self.noise.sample(clean, rngs)
         return operator.project(y), operator, sigma
 
 
@@ -68,22 +77,41 @@ class MeasurementChannels:
         return torch.cat(parts, dim=1)
 
 
-def require_measurement_scale(y: Tensor, where: str) -> None:
+def require_measurement_scale(y: Tensor, where: str, largest: float = LARGEST_VALUE) -> None:
     """Refuses values that cannot be measurements on the [-1, 1] scale.
 
     Args:
         y: floating point, any shape.
         where: begins the message.
+        largest: absolute value that is believed, see `LinearOperator.largest_value`.
 
     Raises:
-        InputError: NaN, infinity, or far outside [-1, 1].
+        InputError: NaN, infinity, or a larger value.
     """
     if not torch.isfinite(y).all():
         raise InputError(f"{where}: holds NaN or infinity")
-    if y.numel() and (largest := y.abs().max().item()) > LARGEST_VALUE:
+    if y.numel() and (found := y.abs().max().item()) > largest:
         raise InputError(
-            f"{where}: values up to {largest:.4g}; measurements are on the [-1, 1] scale"
+            f"{where}: values up to {found:.4g}; measurements are on the [-1, 1] scale"
         )
+
+
+def image_of(y: Tensor, operator: LinearOperator, resize: str) -> Tensor:
+    """Returns what stands for the measurement on the image grid, (B, C, H, W).
+
+    Args:
+        y: (B, *measurement_shape).
+        operator: A.
+        resize: "adjoint", A^T y; "pseudo_inverse", A^+ y; or how `lift` enlarges.
+
+    Raises:
+        InputError: as `lift`.
+    """
+    if resize == "adjoint":
+        return operator.A_adjoint(y)
+    if resize == "pseudo_inverse":
+        return operator.A_dagger(y)
+    return lift(y, operator.image_shape, resize)
 
 
 def lift(y: Tensor, image_shape: ImageShape, resize: str = "bilinear") -> Tensor:
@@ -97,13 +125,18 @@ def lift(y: Tensor, image_shape: ImageShape, resize: str = "bilinear") -> Tensor
         resize: "bilinear" (with half-pixel centres) or "nearest".
 
     Raises:
-        InputError: measurements of another shape.
+        InputError: measurements of another shape, or of another ratio of height and width.
     """
     channels, height, width = image_shape
     if y.ndim != 4 or y.shape[1] not in (1, channels):
         raise InputError(
             f"measurements of shape {tuple(y.shape[1:])}: to lie on the image grid they must be "
-            f"images, of 1 or {channels} channels"
+            f"images, of 1 or {channels} channels; {INSTEAD}"
+        )
+    if y.shape[-2] * width != y.shape[-1] * height:
+        raise InputError(
+            f"measurements of {y.shape[-2]}x{y.shape[-1]}: to make images of {height}x{width} of "
+            f"them would stretch them; {INSTEAD}"
         )
     if y.shape[-2:] != (height, width):
         y = F.interpolate(y, size=(height, width), mode=resize)

@@ -12,7 +12,7 @@ PINV_FLOOR = 3e-2
 
 
 class SeparableOperator(SVDOperator):
-    """A separable linear operator, held as the SVDs of two small 1-D matrices.
+    """A separable linear operator, held as two small 1-D matrices and their SVDs.
 
     With K = U s V^T for rows and columns, the singular values of A are the outer product of the
     two s, one per pixel, and coefficient (i, j) belongs to columns i and j of the two V.
@@ -36,8 +36,9 @@ class SeparableOperator(SVDOperator):
         row_values = self._decompose("rows", row_matrix, floor)
         if torch.equal(row_matrix, column_matrix):
             column_values = row_values
-            self.register_buffer("columns_U", self.rows_U)
-            self.register_buffer("columns_V", self.rows_V)
+            for part in ("U", "V", "matrix", "dagger"):
+                shared = getattr(self, f"rows_{part}")
+                self.register_buffer(f"columns_{part}", shared, persistent=part in "UV")
         else:
             column_values = self._decompose("columns", column_matrix, floor)
         inverted = torch.outer(row_values >= PINV_FLOOR, column_values >= PINV_FLOOR)
@@ -45,13 +46,36 @@ class SeparableOperator(SVDOperator):
         self._set_singular_values(values, inverted & (values > 0))
 
     def _decompose(self, name: str, matrix: Tensor, floor: float) -> Tensor:
-        """Registers U and V of a 1-D matrix; returns its singular values, padded to V's size."""
+        """Registers K, U, V and K^+ of a 1-D matrix.
+
+        Returns:
+            Its singular values, padded to V's size.
+        """
         U, values, Vh = torch.linalg.svd(matrix.double(), full_matrices=True)
+        V, count = Vh.T.contiguous(), len(values)
+        values = torch.where(values >= floor, values, 0.0)
+        inverse = torch.where(values >= PINV_FLOOR, 1 / values, 0.0)
+        kept = matrix.double() if floor == 0 else U * values @ Vh[:count]
         self.register_buffer(f"{name}_U", U)
-        self.register_buffer(f"{name}_V", Vh.T.contiguous())
+        self.register_buffer(f"{name}_V", V)
+        self.register_buffer(f"{name}_matrix", kept, persistent=False)
+        dagger = V[:, :count] * inverse @ U.T
+        self.register_buffer(f"{name}_dagger", dagger, persistent=False)
         padded = torch.zeros(matrix.shape[1], dtype=torch.float64)
-        padded[: len(values)] = torch.where(values >= floor, values, 0.0)
+        padded[:count] = values
         return padded
+
+    def A(self, x: Tensor) -> Tensor:
+        """Returns K_rows x K_columns^T, (B, C, h, w)."""
+        return _both_sides(self.rows_matrix, x, self.columns_matrix)
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        """Returns K_rows^T y K_columns, (B, C, H, W)."""
+        return _both_sides(self.rows_matrix.T, y, self.columns_matrix.T)
+
+    def A_dagger(self, y: Tensor) -> Tensor:
+        """Returns K_rows^+ y (K_columns^+)^T, (B, C, H, W)."""
+        return _both_sides(self.rows_dagger, y, self.columns_dagger)
 
     def V_adjoint(self, x: Tensor) -> Tensor:
         """Returns V_rows^T x V_columns, (B, C, H, W)."""
@@ -74,3 +98,8 @@ class SeparableOperator(SVDOperator):
         spectrum = y.new_zeros(*y.shape[:-2], height, width)
         spectrum[..., : rows.shape[0], : columns.shape[0]] = rows.T @ y @ columns
         return spectrum
+
+
+def _both_sides(rows: Tensor, image: Tensor, columns: Tensor) -> Tensor:
+    """Rows times image times columns^T, in the dtype of the image."""
+    return rows.to(image.dtype) @ image @ columns.to(image.dtype).T

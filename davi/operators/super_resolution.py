@@ -1,6 +1,7 @@
 """Super-resolution: A reduces the image by an integer factor, by block means or bicubically."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from davi.operators.linear import ImageShape
@@ -72,3 +73,21 @@ class SuperResolution(SeparableOperator):
             )
         matrices = (REDUCTIONS[kernel](size, factor) for size in image_shape[1:])
         super().__init__(image_shape, *matrices)
+        self.factor = factor
+        self.takes_means = kernel == "average"
+
+    def A(self, x: Tensor) -> Tensor:
+        """See `SVDOperator.A`."""
+        return F.avg_pool2d(x, self.factor) if self.takes_means else super().A(x)
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        """See `SVDOperator.A_adjoint`."""
+        if self.takes_means:
+            return self.A_dagger(y / self.factor**2)
+        return super().A_adjoint(y)
+
+    def A_dagger(self, y: Tensor) -> Tensor:
+        """See `SVDOperator.A_dagger`."""
+        if self.takes_means:
+            return F.interpolate(y, self.image_shape[1:], mode="nearest")
+        return super().A_dagger(y)

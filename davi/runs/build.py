@@ -58,14 +58,14 @@ def build_images(config: AnyRunConfig, split: str) -> Dataset:
     """Returns the "train" or "validation" images of a run.
 
     Raises:
-        InputError: the source is not set, missing or empty.
+        InputError: the source is not set, missing or empty, or the network's images no pictures.
     """
     source = getattr(config.data, split)
     if source is None:
         raise InputError(
             f"data.{split} is not set: give a folder of images with --set data.{split}=DIR"
         )
-    return open_images(source, config.network.unet().image_size)
+    return open_images(source, image_shape(config)[1], image_shape(config)[0])
 
 
 def build_validation_batch(config: AnyRunConfig) -> torch.Tensor:

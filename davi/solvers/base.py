@@ -26,7 +26,6 @@ Noise = GaussianNoise | PoissonNoise
 Rngs = list[torch.Generator]  # one per image
 
 NOISE_LEVEL = "noise level"
-PSEUDO_INVERSE = "pseudo-inverse"
 SVD = "SVD"
 DENOISING = "denoising"
 GAUSSIAN_BLUR = "Gaussian blur"
@@ -47,7 +46,6 @@ def _is(kind: type[LinearOperator]) -> Callable[[LinearOperator, Noise], bool]:
 # What of it an inverse problem can lack, and what to say then.
 DEMANDS: dict[str, tuple[Callable[[LinearOperator, Noise], bool], str]] = {
     NOISE_LEVEL: (_knows_noise_level, "Gaussian noise of one known sigma"),
-    PSEUDO_INVERSE: (_is(SVDOperator), "the operator's pseudo-inverse (an SVDOperator)"),
     SVD: (_is(SVDOperator), "the operator's singular value decomposition (an SVDOperator)"),
     DENOISING: (_is(Denoising), "the task denoising"),
     GAUSSIAN_BLUR: (_is(GaussianBlur), "a Gaussian blur"),

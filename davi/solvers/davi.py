@@ -11,7 +11,7 @@ from davi.build import build_bridge
 from davi.config.section import FilePath, Pixels
 from davi.generator import DenoisingGenerator
 from davi.operators.linear import LinearOperator
-from davi.operators.measurement import lift
+from davi.operators.measurement import image_of
 from davi.restorer import Restorer, load
 from davi.sampler import posterior_sample
 from davi.schedule import Schedule
@@ -49,7 +49,7 @@ class Davi(Solver):
         )
         bridge = restorer.bridge if self.h is None else self._bridge(restorer)
         self._require_trained_for(operator, y, restorer)
-        y_image = lift(y, operator.image_shape, bridge.resize)
+        y_image = image_of(y, operator, bridge.resize)
         z = normal_each(operator.image_shape, rngs)
         with prior.evaluations.watching(restorer.generator.network):
             return posterior_sample(restorer.generator, bridge, y_image, z)

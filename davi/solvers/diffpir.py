@@ -6,12 +6,11 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from davi.operators.svd import SVDOperator
+from davi.operators.linear import LinearOperator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import NOISE_LEVEL, SVD, Noise, Rngs, Solver
+from davi.solvers.base import NOISE_LEVEL, Noise, Rngs, Solver
 from davi.solvers.grids import steps_of
 from davi.solvers.prior import CountedPrior
-from davi.solvers.spectral import Observation, observe, predict
 from davi.system.runtime import normal_each
 
 SIGMA_FLOOR = 2e-3  # the code's 0.001 on [0, 1]
@@ -24,10 +23,11 @@ class DiffPIR(Solver):
     x_s = sqrt(alpha_bar_s) x0' + sqrt(1 - alpha_bar_s) (sqrt(1 - zeta) eps' + sqrt(zeta) z),
     where eps' is the noise that x_t and x0' imply.
 
-    Deviations: the proximal step is exact for every operator, where the code approximates A by a
-    circular blur or iterates; both sigmas are on the [-1, 1] scale, where the code takes sigma_y
-    on [0, 1], so that `lam` is a quarter of the code's lambda; the start is pure noise (the code
-    adds 0.6 % of the measurement); evaluations whose result is not used are not made.
+    Deviations: the proximal step is exact where the singular values are known, where the code
+    approximates A by a circular blur or iterates; both sigmas are on the [-1, 1] scale, where the
+    code takes sigma_y on [0, 1], so that `lam` is a quarter of the code's lambda; the start is pure
+    noise (the code adds 0.6 % of the measurement); evaluations whose result is not used are not
+    made.
 
     Fields:
         num_steps: times of the quadratic grid, which is dense near 0.
@@ -39,7 +39,7 @@ class DiffPIR(Solver):
     """
 
     label: ClassVar[str] = "DiffPIR"
-    needs: ClassVar[frozenset[str]] = frozenset({NOISE_LEVEL, SVD})
+    needs: ClassVar[frozenset[str]] = frozenset({NOISE_LEVEL})
     num_steps: int = Field(100, ge=1, le=NUM_STEPS // 2)  # beyond, the grid repeats times
     lam: float = Field(1.75, gt=0)
     zeta: float = Field(0.3, ge=0, le=1)
@@ -53,25 +53,19 @@ class DiffPIR(Solver):
         return self
 
     def solve(
-        self, y: Tensor, operator: SVDOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
+        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
-        observation = observe(y, operator, noise, prior)
         strength = self.lam * max(noise.sigma_low, SIGMA_FLOOR) ** 2
         steps = steps_of(quadratic_times(self.num_steps))
         x = normal_each(operator.image_shape, rngs).to(y.dtype)
         for t, s in steps if self.last_step == "denoised" else steps[:-1]:
-            x0, _ = predict(prior, operator, x, t, self.clip)
-            x0 = proximal(x0, observation, strength / prior.sigma(t) ** 2)
+            x0 = prior.predict(x, t).x0
+            x0 = x0.clamp(-1, 1) if self.clip else x0
+            x0 = operator.proximal(x0, y, strength / prior.sigma(t) ** 2)
             z = normal_each(operator.image_shape, rngs).to(y.dtype)
             x = renoise(x, x0, z, prior.alpha_bar(t), prior.alpha_bar(s), self.zeta)
-        return operator.V(x)
-
-
-def proximal(x0: Tensor, observation: Observation, rho: float) -> Tensor:
-    """Returns argmin_x |y - A x|^2 + rho |x - x0|^2; all in spectral coordinates."""
-    values = observation.values
-    return observation.correct(x0, values / (values**2 + rho))
+        return x
 
 
 def renoise(

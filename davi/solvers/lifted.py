@@ -5,19 +5,19 @@ from typing import ClassVar, Literal
 from torch import Tensor
 
 from davi.operators.linear import LinearOperator
-from davi.operators.measurement import lift
+from davi.operators.measurement import image_of
 from davi.solvers.base import Noise, Rngs, Solver
 from davi.solvers.prior import CountedPrior
 
 
 class Lifted(Solver):
-    """x = lift(y)."""
+    """x = y on the image grid, see `measurement.image_of`."""
 
     label: ClassVar[str] = "measurement"
-    resize: Literal["bilinear", "nearest"] = "bilinear"
+    resize: Literal["bilinear", "nearest", "adjoint", "pseudo_inverse"] = "bilinear"
 
     def solve(
         self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
-        return lift(y, operator.image_shape, self.resize)
+        return image_of(y, operator, self.resize)

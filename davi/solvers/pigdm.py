@@ -8,9 +8,8 @@ from torch import Tensor
 
 from davi.operators.linear import LinearOperator
 from davi.operators.noise import GaussianNoise
-from davi.operators.svd import SVDOperator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import GRADIENT, NOISE_LEVEL, SVD, Noise, Rngs, Solver
+from davi.solvers.base import GRADIENT, NOISE_LEVEL, Noise, Rngs, Solver
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.prior import CountedPrior
 from davi.system.runtime import normal_each
@@ -42,7 +41,7 @@ class Pigdm(Solver):
     """
 
     label: ClassVar[str] = "PiGDM"
-    needs: ClassVar[frozenset[str]] = frozenset({NOISE_LEVEL, SVD, GRADIENT})
+    needs: ClassVar[frozenset[str]] = frozenset({NOISE_LEVEL, GRADIENT})
     num_steps: int = Field(100, ge=1, le=NUM_STEPS)
     variant: Literal["noise_blind", "noise_aware", "noise_aware_unscaled", "likelihood_score"] = (
         "noise_aware"
@@ -56,7 +55,7 @@ class Pigdm(Solver):
         super().require(operator, GaussianNoise(0.0, 0.0) if blind else noise)
 
     def solve(
-        self, y: Tensor, operator: SVDOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
+        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         sigma_y = 0.0 if self.variant == "noise_blind" else noise.sigma_low
@@ -83,14 +82,13 @@ class Pigdm(Solver):
         return 1 - abar
 
     def _correction(
-        self, residual: Tensor, operator: SVDOperator, sigma_y: float, abar: float
+        self, residual: Tensor, operator: LinearOperator, sigma_y: float, abar: float
     ) -> Tensor:
         """A^T (A A^T + (sigma_y / r_t)^2)^{-1} of the residual."""
         if sigma_y == 0:
             return operator.A_dagger(residual)
         ratio = sigma_y**2 / self.conditional_variance(abar)
-        values = operator.singular_values.to(residual.dtype)
-        return operator.V(values / (values.square() + ratio) * operator.U_adjoint(residual))
+        return operator.least_squares(residual, ratio)
 
     def _weight(self, abar: float, abar_next: float, c2: float) -> float:
         """What J^T u is multiplied by in x_s."""

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from davi.operators.linear import LinearOperator
 from davi.operators.measurement import lift
-from davi.operators.svd import SVDOperator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import Noise, Rngs, Solver
+from davi.solvers.base import Rngs, Solver
 from davi.solvers.prior import CountedPrior
-from davi.system.errors import InputError
 from davi.system.runtime import normal_each
 
 ADAM_BETAS = 0.9, 0.99  # RED-diff's
@@ -38,19 +36,6 @@ class VariationalSolver(Solver):
     learning_rate: float = Field(default=0.1, gt=0)
     prior_weight: float = Field(default=1.0, ge=0)
     start: Literal["pseudo_inverse", "lifted", "adjoint"] = "pseudo_inverse"
-
-    def require(self, operator: LinearOperator, noise: Noise) -> None:
-        """Refuses what `Solver.require` does, and an operator that cannot give the start.
-
-        Raises:
-            InputError: says what is lacking.
-        """
-        super().require(operator, noise)
-        if self.start == "pseudo_inverse" and not isinstance(operator, SVDOperator):
-            raise InputError(
-                f"{self.label} cannot start from the pseudo-inverse of {type(operator).__name__}, "
-                "which has none; set start to lifted or adjoint"
-            )
 
     def first_mean(self, y: Tensor, operator: LinearOperator) -> Tensor:
         """Returns the mean to start from, (B, C, H, W)."""

@@ -12,7 +12,6 @@ from davi.benchmarks.measuring import machine
 from davi.data.images import load_image, save_image
 from davi.metrics.means import mean_and_error
 from davi.metrics.protocols import CALIBRATION
-from davi.operators.measurement import lift
 from davi.system.errors import InputError
 from davi.tables.cache import Restored
 from davi.tables.ensembles import (
@@ -224,7 +223,7 @@ def _truth(problem: Problem, count: int, folder: Path) -> dict[str, dict[str, Pa
     files: dict[str, dict[str, Path]] = {"reference": {}, "measurement": {}}
     for position in range(count):
         name, clean = problem.names[position], problem.clean(position)
-        shown = lift(problem.measure(position)[None], tuple(clean.shape), "nearest")[0]
+        shown = problem.picture(position)
         for kind, picture in (("reference", clean), ("measurement", shown)):
             files[kind][name] = _save(picture, folder / kind / f"{name}.png")
     return files

@@ -120,9 +120,9 @@ def _without_scores(work: Work) -> list[tuple[Place, int]]:
 
 def _score(work: Work, place: Place, position: int) -> SampleScores:
     problem, numbers = work.plan.jobs[place].problem, range(work.plan.config.num_samples)
-    pictures = [load_image(work.picture(place, position, number)) for number in numbers]
-    samples = torch.stack(pictures)[:, None]
     truth = truth_of(work.plan.jobs[place], position)[None]
+    files = [work.picture(place, position, number) for number in numbers]
+    samples = torch.stack([load_image(file, truth.shape[1]) for file in files])[:, None]
     ranks = rank_histogram(samples, truth)
     measured = None
     if (sigma := _sigma(problem)) is not None:

@@ -21,7 +21,7 @@ from davi.config.schema import (
 from davi.data.batches import open_images
 from davi.data.image_sets import spread_order
 from davi.operators.linear import LinearOperator
-from davi.operators.measurement import ForwardModel
+from davi.operators.measurement import ForwardModel, image_of
 from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.system.errors import InputError
 from davi.system.files import sha256_of
@@ -71,7 +71,16 @@ class Problem:
 
     def measure(self, position: int) -> Tensor:
         """Returns the measurement that davi degrade writes of an image."""
-        return self.forward_model.measure(self.clean(position)[None], [self._rng(position)])[0][0]
+        return self._measured(position)[0][0]
+
+    def picture(self, position: int) -> Tensor:
+        """Returns the measurement on the image grid, (C, H, W), small ones in squares."""
+        y, operator = self._measured(position)
+        resize = self.config.bridge.resize
+        return image_of(y, operator, "nearest" if resize == "bilinear" else resize)[0]
+
+    def _measured(self, position: int) -> tuple[Tensor, LinearOperator]:
+        return self.forward_model.measure(self.clean(position)[None], [self._rng(position)])
 
     def source_files(self) -> list[Path]:
         """Returns the Python files that say what the operator does."""
@@ -91,7 +100,8 @@ def open_problem(column: ColumnConfig, config: RunConfig, num_images: int, seed:
     source = column.images or config.data.validation
     if source is None:
         raise InputError("no images: data.validation of the config is not set")
-    images = open_images(source, config.network.unet().image_size)
+    unet = config.network.unet()
+    images = open_images(source, unet.image_size, unet.in_channels)
     if num_images > len(images):
         raise InputError(f"{source}: holds {len(images)} images, {num_images} needed")
     # A table of fewer images has some of those of a larger one.

@@ -127,8 +127,9 @@ def _add_scores(work: Work, place: Place, positions: list[int], name: str, score
 
 def _images(work: Work, place: Place, positions: list[int]) -> tuple[Tensor, Tensor]:
     """Restorations and truth, (B, C, H, W) each."""
-    restored = [load_image(work.picture(place, position)) for position in positions]
     truth = [truth_of(work.plan.jobs[place], position) for position in positions]
+    channels = len(truth[0])
+    restored = [load_image(work.picture(place, position), channels) for position in positions]
     return torch.stack(restored), torch.stack(truth)
 
 

@@ -9,8 +9,7 @@ from davi.bridge import PosteriorBridge
 from davi.data.panel import image_grid
 from davi.generator import ImplicitGenerator
 from davi.metrics.scores import psnr, ssim
-from davi.operators.measurement import lift
-from davi.operators.svd import SVDOperator
+from davi.operators.measurement import image_of
 from davi.sampler import posterior_sample
 from davi.system.world import World
 from davi.training.inputs import InputDraws
@@ -26,7 +25,7 @@ def validate_generator(
 ) -> tuple[dict[str, float], Tensor]:
     """Returns PSNR and SSIM, and a picture.
 
-    Its rows are measurement, pseudo-inverse (of an operator that has one), restoration, truth.
+    Its rows are measurement, pseudo-inverse, restoration, truth.
 
     Args:
         generator: the averaged one.
@@ -36,13 +35,11 @@ def validate_generator(
         world: the processes, which share the work.
     """
     inputs = draws.draw(images, range(len(images)), "validation")
-    y_image = lift(inputs.y, images.shape[1:], bridge.resize)
+    y_image = image_of(inputs.y, inputs.operator, bridge.resize)
     restored = world.map_rows(partial(posterior_sample, generator, bridge), y_image, inputs.z)
     scores = {
         "psnr": psnr(restored, images).mean().item(),
         "ssim": ssim(restored, images).mean().item(),
     }
-    rows = [y_image, restored, images]
-    if isinstance(inputs.operator, SVDOperator):
-        rows.insert(1, inputs.operator.A_dagger(inputs.y))
+    rows = [y_image, inputs.operator.A_dagger(inputs.y), restored, images]
     return scores, image_grid(rows)

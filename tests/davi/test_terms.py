@@ -64,7 +64,7 @@ def at(table: np.ndarray) -> Tensor:
 def test_generate_is_the_releases_forward(
     trainer: DaviTrainer, rng: torch.Generator, golden_schedules: dict
 ) -> None:
-    x0, y, z = images(3, rng)
+    x0, y, z = images(3, rng)  # y lies on the image grid
     found = generate(trainer.generator, trainer.bridge, x0, y, TIMES, z)
     y_a = at(golden_schedules["mu_x0"]) * x0 + at(golden_schedules["mu_x1"]) * y
     y_a = y_a + 0.1 * at(golden_schedules["ppb_scale_h1"]) * z

@@ -259,6 +259,15 @@ def test_what_a_posterior_cannot_be_trained_with(setting: str, message: str) -> 
         load_config(TINY, RunConfig, ["recipe=posterior", setting])
 
 
+@pytest.mark.parametrize("resize", ["adjoint", "pseudo_inverse"])
+def test_random_masks_have_no_adjoint_for_all_images(resize: str) -> None:
+    operator = "operator={name: inpainting, mask: MASK, box_size: 4}"
+    settings = f"bridge.resize={resize}", operator.replace("MASK", "random_box")
+    with pytest.raises(InputError, match=f"resize: {resize} needs one operator for all images"):
+        load_config(TINY, RunConfig, settings)
+    load_config(TINY, RunConfig, [settings[0], operator.replace("MASK", "centred_box")])
+
+
 def test_a_missing_key_is_named_with_its_file(tmp_path: Path) -> None:
     path = write(tmp_path / "run.yaml", f"extends: {TINY}\nloss: {{gamma: null}}\n")
     with pytest.raises(InputError, match=r"run\.yaml: loss\.gamma"):

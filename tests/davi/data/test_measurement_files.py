@@ -1,12 +1,15 @@
-"""Masks on disk: which pixels of a picture are kept."""
+"""Masks and measurements on disk: what a file means."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
-from davi.data.measurement_files import read_mask
+from davi.data.measurement_files import read_mask, read_measurement
+from davi.operators.linear import LinearOperator
 from davi.system.errors import InputError
 
 CASES = {  # pixels of a row, and those that are kept
@@ -57,3 +60,46 @@ def test_a_mask_that_keeps_nothing_or_everything_is_refused(
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="mask of 2x3, images are 3x2"):
         read_mask(written(np.uint8([0, 9, 9]), tmp_path / "mask.png"), (3, 2))
+
+
+class Anything(LinearOperator):
+    """An operator of which only the shapes matter."""
+
+    def A(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    A_adjoint = A
+
+
+@pytest.mark.parametrize(
+    ("stored", "shape"),
+    [
+        ((5,), (5,)),
+        ((1, 5), (5,)),
+        ((4, 5), (4, 5)),
+        ((1, 4, 5), (4, 5)),
+        ((4, 5), (1, 4, 5)),
+        ((1, 3, 4, 5), (3, 4, 5)),
+        ((2, 3, 4, 5), (2, 3, 4, 5)),
+    ],
+)
+def test_an_array_is_a_measurement_of_any_shape(
+    stored: tuple[int, ...], shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    y = np.random.default_rng(0).random(stored)
+    np.save(tmp_path / "y.npy", y)
+    found = read_measurement(tmp_path / "y.npy", Anything((1, 8, 8), shape))
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found.numpy(), y.reshape(shape).astype(np.float32))
+
+
+def test_an_operator_says_how_large_its_measurements_are(tmp_path: Path) -> None:
+    np.save(tmp_path / "y.npy", np.full(5, 20.0))
+    operator = Anything((1, 8, 8), (5,))
+    with pytest.raises(InputError, match="values up to 20"):
+        read_measurement(tmp_path / "y.npy", operator)
+    operator.largest_value = 30.0
+    assert read_measurement(tmp_path / "y.npy", operator).max() == 20
+    np.save(tmp_path / "y.npy", np.zeros(5))
+    with pytest.raises(InputError, match="measurement is 5, 6 needed"):
+        read_measurement(tmp_path / "y.npy", Anything((1, 8, 8), (6,)))

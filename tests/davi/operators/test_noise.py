@@ -6,8 +6,10 @@ import torch.nn.functional as F
 
 from davi.operators.denoising import Denoising
 from davi.operators.inpainting import Inpainting, RandomInpainting, random_pixels
+from davi.operators.linear import LinearOperator
 from davi.operators.measurement import ForwardModel, lift
 from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.system.errors import InputError
 from davi.system.runtime import keyed_rng
 
 
@@ -106,3 +108,16 @@ def test_lift_enlarges_like_bilinear_interpolation_and_repeats_gray() -> None:
     torch.testing.assert_close(lifted[:, :1], theirs)
     full = torch.rand(2, 3, 16, 16)
     assert torch.equal(lift(full, (3, 16, 16)), full)
+
+
+def test_complex_measurements_are_refused() -> None:
+    class Fourier(LinearOperator):
+        def A(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.fft.fft2(x)
+
+        def A_adjoint(self, y: torch.Tensor) -> torch.Tensor:
+            return torch.fft.ifft2(y).real
+
+    model = ForwardModel(Fourier((3, 8, 8), (3, 8, 8)), GaussianNoise(0.1, 0.1))
+    with pytest.raises(InputError, match="real and imaginary parts"):
+        model.measure(torch.rand(1, 3, 8, 8), rngs(1))

@@ -108,6 +108,18 @@ def test_pseudo_inverse_satisfies_penrose(name: str) -> None:
 
 
 @each_operator
+def test_direct_forms_are_those_of_the_decomposition(name: str) -> None:
+    for operator in map(OPERATORS[name], SHAPES):
+        x, y = random_pair(operator)
+        s, inverse = operator.singular_values, operator.inverse_singular_values
+        assert inverse.max() > 0
+        torch.testing.assert_close(operator.A(x), operator.U(s * operator.V_adjoint(x)))
+        torch.testing.assert_close(operator.A_adjoint(y), operator.V(s * operator.U_adjoint(y)))
+        dagger = operator.V(inverse * operator.U_adjoint(y))
+        torch.testing.assert_close(operator.A_dagger(y), dagger)
+
+
+@each_operator
 def test_singular_values_are_those_of_the_dense_matrix(name: str) -> None:
     operator = OPERATORS[name]((3, 8, 12))
     size = 3 * 8 * 12

@@ -7,6 +7,7 @@ from davi.operators.colorization import Colorization
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.inpainting import Inpainting, centred_box
+from davi.operators.linear import LinearOperator
 from davi.operators.noise import GaussianNoise
 from davi.operators.super_resolution import SuperResolution
 from davi.operators.svd import SVDOperator
@@ -32,6 +33,23 @@ class IsotropicPrior(nn.Module):
         return (1 - alpha_bar).sqrt() * x_t / variance, x_t[:, :0]
 
 
+class Known(LinearOperator):
+    """Another operator, of which only A and its adjoint are known."""
+
+    def __init__(self, operator: SVDOperator) -> None:
+        super().__init__(operator.image_shape, operator.measurement_shape)
+        self.operator = operator
+
+    def A(self, x: Tensor) -> Tensor:
+        return self.operator.A(x)
+
+    def A_adjoint(self, y: Tensor) -> Tensor:
+        return self.operator.A_adjoint(y)
+
+    def project(self, y: Tensor) -> Tensor:
+        return self.operator.project(y)
+
+
 def five_operators() -> dict[str, SVDOperator]:
     """The five tasks on small images; the blur is exact and has singular values down to 1e-15."""
     return {
@@ -52,7 +70,7 @@ def rngs_of(indices: range, seed: int = 0) -> list[torch.Generator]:
 
 
 def restore(
-    solver: Solver, y: Tensor, operator: SVDOperator, sigma_y: float, seed: int = 0
+    solver: Solver, y: Tensor, operator: LinearOperator, sigma_y: float, seed: int = 0
 ) -> Tensor:
     """Restorations with the isotropic prior; image i has generator i."""
     noise, rngs = GaussianNoise(sigma_y, sigma_y), rngs_of(range(len(y)), seed)

@@ -260,8 +260,18 @@ def test_noise_blind_methods_take_any_noise_and_need_only_a() -> None:
     assert blind(y, Denoising(SMALL), PoissonNoise(1.0), isotropic(), rngs_for(2)).isfinite().all()
     with pytest.raises(InputError, match="PiGDM needs Gaussian noise of one known sigma"):
         Pigdm()(y, Denoising(SMALL), PoissonNoise(1.0), isotropic(), rngs_for(2))
-    with pytest.raises(InputError, match="PiGDM needs the operator's singular value"):
-        blind(y, Blind(SMALL, SMALL), PoissonNoise(1.0), isotropic(), rngs_for(2))
+
+
+@pytest.mark.parametrize("variant", ["noise_blind", "noise_aware", "likelihood_score"])
+def test_pigdm_needs_only_a_and_its_adjoint(variant: str) -> None:
+    """A x = 2 x, with its singular values and without."""
+    solver = Pigdm(num_steps=3, variant=variant)
+    y, noise = torch.randn(2, *SMALL, dtype=torch.float64) * 0.2, GaussianNoise(0.1, 0.1)
+    exact, found = (
+        solver(y, operator, noise, isotropic(), rngs_for(2))
+        for operator in (Scaled(SMALL, 2.0), Blind(SMALL, SMALL))
+    )
+    torch.testing.assert_close(found, exact)
 
 
 def test_ddim_coefficients_stay_real() -> None:

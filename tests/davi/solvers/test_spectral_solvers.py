@@ -11,9 +11,9 @@ from davi.operators.noise import GaussianNoise
 from davi.operators.super_resolution import SuperResolution
 from davi.schedule import NUM_STEPS
 from davi.solvers.base import Solver
-from davi.solvers.ddnm_plus import DDNMPlus, travel
+from davi.solvers.ddnm_plus import DDNMPlus, regularised_step, travel
 from davi.solvers.ddrm import DDRM
-from davi.solvers.diffpir import DiffPIR, proximal, quadratic_times
+from davi.solvers.diffpir import DiffPIR, quadratic_times
 from davi.solvers.fps import FPS, condition, diffused, log_weights, resample, with_particles
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.spectral import Observation, observe
@@ -21,6 +21,7 @@ from davi.system.runtime import normal_each
 from tests.davi.solvers.spectral_problems import (
     IMAGE,
     PRIOR_STD,
+    Known,
     five_operators,
     isotropic_prior,
     restore,
@@ -230,20 +231,45 @@ def test_ddnm_without_noise_meets_the_measurement(task: str) -> None:
     torch.testing.assert_close(operator.A(x), y, atol=1e-5, rtol=0)
 
 
-def test_the_proximal_step_is_optimal() -> None:
-    for task, operator in five_operators().items():
-        rho = 0.3
-        y = operator.project(torch.randn(2, *operator.measurement_shape, dtype=torch.float64))
-        x0 = torch.randn(2, *IMAGE, dtype=torch.float64)
-        observation = observe(y, operator, GaussianNoise(0.0, 0.0), isotropic_prior())
-        x = operator.V(proximal(operator.V_adjoint(x0), observation, rho))
-        gradient = operator.A_adjoint(operator.A(x) - y) + rho * (x - x0)
-        torch.testing.assert_close(gradient, torch.zeros_like(x), atol=1e-9, rtol=0)
-        far = operator.V(proximal(operator.V_adjoint(x0), observation, 1e12))
-        torch.testing.assert_close(far, x0)
-        if task != "gaussian_blur":
-            near = operator.V(proximal(operator.V_adjoint(x0), observation, 1e-12))
-            torch.testing.assert_close(operator.A(near), y)
+@pytest.mark.parametrize("task", five_operators())
+def test_diffpir_needs_only_a_and_its_adjoint(task: str) -> None:
+    """The draws are the same, so the restorations differ by the tolerance of the iteration."""
+    operator = five_operators()[task]
+    x = torch.rand(2, *IMAGE, dtype=torch.float64) - 0.5
+    y = operator.project(operator.A(x) + 0.2 * torch.randn(2, *operator.measurement_shape))
+    solver = DiffPIR(num_steps=50, clip=False)
+    exact, found = (restore(solver, y, each, 0.2) for each in (operator, Known(operator)))
+    torch.testing.assert_close(found, exact, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("task", five_operators())
+def test_a_regularised_step_leaves_the_noise_of_its_level(task: str) -> None:
+    """In every coordinate, seen or not: that of y, what is added to it, and what is drawn."""
+    operator, sigma_y, x0, rngs = five_operators()[task], 0.1, torch.rand(IMAGE), rngs_of(range(4))
+    for alpha_bar in (0.05, 0.8, 0.995):
+        z = [torch.randn(2000, *IMAGE, generator=rng, dtype=torch.float64) for rng in rngs[:2]]
+        n, z_y = (torch.randn(2000, *operator.measurement_shape, generator=rng) for rng in rngs[2:])
+        y = operator.A(x0[None].double()) + sigma_y * operator.project(n)
+        start = x0.expand(2000, *IMAGE).double()
+        x = regularised_step(start, *z, z_y.double(), y, Known(operator), sigma_y, alpha_bar)
+        noise = operator.V_adjoint(x - alpha_bar**0.5 * start)
+        deviation = noise.std(dim=0) / (1 - alpha_bar) ** 0.5
+        torch.testing.assert_close(deviation, torch.ones_like(deviation), atol=0.08, rtol=0)
+        assert noise.mean(dim=0).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("task", ["super_resolution", "inpainting", "denoising", "colorization"])
+def test_ddnm_needs_only_a_and_its_adjoint(task: str) -> None:
+    """Without noise it meets y; with little noise, its x has what y says and the prior's rest."""
+    operator = five_operators()[task]
+    y = operator.A(torch.rand(2, *IMAGE) - 0.5)
+    solver = DDNMPlus(num_steps=10, num_repeats=2)
+    x = restore(solver, y, Known(operator), 0.0)
+    torch.testing.assert_close(operator.A(x), y, atol=1e-4, rtol=0)
+    x = restore(solver, y, Known(operator), 1e-3)
+    assert (operator.A(x) - y).std() < 0.02  # of the last level's noise
+    spread = restore(solver, y, operator, 1e-3).std()
+    assert x.std().item() == pytest.approx(spread.item(), rel=0.2)
 
 
 def test_quadratic_times_are_dense_near_zero() -> None:

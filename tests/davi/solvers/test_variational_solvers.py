@@ -450,14 +450,11 @@ def test_one_evaluation_a_step_and_no_gradient(method: type[VariationalSolver]) 
 
 
 def test_only_what_is_needed_is_demanded() -> None:
-    y, noise = torch.ones(1, *IMAGE), GaussianNoise(0.1, 0.1)
-    prior, rngs = CountedPrior(IsotropicPrior()), rngs_for(1)
+    y, prior, rngs = torch.ones(1, *IMAGE), CountedPrior(IsotropicPrior()), rngs_for(1)
     blind = Blind(IMAGE, IMAGE)
-    for start in ("lifted", "adjoint"):
+    for start, expected in (("lifted", y), ("adjoint", y / 2), ("pseudo_inverse", 2 * y)):
         x = RedDiff(num_steps=1, start=start)(y, blind, PoissonNoise(1.0), prior, rngs)
-        torch.testing.assert_close(x, y if start == "lifted" else y / 2)
-    with pytest.raises(InputError, match="set start to lifted or adjoint"):
-        RedDiff()(y, blind, noise, prior, rngs)
+        torch.testing.assert_close(x, expected)
     with pytest.raises(InputError, match="one known sigma"):
         GaussianVariational()(y, Denoising(IMAGE), PoissonNoise(1.0), prior, rngs)
     with pytest.raises(InputError, match="sigma, which is 0"):

@@ -1,0 +1,1 @@
+"""Other libraries' operators and methods here, and ours there."""
