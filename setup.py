@@ -52,8 +52,10 @@ setup(
         "tensorboard",
     ],
     extras_require={
+        "diffusers": ["diffusers>=0.35"],  # its UNets as priors
         "bm3d": ["bm3d>=4"],  # a row of the tables; its licence is for non-commercial use
         "dev": [
+            "diffusers>=0.35",
             "piq",  # its LPIPS is what the release evaluates with
             "pytest",
             "pytest-xdist",

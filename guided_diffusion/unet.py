@@ -349,6 +349,11 @@ class UNetModel(nn.Module):
         """The parts that hold almost all weights, in the order in which they are used."""
         return [*self.input_blocks, self.middle_block, *self.output_blocks]
 
+    @property
+    def last_convolution(self) -> nn.Module:
+        """The last one before the output layers."""
+        return self.output_blocks[-1][0].out_layers[-1]
+
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
         """Returns the network output.
 

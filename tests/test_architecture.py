@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 LADDER = """
     guided_diffusion
     davi.system
-    davi.schedule davi.losses
+    davi.schedule davi.losses davi.networks
     davi.config davi.operators davi.release davi.bridge
     davi.data davi.weights davi.score
     davi.generator davi.likelihood
@@ -47,7 +47,16 @@ CONFIG_READERS = {
 MAX_FOLDER_FILES = 12  # but for those in which a file is a method or a format
 LARGE_FOLDERS = {"davi/solvers", "davi/tables", "davi/commands"}
 # Heavy or optional: imported where used.
-LAZY_PACKAGES = {"lpips", "pytorch_fid", "wandb", "webdataset", "braceexpand", "gdown", "bm3d"}
+LAZY_PACKAGES = {
+    "lpips",
+    "pytorch_fid",
+    "wandb",
+    "webdataset",
+    "braceexpand",
+    "gdown",
+    "bm3d",
+    "diffusers",
+}
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
 SOURCES = {
