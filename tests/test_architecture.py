@@ -56,6 +56,8 @@ LAZY_PACKAGES = {
     "gdown",
     "bm3d",
     "diffusers",
+    "onnx",
+    "onnxscript",
 }
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 
