@@ -52,9 +52,15 @@ setup(
         "tensorboard",
     ],
     extras_require={
+        "diffusers": ["diffusers>=0.35"],  # its UNets as priors
+        "onnx": ["onnx", "onnxruntime", "onnxscript"],  # davi export --format onnx, and its use
         "bm3d": ["bm3d>=4"],  # a row of the tables; its licence is for non-commercial use
         "deepinv": ["deepinv>=0.5"],  # davi/interop; its tests are skipped without
         "dev": [
+            "diffusers>=0.35",
+            "onnx",
+            "onnxruntime",
+            "onnxscript",
             "piq",  # its LPIPS is what the release evaluates with
             "pytest",
             "pytest-xdist",

@@ -17,7 +17,7 @@ def symmetric_betas(end: float = BETA_END) -> Tensor:
     Args:
         end: the last of the quadratic ones, of which half are taken.
     """
-    rising = quadratic_betas(end)[: NUM_STEPS // 2]
+    rising = quadratic_betas(end=end)[: NUM_STEPS // 2]
     return torch.cat([rising, rising.flip(0)])
 
 

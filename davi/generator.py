@@ -117,9 +117,7 @@ class DenoisingGenerator(ImplicitGenerator):
         """See `ImplicitGenerator.forward`; y_a is u, whatever a is."""
         u = y_a / (1 + self.deviation**2) ** 0.5  # as the diffusion scales it
         time = torch.full_like(a, self.time)
-        eps = self._output(u, time, y_image)
-        if self.prediction == "v":
-            eps = self.schedule.eps_from_v(u, time, eps)
+        eps = self.schedule.eps_of(self.prediction, u, time, self._output(u, time, y_image))
         return y_a - self.deviation * eps
 
 

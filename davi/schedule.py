@@ -4,6 +4,8 @@ x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, t = 0 .. num_steps - 1 
 Times are integer indices; tables are float64 and values are cast on use.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,20 +13,27 @@ NUM_STEPS = 1000  # both ADM priors
 BETA_START, BETA_END = 1e-4, 2e-2  # Ho et al. 2020, linear schedule
 
 
-def linear_betas() -> Tensor:
-    """Returns the (1000,) float64 betas the ADM priors were trained with."""
-    return torch.linspace(BETA_START, BETA_END, NUM_STEPS, dtype=torch.float64)
+def linear_betas(start: float = BETA_START, end: float = BETA_END) -> Tensor:
+    """Returns (1000,) float64 betas; by default those the ADM priors were trained with."""
+    return torch.linspace(start, end, NUM_STEPS, dtype=torch.float64)
 
 
-def quadratic_betas(end: float = BETA_END) -> Tensor:
-    """Returns the (1000,) float64 betas the authors' release uses for everything.
+def quadratic_betas(start: float = BETA_START, end: float = BETA_END) -> Tensor:
+    """Returns (1000,) float64 betas; by default those the authors' release uses for everything.
 
     They are linear in sqrt(beta), and begin and, by default, end as those of the linear schedule.
     """
-    return torch.linspace(BETA_START**0.5, end**0.5, NUM_STEPS, dtype=torch.float64) ** 2
+    return torch.linspace(start**0.5, end**0.5, NUM_STEPS, dtype=torch.float64) ** 2
 
 
-BETAS = {"linear": linear_betas, "quadratic": quadratic_betas}
+def cosine_betas() -> Tensor:
+    """Returns the (1000,) float64 betas of Nichol & Dhariwal 2021, Eq. 17, none above 0.999."""
+    t = torch.linspace(0, 1, NUM_STEPS + 1, dtype=torch.float64)
+    alpha_bar = ((t + 0.008) / 1.008 * math.pi / 2).cos().square()
+    return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
+
+
+BETAS = {"linear": linear_betas, "quadratic": quadratic_betas, "cosine": cosine_betas}
 
 
 class Schedule:
@@ -54,8 +63,25 @@ class Schedule:
 
     @classmethod
     def named(cls, name: str) -> "Schedule":
-        """Returns the schedule of a name in `BETAS`."""
-        return cls(BETAS[name]())
+        """Returns the schedule of a name in `BETAS`, or of one with the ends of its betas.
+
+        Args:
+            name: such as "linear", or "linear:0.0015:0.0195".
+
+        Raises:
+            ValueError: it is neither.
+        """
+        kind, *ends = name.split(":")
+        try:
+            start, end = map(float, ends or (BETA_START, BETA_END))
+        except ValueError:
+            start = end = -1.0
+        if kind not in BETAS or (ends and kind == "cosine") or not 0 < start <= end < 1:
+            raise ValueError(
+                f"{name!r:.80} is no schedule; allowed: {', '.join(BETAS)}, and with the first and "
+                "the last beta linear:0.0001:0.02 and quadratic:0.0001:0.02"
+            )
+        return cls(BETAS[kind](start, end) if ends else BETAS[kind]())
 
     def __len__(self) -> int:
         return len(self.betas)
@@ -126,6 +152,19 @@ class Schedule:
         """Returns the noise that x_t and v imply."""
         alpha_bar = self.alpha_bar_t(t, x_t)
         return alpha_bar.sqrt() * v + (1 - alpha_bar).sqrt() * x_t
+
+    def eps_of(self, prediction: str, x_t: Tensor, t: Tensor, output: Tensor) -> Tensor:
+        """Returns the noise that a network's output implies, shape as x_t.
+
+        Args:
+            prediction: what the output is: "eps", "v" or "x0".
+            x_t: what the network saw.
+            t: (B,) int64 index.
+            output: what it said, shape as x_t.
+        """
+        if prediction == "eps":
+            return output
+        return {"v": self.eps_from_v, "x0": self.eps_from_x0}[prediction](x_t, t, output)
 
     def posterior_mean(self, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Returns the mean of q(x_{t-1} | x_t, x_0), shape as x_t."""

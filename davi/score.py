@@ -1,6 +1,6 @@
 """Networks that estimate a score: the frozen prior s_theta and the fake score s_psi.
 
-Both are ADM UNets that predict the noise, or v, from which it follows; then
+Both are networks that predict the noise, or v or x0, from which it follows; then
 s = -eps / sqrt(1 - alpha_bar_t). A conditional teacher, and the fake score beside it, predict the
 clean image instead (`PosteriorDenoiser`).
 """
@@ -27,8 +27,8 @@ class ScoreModel(nn.Module):
         precision: fp32, bf16 or fp16; what the network runs in. Results are float32.
         sees: how the network is shown the measurement, which makes it the score of
             q(x_t | y); None: not at all, as in the paper.
-        prediction: "eps", the noise, as ADM's networks; or "v", which at high noise says more
-            of the clean image, see `Schedule.v`.
+        prediction: "eps", the noise, as ADM's networks; "v", which at high noise says more of the
+            clean image, see `Schedule.v`; or "x0", the clean image itself.
     """
 
     def __init__(
@@ -64,14 +64,12 @@ class ScoreModel(nn.Module):
         Those mean a variance, see `Schedule.learned_log_variance`; a network without has none.
         """
         predicted, variance = self.predict(x_t, t, y_image)
-        if self.prediction == "v":
-            predicted = self.schedule.eps_from_v(x_t, t, predicted)
-        return predicted, variance
+        return self.schedule.eps_of(self.prediction, x_t, t, predicted), variance
 
     def predict(
         self, x_t: Tensor, t: Tensor, y_image: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Returns what the network says, eps or v, and its further channels."""
+        """Returns what the network says, eps, v or x0, and its further channels."""
         network_input = x_t if self.sees is None else self.sees.append(x_t, y_image)
         with autocast(x_t.device, self.precision):
             output = self.network(network_input, t).to(x_t.dtype)
@@ -80,7 +78,7 @@ class ScoreModel(nn.Module):
 
     def wanted(self, x0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Returns what `predict` is trained to say of x_t = `Schedule.add_noise`(x0, t, eps)."""
-        return eps if self.prediction == "eps" else self.schedule.v(x0, t, eps)
+        return {"eps": eps, "v": self.schedule.v(x0, t, eps), "x0": x0}[self.prediction]
 
     def score(self, x_t: Tensor, t: Tensor, y_image: Tensor | None = None) -> Tensor:
         """Returns the estimate of grad log q(x_t), shape as x_t; arguments as of `eps`."""

@@ -1,8 +1,8 @@
 """Writes docs/configuration.md: every key of a run's YAML file, from the models that read it.
 
 Run it as `python docs/configuration.py`. Types, ranges and defaults are those of the classes in
-davi/config/schema.py, problem.py and other_runs.py; the meaning of a key is the comment beside its
-field.
+davi/config/schema.py, network.py, problem.py and other_runs.py; the meaning of a key is the comment
+beside its field.
 """
 
 import ast
@@ -17,13 +17,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from davi.config import other_runs, problem, schema
+from davi.config import network, other_runs, problem, schema
 from davi.config.recipes import POSTERIOR, RELEASE, recipe_settings
 from davi.config.section import Section
 from guided_diffusion.presets import PRESETS, UNetConfig
 
 PAGE = Path(__file__).with_suffix(".md")
-SOURCES = [Path(module.__file__) for module in (schema, problem, other_runs)]
+SOURCES = [Path(module.__file__) for module in (schema, network, problem, other_runs)]
 # Models in the order of the page, with the key at which each stands.
 RUNS = {
     "A run of `davi train`": schema.RunConfig,
@@ -32,7 +32,9 @@ RUNS = {
     "A run of `davi train` for a conditional teacher": other_runs.TeacherRunConfig,
 }
 SECTIONS = {
-    "network": schema.NetworkConfig,
+    "network: adm": network.NetworkConfig,
+    "network: diffusers": network.DiffusersConfig,
+    "network: custom": network.CustomNetworkConfig,
     "data": schema.DataConfig,
     "train": schema.TrainConfig,
     "prior": schema.FrozenPriorConfig,
@@ -237,7 +239,7 @@ def anchor(heading: str) -> str:
 
 def _presets() -> str:
     fields = {field.name for field in dataclasses.fields(UNetConfig)}
-    names = [name for name in schema.NetworkConfig.model_fields if name in fields]
+    names = [name for name in network.NetworkConfig.model_fields if name in fields]
     rows = [
         f"| `{name}` | " + " | ".join(_yaml(getattr(preset, name)) for preset in PRESETS.values())
         for name in names

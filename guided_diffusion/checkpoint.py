@@ -11,10 +11,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from guided_diffusion.errors import CheckpointError
-from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
+from guided_diffusion.presets import PRESETS, Architecture, UNetConfig
 from guided_diffusion.unet import UNetModel
 
 Shapes = dict[str, tuple[int, ...]]
@@ -125,7 +125,7 @@ def load_adm(path: str | Path, preset: str | UNetConfig) -> UNetModel:
     return unet_from_weights(read_weights(path), config, str(path))
 
 
-def unet_from_weights(weights: Mapping[str, Tensor], config: UNetConfig, where: str) -> UNetModel:
+def unet_from_weights(weights: Mapping[str, Tensor], config: Architecture, where: str) -> nn.Module:
     """Returns the network with exactly these weights, float32 on the CPU, in eval mode.
 
     Raises:
@@ -134,30 +134,35 @@ def unet_from_weights(weights: Mapping[str, Tensor], config: UNetConfig, where: 
     """
     require_architecture(weights, config, where)
     require_finite(weights, where)
-    with torch.device("meta"):  # no time for an initialisation that is overwritten
-        network = create_unet(config)
+    network = config.empty()
     own = {key: value.to(torch.float32, copy=True) for key, value in weights.items()}
     network.load_state_dict(own, assign=True)
     return network.eval()
 
 
-def without_variance(weights: Mapping[str, Tensor], out_channels: int) -> dict[str, Tensor]:
-    """Returns ADM weights of which the last layer gives its first channels only.
+def without_variance(weights: Mapping[str, Tensor], config: Architecture) -> dict[str, Tensor]:
+    """Returns weights of which the last layer gives the channels of `config` only, the first ones.
 
     A learned variance is what comes after the prediction.
     """
-    last = ("out.2.weight", "out.2.bias")
-    return {key: value[:out_channels] if key in last else value for key, value in weights.items()}
+    last = (f"{config.last_layer}.weight", f"{config.last_layer}.bias")
+    count = config.out_channels
+    return {key: value[:count] if key in last else value for key, value in weights.items()}
 
 
-def with_input_channels(weights: Mapping[str, Tensor], in_channels: int) -> dict[str, Tensor]:
-    """Returns ADM weights whose first layer takes so many channels and ignores the further ones."""
-    first = "input_blocks.0.0.weight"
-    further = in_channels - weights[first].shape[1]
+def with_input_channels(weights: Mapping[str, Tensor], config: Architecture) -> dict[str, Tensor]:
+    """Returns weights whose first layer takes the channels of `config` and ignores further ones.
+
+    A network that names no first layer takes no others.
+    """
+    if not config.first_layer:
+        return dict(weights)
+    first = f"{config.first_layer}.weight"
+    further = config.in_channels - weights[first].shape[1]
     return {**weights, first: F.pad(weights[first], (0, 0, 0, 0, 0, further))}
 
 
-def require_architecture(weights: Mapping[str, Tensor], config: UNetConfig, where: str) -> None:
+def require_architecture(weights: Mapping[str, Tensor], config: Architecture, where: str) -> None:
     """Refuses weights whose names, shapes or kind of number are not those of the network.
 
     Raises:
@@ -203,9 +208,8 @@ def _shapes(state: Mapping[str, Tensor]) -> Shapes:
     return {key: tuple(value.shape) for key, value in state.items()}
 
 
-def _shapes_of(config: UNetConfig) -> Shapes:
-    with torch.device("meta"):
-        return _shapes(create_unet(config).state_dict())
+def _shapes_of(config: Architecture) -> Shapes:
+    return _shapes(config.empty().state_dict())
 
 
 def _explain_mismatch(found: Shapes, wanted: Shapes, preset: str | None) -> str:

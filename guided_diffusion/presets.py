@@ -5,15 +5,48 @@ is made by `dataclasses.replace(PRESETS[name], ...)`.
 """
 
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from guided_diffusion.unet import UNetModel
+
+
+class Architecture(Protocol):
+    """What is known of a network without its weights: of ADM's here, of others `davi/networks/`.
+
+    Attributes:
+        image_size: side of the images it is for.
+        in_channels, out_channels: of its input and output.
+        downsampling: image sides are multiples of it.
+        first_layer, last_layer: the convolutions that see the input and give the output; "" if the
+            network does not tell.
+    """
+
+    image_size: int
+    in_channels: int
+    out_channels: int
+    first_layer: str
+    last_layer: str
+
+    @property
+    def downsampling(self) -> int:
+        """Factor of the image sides."""
+
+    def create(self) -> "nn.Module":
+        """Returns a freshly initialised network, (x, t) -> output, on the CPU."""
+
+    def empty(self) -> "nn.Module":
+        """Returns the network for weights that come; on the meta device if that will do."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UNetConfig:
     """Arguments of `UNetModel`; defaults are what the ADM priors have in common."""
+
+    first_layer: ClassVar[str] = "input_blocks.0.0"
+    last_layer: ClassVar[str] = "out.2"
 
     image_size: int
     model_channels: int
@@ -34,6 +67,17 @@ class UNetConfig:
     def downsampling(self) -> int:
         """Factor by which the deepest level is smaller; image sides are multiples of it."""
         return 2 ** (len(self.channel_mult) - 1)
+
+    def create(self) -> "UNetModel":
+        """Returns a freshly initialised network."""
+        return create_unet(self)
+
+    def empty(self) -> "UNetModel":
+        """Returns the network on the meta device: no time for what is overwritten."""
+        import torch
+
+        with torch.device("meta"):
+            return create_unet(self)
 
 
 # ffhq_10m.pt, the FFHQ prior of DPS (93.56 M parameters).

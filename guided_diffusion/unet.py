@@ -170,7 +170,8 @@ class AttentionBlock(nn.Module):
             qkv = qkv.view(batch, 3, self.num_heads, head_channels, -1).transpose(1, 2)
         else:
             qkv = qkv.view(batch, self.num_heads, 3, head_channels, -1)
-        query, key, value = qkv.transpose(3, 4).unbind(dim=2)  # each (B, heads, positions, d)
+        # (B, heads, 3, positions, d), and a copy: torch has a fused kernel only for d in one piece.
+        query, key, value = qkv.transpose(3, 4).contiguous().unbind(dim=2)
         attended = F.scaled_dot_product_attention(query, key, value)
         out = self.proj_out(attended.transpose(2, 3).reshape(batch, channels, -1))
         return (flat + out).reshape(batch, channels, *spatial)
@@ -347,6 +348,11 @@ class UNetModel(nn.Module):
     def blocks(self) -> list[nn.Module]:
         """The parts that hold almost all weights, in the order in which they are used."""
         return [*self.input_blocks, self.middle_block, *self.output_blocks]
+
+    @property
+    def last_convolution(self) -> nn.Module:
+        """The last one before the output layers."""
+        return self.output_blocks[-1][0].out_layers[-1]
 
     def forward(self, x: Tensor, timesteps: Tensor, y: Tensor | None = None) -> Tensor:
         """Returns the network output.

@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 LADDER = """
     guided_diffusion
     davi.system
-    davi.schedule davi.losses
+    davi.schedule davi.losses davi.networks
     davi.config davi.operators davi.release davi.bridge
     davi.data davi.weights davi.score
     davi.generator davi.likelihood
@@ -56,6 +56,9 @@ LAZY_PACKAGES = {
     "gdown",
     "bm3d",
     "deepinv",
+    "diffusers",
+    "onnx",
+    "onnxscript",
 }
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 

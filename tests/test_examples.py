@@ -21,7 +21,7 @@ from davi.operators.linear import LinearOperator
 from davi.operators.measurement import lift
 from davi.operators.noise import GaussianNoise
 from davi.operators.super_resolution import SuperResolution
-from davi.runs.build import input_record
+from davi.runs.inputs import input_record
 from davi.schedule import Schedule
 from davi.score import ScoreModel
 from davi.solvers.davi import Davi

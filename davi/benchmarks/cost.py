@@ -8,7 +8,7 @@ import torch
 
 from davi.benchmarks.ladders import sampling_rungs
 from davi.benchmarks.measuring import count_flops, markdown_table, time_calls
-from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
+from guided_diffusion.presets import PRESETS, Architecture
 
 DAVI = "DAVI"
 # Network evaluations per image, Table 13.
@@ -53,10 +53,10 @@ class Cost:
 
 
 @cache
-def network_size(config: UNetConfig) -> tuple[int, int]:
+def network_size(config: Architecture) -> tuple[int, int]:
     """Returns (parameters, multiply-accumulate operations per image) of a network."""
-    with torch.device("meta"):  # shapes are all it takes
-        network = create_unet(config)
+    network = config.empty().to("meta")  # shapes are all it takes
+    with torch.device("meta"):
         image = torch.empty(1, config.in_channels, config.image_size, config.image_size)
         time = torch.zeros(1, dtype=torch.int64)
         flops = count_flops(partial(network, image, time))

@@ -22,7 +22,7 @@ from davi.restorer import Restorer
 from davi.runs.build import assemble_trainer
 from davi.sampler import posterior_sample
 from davi.system.world import World
-from guided_diffusion.presets import UNetConfig, create_unet
+from guided_diffusion.presets import Architecture
 
 WEIGHT_NOISE = 0.02  # standard deviation, on top of the initialisation, which has zeros in it
 PHOTO_SIDE = 512  # pixels of the images that reading is measured with
@@ -51,10 +51,10 @@ def benchmark_config(
     return parse_config(values, RunConfig, "benchmark")
 
 
-def random_network(unet: UNetConfig) -> nn.Module:
+def random_network(unet: Architecture) -> nn.Module:
     """Returns a network none of whose weights is zero, in evaluation mode on the CPU."""
     torch.manual_seed(0)
-    network = create_unet(unet).eval()
+    network = unet.create().eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(WEIGHT_NOISE * torch.randn_like(parameter))

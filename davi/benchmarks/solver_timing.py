@@ -211,7 +211,7 @@ def timed_problem(
         InputError, CheckpointError: the weights of the prior are missing or do not fit.
     """
     generator = None
-    if preset == run.network.preset:
+    if preset == getattr(run.network, "preset", None):
         network = read_prior_file(run.prior.path, run.network).network()
     else:
         run = benchmark_config(preset, 1)

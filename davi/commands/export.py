@@ -1,21 +1,64 @@
-"""Write the averaged weights of a run as one small safetensors file that holds its config, too."""
+"""Write the averaged weights of a run as one small file.
+
+safetensors  any network, with the config of its run; what all commands read
+onnx         a generator for use without PyTorch: inputs `measurement` (B, c, h, w) on the [-1, 1]
+             scale and `noise`, standard normal (B, C, H, W); output `restoration` (B, C, H, W)
+"""
 
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from davi.commands.options import add_overrides
 from davi.system.choices import STORED_DTYPES
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds what the command line takes."""
     parser.add_argument("run", metavar="RUN_OR_FILE", type=Path, help="run folder or checkpoint")
-    parser.add_argument("--output", type=Path, required=True, help="FILE.safetensors")
-    parser.add_argument("--dtype", choices=STORED_DTYPES, default="float16", help="default float16")
+    parser.add_argument("--output", type=Path, required=True, help="FILE.safetensors or FILE.onnx")
+    parser.add_argument(
+        "--format",
+        choices=["safetensors", "onnx"],
+        default="safetensors",
+        help="default safetensors",
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=STORED_DTYPES,
+        help="of the weights (default: float16; in an ONNX file they are float32)",
+    )
+    add_overrides(
+        parser, "onnx: the code or mask of your own that the run names", "operator.file=PATH"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
 def run(arguments: Namespace) -> None:
     """Reads the run and writes its network."""
+    from davi.system.errors import InputError
+
+    if arguments.format == "safetensors":
+        if arguments.set:
+            raise InputError("--set is for --format onnx; the other holds the config as it is")
+        _write_safetensors(arguments)
+    else:
+        if arguments.dtype not in (None, "float32"):
+            raise InputError(f"--dtype {arguments.dtype}: an ONNX file has float32")
+        _write_onnx(arguments)
+
+
+def _write_onnx(arguments: Namespace) -> None:
+    from davi.restorer import load
+    from davi.runs.onnx_file import write_onnx
+    from davi.weights.network_file import new_weights_file
+
+    output = new_weights_file(arguments.output, arguments.overwrite, ".onnx")
+    restorer = load(arguments.run, "cpu", overrides=arguments.set)
+    write_onnx(restorer, output)
+    print(f"{output}: a generator for {restorer.task}, as ONNX")
+
+
+def _write_safetensors(arguments: Namespace) -> None:
     from davi.weights.checkpoint_manifest import require_as_written
     from davi.weights.generator_file import note_on_mask
     from davi.weights.network_file import (
@@ -41,7 +84,7 @@ def run(arguments: Namespace) -> None:
         kind=kind,
         config=content["config"],
         iteration=content["iteration"],
-        dtype=arguments.dtype,
+        dtype=arguments.dtype or "float16",
     )
     print(f"{output}: {kind} after {content['iteration']} iterations")
     if note := note_on_mask(content["config"]):

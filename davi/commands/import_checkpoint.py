@@ -1,8 +1,9 @@
 """Turn a weight file of the authors (or of this project) into one safetensors file.
 
-Reads the ADM priors of OpenAI and DPS, and the released generators and training files of DAVI, and
-recognises which it is. A generator of the authors does not say what it restores: its name in the
-release does (gaussian_ema.pt, deno_ema.pt, ...), or --config. Nothing in the file is run.
+Reads the ADM priors of OpenAI and DPS, the released generators and training files of DAVI, and the
+folders of diffusers pipelines with a UNet2DModel, and recognises which it is. A generator of the
+authors does not say what it restores: its name in the release does (gaussian_ema.pt, deno_ema.pt,
+...), or --config. Nothing in the file is run.
 """
 
 from argparse import ArgumentParser, Namespace
@@ -14,7 +15,9 @@ from davi.system.choices import NETWORK_PARTS, STORED_DTYPES
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds what the command line takes."""
-    parser.add_argument("file", metavar="FILE", type=Path, help="weight file, or run folder")
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, help="weight file, or run folder, or folder of diffusers"
+    )
     parser.add_argument("--output", type=Path, required=True, help="FILE.safetensors")
     parser.add_argument(
         "--part",
@@ -35,14 +38,18 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> None:
     """Reads, checks and writes."""
     from davi.build import with_mask_inside
+    from davi.config.diffusers_folder import is_diffusers_folder
     from davi.system.files import sha256_of
     from davi.weights.generator_file import part_values, usual_part, what_was_assumed
-    from davi.weights.layouts import KINDS, read_weight_file
+    from davi.weights.layouts import KINDS, read_diffusers_folder, read_weight_file
     from davi.weights.network_file import new_weights_file, save_weights, weights_file
     from guided_diffusion.checkpoint import require_finite
 
     output = new_weights_file(arguments.output, arguments.overwrite)
-    file = read_weight_file(weights_file(arguments.file))
+    if is_diffusers_folder(arguments.file):
+        file = read_diffusers_folder(arguments.file)
+    else:
+        file = read_weight_file(weights_file(arguments.file))
     part = arguments.part or usual_part(file, arguments.config)
     values = part_values(file, part, arguments.config, arguments.set)
     if file.config is None and values is not None:  # a path in it is the user's own

@@ -8,7 +8,8 @@ from davi.commands.options import EXIT_STOPPED, read_config
 from davi.config.section import Section
 from davi.config.yaml_file import read_method
 from davi.data.scan import require_readable
-from davi.runs.build import build_images, input_record
+from davi.runs.build import build_images
+from davi.runs.inputs import input_record
 from davi.runs.loop import run_training
 from davi.runs.run_folder import RunFolder
 from davi.system.errors import InputError

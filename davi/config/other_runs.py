@@ -4,12 +4,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from davi.config.network import AnyNetworkConfig
 from davi.config.problem import NoiseConfig, OperatorConfig
 from davi.config.schema import (
     DataConfig,
     Deviation,
     LoopConfig,
-    NetworkConfig,
     NoiseRange,
     OfProblem,
     PriorConfig,
@@ -33,8 +33,8 @@ class TeacherRunConfig(OfProblem, Section):
 
     method: Literal["teacher"]
     seed: Seed = 0  # of every random number of the run
-    network: NetworkConfig  # of the prior
-    schedule: ScheduleName = "linear"  # the betas of the diffusion
+    network: AnyNetworkConfig  # of the prior
+    schedule: ScheduleName = "linear"  # the betas of the diffusion, see the other runs
     prior: PriorConfig  # what training starts from, but for its last layer
     operator: OperatorConfig  # A, what happens to the image
     noise: NoiseConfig  # n, what is added then
@@ -46,6 +46,8 @@ class TeacherRunConfig(OfProblem, Section):
     def _noise_fits(self) -> "TeacherRunConfig":
         if not self._has_one_sigma():
             raise ValueError("a conditional teacher needs Gaussian noise of one sigma above 0")
+        if not self.network.unet().first_layer:
+            raise ValueError("a conditional teacher needs network.name adm or diffusers")
         return self
 
 
@@ -61,7 +63,7 @@ class I2SBRunConfig(OfProblem, Section):
 
     method: Literal["i2sb"]
     seed: Seed = 0  # of every random number of the run
-    network: NetworkConfig
+    network: AnyNetworkConfig
     prior: PriorConfig  # what training starts from
     operator: OperatorConfig  # A, what happens to the image
     noise: NoiseConfig  # n, what is added then

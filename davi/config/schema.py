@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
-import torch
 from pydantic import AfterValidator, Field, model_validator
 
+from davi.config.network import AnyNetworkConfig
 from davi.config.problem import (
     CustomOperatorConfig,
     InpaintingConfig,
@@ -23,21 +23,26 @@ from davi.config.section import (
     Count,
     FilePath,
     LearningRate,
-    Pixels,
     Section,
     Seed,
     TermWeight,
     Text,
 )
+from davi.schedule import Schedule
 from davi.system.shipped import CHECKPOINTS, find
-from guided_diffusion.presets import PRESETS, UNetConfig, create_unet
+from guided_diffusion.presets import Architecture
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-ScheduleName = Literal["linear", "quadratic"]
-Multiple = Annotated[int, Field(gt=0, le=16)]
 Shape = Annotated[float, Field(ge=0.01, le=100)]
 Deviation = Annotated[float, Field(ge=0.001, le=100)]
-MAX_PARAMETERS = 4 * 10**9  # seven times the largest ADM network
+
+
+def _known_schedule(name: str) -> str:
+    Schedule.named(name)
+    return name
+
+
+ScheduleName = Annotated[Text, AfterValidator(_known_schedule)]
 
 
 def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
@@ -49,59 +54,6 @@ def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
 # to 1000: above that of the last time, 158 with linear betas
 NoiseBound = Annotated[float, Field(ge=0.001, le=1000)]
 NoiseRange = Annotated[tuple[NoiseBound, NoiseBound], AfterValidator(_rising)]
-
-
-class NetworkConfig(Section):
-    """The ADM architecture: a preset, of which any size may be changed."""
-
-    preset: Literal[tuple(PRESETS)] = "ffhq_256"  # gives the value of every key that is null
-    image_size: Pixels | None = None  # side of the images in pixels
-    # channels of the images: 3, 1 of gray ones, or others, which no picture has
-    in_channels: int | None = Field(None, gt=0, le=16)
-    model_channels: int | None = Field(None, gt=0, le=1024)  # channels of the first level
-    num_res_blocks: int | None = Field(None, gt=0, le=16)  # residual blocks of each level
-    # levels with attention, as downsampling factors: 16 is the one whose side is image_size / 16
-    attention_resolutions: tuple[Pixels, ...] | None = Field(None, max_length=16)
-    # channels of each level, as multiples of model_channels
-    channel_mult: tuple[Multiple, ...] | None = Field(None, min_length=1, max_length=8)
-    # as many as in_channels, or twice as many with a learned variance; null: as the preset
-    out_channels: int | None = Field(None, gt=0, le=32)
-    num_head_channels: int | None = Field(None, gt=0, le=1024)  # channels of one attention head
-    # attention heads, in place of num_head_channels
-    num_heads: int | None = Field(None, gt=0, le=64)
-    use_new_attention_order: bool | None = None  # q, k and v of all heads, not head by head
-    resblock_updown: bool | None = None  # false: a single convolution resamples
-    use_checkpoint: bool | None = None  # compute activations twice: less memory, more time
-    # what the prior's network says of x_t, eps (the noise, as ADM's) or v: davi/schedule.py
-    prediction: Literal["eps", "v"] = "eps"
-
-    def unet(self) -> UNetConfig:
-        """Returns the preset with the changes applied."""
-        changes = self.model_dump(exclude={"preset", "prediction"}, exclude_none=True)
-        if self.num_heads is not None:
-            changes["num_head_channels"] = -1
-        preset = PRESETS[self.preset]
-        if self.in_channels is not None and self.out_channels is None:
-            changes["out_channels"] = self.in_channels * preset.out_channels // preset.in_channels
-        return UNetConfig(**{**vars(preset), **changes})
-
-    @model_validator(mode="after")
-    def _can_be_built(self) -> "NetworkConfig":
-        if None not in (self.num_heads, self.num_head_channels):
-            raise ValueError("num_heads or num_head_channels, not both: set one to null")
-        unet = self.unet()
-        with torch.device("meta"):
-            network = create_unet(unet)  # its errors name what does not fit
-        size = sum(parameter.numel() for parameter in network.parameters())
-        if size > MAX_PARAMETERS:
-            raise ValueError(f"{size} parameters; at most {MAX_PARAMETERS} are allowed")
-        if unet.image_size % unet.downsampling:
-            raise ValueError(f"image_size={unet.image_size} is no multiple of {unet.downsampling}")
-        if unet.out_channels < unet.in_channels:
-            raise ValueError(
-                f"out_channels={unet.out_channels}: at least {unet.in_channels} needed"
-            )
-        return self
 
 
 class DataConfig(Section):
@@ -153,10 +105,12 @@ class PriorRunConfig(Section):
     """A run of davi train-prior."""
 
     seed: Seed = 0  # of every random number of the run
-    network: NetworkConfig
+    network: AnyNetworkConfig
     # weights that training starts from, a file or the name of a shipped one; null: random ones
     init: FilePath | None = None
-    schedule: ScheduleName = "linear"  # the betas of the diffusion
+    # the betas of the diffusion: linear, quadratic or cosine; with the first and the last of them
+    # as in linear:0.0015:0.0195
+    schedule: ScheduleName = "linear"
     # bounds of the noise deviation of x_t / sqrt(alpha_bar_t), drawn log-uniformly; null: every
     # time is as likely
     noise_range: NoiseRange | None = None
@@ -300,7 +254,7 @@ class OfProblem:
         """Whether y on the image grid shows what is measured: in a hole of inpainting it is 0."""
         return isinstance(self.operator, InpaintingConfig) and not self.operator.noise_in_hole
 
-    def seeing_unet(self) -> UNetConfig:
+    def seeing_unet(self) -> Architecture:
         """Returns the architecture of the prior with further input channels for y."""
         unet = self.network.unet()
         return replace(unet, in_channels=2 * unet.in_channels + self.shows_mask)
@@ -315,8 +269,10 @@ class RunConfig(OfProblem, Section):
 
     recipe: Literal[RECIPES] = PAPER  # see davi/config/recipes.py
     seed: Seed = 0  # of every random number of the run
-    network: NetworkConfig
-    schedule: ScheduleName = "linear"  # the betas of the diffusion
+    network: AnyNetworkConfig
+    # the betas of the diffusion: linear, quadratic or cosine; with the first and the last of them
+    # as in linear:0.0015:0.0195
+    schedule: ScheduleName = "linear"
     prior: FrozenPriorConfig
     operator: OperatorConfig  # A, what happens to the image
     noise: NoiseConfig  # n, what is added then
@@ -357,6 +313,12 @@ class RunConfig(OfProblem, Section):
                 f"bridge.resize: {self.bridge.resize} needs one operator for all images; with "
                 f"operator.mask: {self.operator.mask} y lies on the image grid: set bilinear"
             )
+        seeing = self.generator.sees_measurement or self.fake_score.sees_measurement
+        if not unet.first_layer and (seeing or self.adversarial.enabled):
+            raise ValueError(
+                "sees_measurement and adversarial.enabled change or ask for layers of the network, "
+                "which a network of one's own does not name: take network.name adm or diffusers"
+            )
         if self.loss.regulariser == "kept_pixels" and self.task != "inpainting":
             raise ValueError("loss.regulariser: kept_pixels is for inpainting only")
         if self.adversarial.enabled and self.train.parallel == "fsdp":
@@ -395,6 +357,6 @@ class RunConfig(OfProblem, Section):
                 "sets all of it but the noise"
             )
 
-    def unet(self, section: GeneratorConfig | FakeScoreConfig | FrozenPriorConfig) -> UNetConfig:
+    def unet(self, section: GeneratorConfig | FakeScoreConfig | FrozenPriorConfig) -> Architecture:
         """Returns the architecture of a network: that of an ordinary prior, wider if it sees y."""
         return self.seeing_unet() if section.sees_measurement else self.network.unet()

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import ValidationError
 
+from davi.config.diffusers_folder import read_folder
 from davi.config.recipes import PAPER, RECIPES, recipe_settings
 from davi.config.section import Section
 from davi.config.yaml_text import MAX_DEPTH, Plain, dump, parse, read_text, scalar
@@ -39,7 +40,25 @@ def load_config(path: str | Path, model: type[Config], overrides: Sequence[str] 
             file and the key.
     """
     layers = _layers(Path(path), overrides)
-    return parse_config(_resolve(layers, model, str(path)), model, str(path))
+    values = _with_folder_read(_resolve(layers, model, str(path)), model)
+    return parse_config(values, model, str(path))
+
+
+def _with_folder_read(values: dict, model: type[Section]) -> dict:
+    """What the folder of diffusers says in the place of its path, and below all other values.
+
+    Only a file of the user's comes here: a folder that a weight file names is not opened.
+    """
+    network = values.get("network")
+    if not isinstance(network, dict) or network.get("name") != "diffusers":
+        return values
+    others = {key: value for key, value in network.items() if key != "folder"}
+    folder = _typed(network.get("folder"), str)
+    if not isinstance(folder, str):
+        return values
+    read = read_folder(Path(folder).expanduser())
+    known = {key: value for key, value in read.items() if key in model.model_fields}
+    return _merge(known, {**values, "network": others})
 
 
 def _layers(path: Path, overrides: Sequence[str]) -> list[dict]:
@@ -218,7 +237,7 @@ def _section_of(annotation: Any, value: Any) -> type[Section] | None:
     for candidate in get_args(annotation) or (annotation,):
         if isinstance(candidate, type) and issubclass(candidate, Section):
             tag = candidate.model_fields.get("name")
-            if tag is None or value.get("name") in get_args(tag.annotation):
+            if tag is None or value.get("name", tag.default) in get_args(tag.annotation):
                 return candidate
     return None
 
@@ -233,7 +252,8 @@ def _describe(problem: dict, values: Any) -> str:
     keys = []
     for part in problem["loc"]:
         # Inside a union pydantic adds the member's name to the location; it is no key.
-        if isinstance(values, dict) and part not in values and part == values.get("name"):
+        # A network without a name is ADM's.
+        if isinstance(values, dict) and part not in values and part == values.get("name", "adm"):
             continue
         keys.append(str(part))
         values = values.get(part) if isinstance(values, dict) else None

@@ -2,16 +2,23 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
+from torch import nn
+
+from davi.config.network import (
+    AnyNetworkConfig,
+    CustomNetworkConfig,
+    NetworkConfig,
+    parse_network,
+)
 from davi.config.other_runs import TeacherRunConfig
-from davi.config.schema import NetworkConfig, RunConfig, ScheduleName
+from davi.config.schema import RunConfig
 from davi.config.yaml_file import parse_config
+from davi.schedule import Schedule
 from davi.system.errors import InputError
 from davi.weights.layouts import Weights, read_weight_file
 from guided_diffusion.checkpoint import preset_of, unet_from_weights
-from guided_diffusion.presets import PRESETS, UNetConfig
-from guided_diffusion.unet import UNetModel
+from guided_diffusion.presets import PRESETS, Architecture
 
 
 @dataclass(frozen=True)
@@ -28,11 +35,11 @@ class PriorFile:
 
     path: Path
     weights: Weights
-    unet: UNetConfig
+    unet: Architecture
     schedule: str
     prediction: str
 
-    def network(self) -> UNetModel:
+    def network(self) -> nn.Module:
         """Returns the network, float32 on the CPU.
 
         Raises:
@@ -41,7 +48,7 @@ class PriorFile:
         return unet_from_weights(self.weights, self.unet, str(self.path))
 
 
-def read_prior_file(path: Path, network: NetworkConfig | None = None) -> PriorFile:
+def read_prior_file(path: Path, network: AnyNetworkConfig | None = None) -> PriorFile:
     """Returns the prior in a file.
 
     Args:
@@ -58,17 +65,24 @@ def read_prior_file(path: Path, network: NetworkConfig | None = None) -> PriorFi
     if "prior" not in file.parts:
         raise InputError(f"{path}: holds {file.layout}; a prior is needed")
     weights, config = file.part("prior"), file.config or {}
-    own = parse_config(config.get("network") or {}, NetworkConfig, str(path))
+    own = parse_network(config.get("network") or {}, str(path))
     if network is None:
+        if isinstance(own, CustomNetworkConfig):
+            raise InputError(
+                f"{path}: its network is the code of {own.file}; code that only a weight file "
+                "names is not run: look at it and use the file where a config names the code"
+            )
         network = own if config.get("network") else NetworkConfig(preset=_preset(path, weights))
     elif network.prediction != own.prediction:
         raise InputError(
             f"{path}: predicts {own.prediction}; network.prediction is {network.prediction}, set "
             "it to what the prior predicts"
         )
-    schedule, known = config.get("schedule", "linear"), get_args(ScheduleName)
-    if schedule not in known:
-        raise InputError(f"{path}: schedule: {schedule!r} is none of {', '.join(known)}")
+    schedule = config.get("schedule", "linear")
+    try:
+        Schedule.named(str(schedule))
+    except ValueError as error:
+        raise InputError(f"{path}: schedule: {error}") from error
     return PriorFile(path, weights, network.unet(), schedule, network.prediction)
 
 
@@ -82,7 +96,7 @@ def _preset(path: Path, weights: Weights) -> str:
     return preset
 
 
-def read_teacher_file(path: Path, config: RunConfig) -> UNetModel:
+def read_teacher_file(path: Path, config: RunConfig) -> nn.Module:
     """Returns the network of a conditional teacher, float32 on the CPU.
 
     Args:

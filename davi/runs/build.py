@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +14,8 @@ from davi.build import (
     build_sight,
     conditional_settings,
     image_shape,
-    mask_sha256,
 )
 from davi.config.other_runs import I2SBRunConfig, TeacherRunConfig
-from davi.config.problem import CustomOperatorConfig, InpaintingConfig
 from davi.config.schema import LoopConfig, PriorRunConfig, RunConfig
 from davi.data.batches import open_images, validation_batch
 from davi.likelihood import PosteriorTarget, denoising_error, has_diagonal_gram
@@ -34,7 +31,6 @@ from davi.score import FrozenPrior, PosteriorDenoiser, ScoreModel
 from davi.solvers.i2sb_bridge import I2SBBridge, I2SBModel
 from davi.solvers.i2sb_trainer import I2SBTrainer
 from davi.system.errors import InputError
-from davi.system.files import sha256_of
 from davi.system.parallel import replicated, sharded
 from davi.system.runtime import keyed_rng, normal_each
 from davi.system.world import World
@@ -45,8 +41,7 @@ from davi.training.learning_rate import RateShape
 from davi.training.network_optimizer import NetworkOptimizer
 from davi.weights.layouts import read_weight_file
 from guided_diffusion.checkpoint import unet_from_weights, with_input_channels, without_variance
-from guided_diffusion.presets import UNetConfig, create_unet
-from guided_diffusion.unet import UNetModel
+from guided_diffusion.presets import Architecture
 
 AnyRunConfig = RunConfig | PriorRunConfig | I2SBRunConfig | TeacherRunConfig
 ERROR_TIMES = 24  # at which the prior's denoising error is measured
@@ -73,24 +68,7 @@ def build_validation_batch(config: AnyRunConfig) -> torch.Tensor:
     return validation_batch(build_images(config, "validation"), config.train.num_validation_images)
 
 
-def input_record(config: AnyRunConfig) -> dict[str, Any]:
-    """Returns {key: SHA-256 of the file, or fingerprint of the images, that it names}."""
-    record = {
-        f"data.{split}": build_images(config, split).fingerprint()
-        for split in ("train", "validation")
-    }
-    if isinstance(config, PriorRunConfig):
-        record |= {"init": sha256_of(config.init_path)} if config.init else {}
-    else:
-        record["prior.checkpoint"] = sha256_of(config.prior.path)
-        if isinstance(config.operator, InpaintingConfig) and config.operator.path is not None:
-            record["operator.path"] = mask_sha256(config.operator.path)
-        if isinstance(config.operator, CustomOperatorConfig):
-            record["operator.file"] = sha256_of(Path(config.operator.file))
-    return record
-
-
-def _read_prior(config: RunConfig | TeacherRunConfig) -> UNetModel:
+def _read_prior(config: RunConfig | TeacherRunConfig) -> torch.nn.Module:
     return read_prior_file(config.prior.path, config.network).network()
 
 
@@ -108,7 +86,7 @@ def build_trainer(config: RunConfig, world: World) -> DaviTrainer:
 
 
 def assemble_trainer(
-    config: RunConfig, prior: UNetModel, validation: torch.Tensor, world: World
+    config: RunConfig, prior: torch.nn.Module, validation: torch.Tensor, world: World
 ) -> DaviTrainer:
     """Returns the trainer of Algorithm 1, all three networks initialised from the prior.
 
@@ -213,9 +191,9 @@ def _score_model(config: RunConfig | PriorRunConfig) -> Callable[..., ScoreModel
     )
 
 
-def _from_prior(prior: UNetModel, unet: UNetConfig) -> UNetModel:
+def _from_prior(prior: torch.nn.Module, unet: Architecture) -> torch.nn.Module:
     """A network to train that begins as the prior, whatever further input it has."""
-    weights = with_input_channels(prior.state_dict(), unet.in_channels)
+    weights = with_input_channels(prior.state_dict(), unet)
     return unet_from_weights(weights, unet, "the prior").train()
 
 
@@ -242,7 +220,7 @@ def build_prior_trainer(config: PriorRunConfig, world: World) -> PriorTrainer:
         InputError, CheckpointError: data or weights are missing or do not fit.
     """
     torch.manual_seed(config.seed)  # weight initialisation is the one draw without a key
-    network = create_unet(config.network.unet())
+    network = config.network.unet().create()
     if config.init is not None:  # whatever it predicted
         weights = read_weight_file(config.init_path).part("prior")
         network = unet_from_weights(weights, config.network.unet(), config.init)
@@ -258,7 +236,7 @@ def build_i2sb_trainer(config: I2SBRunConfig, world: World) -> I2SBTrainer:
         InputError, CheckpointError: data or prior weights are missing or do not fit.
     """
     unet, path = config.network.unet(), config.prior.path
-    weights = without_variance(read_prior_file(path, config.network).weights, unet.out_channels)
+    weights = without_variance(read_prior_file(path, config.network).weights, unet)
     network = unet_from_weights(weights, unet, str(path))
     return assemble_i2sb_trainer(config, network, build_validation_batch(config), world)
 
@@ -275,7 +253,7 @@ def build_teacher_trainer(config: TeacherRunConfig, world: World) -> TeacherTrai
 
 
 def assemble_teacher_trainer(
-    config: TeacherRunConfig, prior: UNetModel, validation: torch.Tensor, world: World
+    config: TeacherRunConfig, prior: torch.nn.Module, validation: torch.Tensor, world: World
 ) -> TeacherTrainer:
     """Returns the trainer of a conditional teacher.
 
@@ -288,8 +266,10 @@ def assemble_teacher_trainer(
     Raises:
         InputError: the batch is too small for the processes, or the operator does not allow it.
     """
-    network = _from_prior(prior, config.seeing_unet())
-    begin_as_prior(network.out[-1], config.network.prediction, config.teacher.image_deviation)
+    unet = config.seeing_unet()
+    network = _from_prior(prior, unet)
+    last_layer = network.get_submodule(unet.last_layer)
+    begin_as_prior(last_layer, config.network.prediction, config.teacher.image_deviation)
     forward_model = build_forward_model(config, image_shape(config), world.device)
     model = partial(
         PosteriorDenoiser,
@@ -304,7 +284,7 @@ def assemble_teacher_trainer(
 
 
 def assemble_i2sb_trainer(
-    config: I2SBRunConfig, network: UNetModel, validation: torch.Tensor, world: World
+    config: I2SBRunConfig, network: torch.nn.Module, validation: torch.Tensor, world: World
 ) -> I2SBTrainer:
     """Returns the trainer of an I2SB network.
 
@@ -327,7 +307,7 @@ def assemble_i2sb_trainer(
 
 def _regression(
     config: PriorRunConfig | I2SBRunConfig | TeacherRunConfig,
-    network: UNetModel,
+    network: torch.nn.Module,
     model_around: Callable[[torch.nn.Module], torch.nn.Module],
     validation: torch.Tensor,
     world: World,
@@ -365,20 +345,21 @@ def _common(config: AnyRunConfig, validation: torch.Tensor, world: World) -> dic
     }
 
 
-def _distributed(network: UNetModel, config: LoopConfig, world: World) -> torch.nn.Module:
+def _distributed(network: torch.nn.Module, config: LoopConfig, world: World) -> torch.nn.Module:
     """The network over the processes, in the way of the configuration."""
     if config.parallel == "ddp" or not world.distributed:
         return _replicated(network, config, world)
+    blocks = getattr(network, "blocks", [])  # of a network of one's own perhaps none
     if config.compile:
         # Each block gathers its weights between compiled pieces. They share their code, of which
         # the compiler by default makes eight variants at most.
         torch._dynamo.config.recompile_limit = COMPILED_VARIANTS
-        for block in network.blocks:
+        for block in blocks:
             block.compile()
-    return sharded(network, network.blocks, world)
+    return sharded(network, blocks, world)
 
 
-def _replicated(network: UNetModel, config: LoopConfig, world: World) -> torch.nn.Module:
+def _replicated(network: torch.nn.Module, config: LoopConfig, world: World) -> torch.nn.Module:
     if config.compile:
         network.compile()
     return replicated(network, world)

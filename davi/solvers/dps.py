@@ -1,15 +1,16 @@
 """DPS: ancestral sampling, pushed downhill on the residual of the predicted clean image."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from davi.operators.linear import LinearOperator
+from davi.operators.noise import GaussianNoise
 from davi.priors.sampling import ancestral_step, spaced_schedule, spaced_times
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import GRADIENT, Noise, Rngs, Solver
+from davi.solvers.base import GRADIENT, NOISE_LEVEL, Noise, Rngs, Solver
 from davi.solvers.prior import CountedPrior
 from davi.system.runtime import normal_each
 
@@ -22,17 +23,34 @@ class Dps(Solver):
     over the norm. The norm is that of one image. Knows nothing of the noise; zeta is what balances
     measurement and prior, and depends on the task, the image size and the number of steps.
 
+    With annealed guidance the step is that of an ancestral step whose score has grad log p(y | x_t)
+    added to it, for which p(y | x_t) = N(A x0, sigma_y^2 + sigma_t^2) is taken, so that
+
+        x_{t-1} = ancestral step - zeta beta / sqrt(1 - beta)
+                  grad_{x_t} |y - A x0(x_t)|^2 / (2 (sigma_y^2 + sigma_t^2)),
+
+    with beta that of the step and sigma_t^2 = (1 - abar_t) / abar_t, the noise of
+    x_t / sqrt(abar_t). Here zeta = 1 is Bayes' rule, for every task and number of steps. Source:
+    Jalal et al. 2021, Robust Compressed Sensing MRI, for the variance; as the guidance "annealed"
+    of the library deepinv.
+
     Fields:
         num_steps: evenly spaced times, the last and the first included; the paper takes all.
+        guidance: norm, as in the paper, or annealed.
         zeta: step size.
         clip: clip x0 to [-1, 1], for the gradient, too.
     """
 
     label: ClassVar[str] = "DPS"
-    needs: ClassVar[frozenset[str]] = frozenset({GRADIENT})
+    needs: ClassVar[frozenset[str]] = frozenset({NOISE_LEVEL, GRADIENT})
     num_steps: int = Field(NUM_STEPS, ge=1, le=NUM_STEPS)
+    guidance: Literal["norm", "annealed"] = "norm"
     zeta: float = Field(ge=0)
     clip: bool = True
+
+    def require(self, operator: LinearOperator, noise: Noise) -> None:
+        """See `Solver.require`; as in the paper it takes any noise."""
+        super().require(operator, GaussianNoise(0.0, 0.0) if self.guidance == "norm" else noise)
 
     def solve(
         self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
@@ -46,9 +64,14 @@ class Dps(Solver):
                 x_t = x_t.detach().requires_grad_(True)
                 x0, _, variance = prior.predict(x_t, t)
                 x0 = x0.clamp(-1, 1) if self.clip else x0
-                residual = (y - operator.A(x0)).flatten(1).norm(dim=1).sum()
-                (gradient,) = torch.autograd.grad(residual, x_t)
+                residual = (y - operator.A(x0)).flatten(1)
+                if self.guidance == "norm":
+                    misfit = self.zeta * residual.norm(dim=1).sum()
+                else:
+                    beta = spaced.betas[step].item()
+                    scale = beta / (1 - beta) ** 0.5 / (noise.sigma_low**2 + prior.sigma(t) ** 2)
+                    misfit = self.zeta * scale * residual.square().sum() / 2
+                (gradient,) = torch.autograd.grad(misfit, x_t)
             # Unguided here: the gradient is taken at x_t, but acts after the step.
-            sample = ancestral_step(spaced, step, x_t, x0, variance, rngs)
-            x_t = sample - self.zeta * gradient
+            x_t = ancestral_step(spaced, step, x_t, x0, variance, rngs) - gradient
         return x_t

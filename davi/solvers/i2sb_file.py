@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from davi.build import build_operator, image_shape
+from davi.config.network import CustomNetworkConfig
 from davi.config.other_runs import I2SBRunConfig
 from davi.config.problem import (
     CustomOperatorConfig,
@@ -75,8 +76,11 @@ def load_i2sb(source: str, device: str, precision: str) -> TrainedI2SB:
             "with a config that says method: i2sb)"
         )
     config = parse_config(file.config, I2SBRunConfig, str(path))
-    if isinstance(config.operator, CustomOperatorConfig):  # code is not run because a file names it
+    # Code is not run because a file names it.
+    if isinstance(config.operator, CustomOperatorConfig):
         raise InputError(f"{path}: networks of I2SB for operators of one's own cannot be used")
+    if isinstance(config.network, CustomNetworkConfig):
+        raise InputError(f"{path}: networks of one's own cannot be used as I2SB")
     mask = getattr(config.operator, "path", None)
     if mask is not None and not is_mask_text(mask):  # nor is a file opened
         raise InputError(

@@ -10,6 +10,7 @@ import torch
 from davi.config.schema import RunConfig
 from davi.config.section import Section
 from davi.config.yaml_file import load_config, to_yaml
+from davi.networks.diffusers_unet import DiffusersNetwork
 from davi.solvers.base import Solver
 from davi.solvers.solver_file import SolverFile, read_solver, solver_class
 from davi.system.errors import InputError
@@ -183,7 +184,7 @@ def _job(
     except InputError as error:
         raise _AbsentError(str(error)) from error
     # The class is found by its module's name, which files in other folders may share.
-    code = (type(solver), type(solver).solve, UNetModel)
+    code = (type(solver), type(solver).solve, UNetModel, DiffusersNetwork)
     files = [*problem.source_files(), *(Path(inspect.getfile(each)) for each in code)]
     facts = {
         "format": FORMAT,

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from davi.build import build_forward_model, image_shape, mask_sha256
+from davi.config.network import CustomNetworkConfig
 from davi.config.problem import (
     CustomOperatorConfig,
     InpaintingConfig,
@@ -140,4 +141,6 @@ def _facts(column: ColumnConfig, config: RunConfig, seed: int) -> dict[str, Any]
         facts["assumed_sigma"] = column.assumed_sigma
     if isinstance(operator, CustomOperatorConfig):
         facts["operator_sha256"] = sha256_of(Path(operator.file))
+    if isinstance(config.network, CustomNetworkConfig):
+        facts["network_sha256"] = sha256_of(Path(config.network.file))
     return facts

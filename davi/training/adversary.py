@@ -8,15 +8,14 @@ from davi.release.discriminator import adaptive_weight, adversarial_loss, discri
 from davi.system.parallel import unwrapped
 from davi.system.runtime import autocast
 from davi.training.network_optimizer import NetworkOptimizer
-from guided_diffusion.unet import UNetModel
 
 
-def compared_weight(network: UNetModel) -> Tensor:
+def compared_weight(network: nn.Module) -> Tensor:
     """Returns the weight by whose gradients the generator's losses are balanced, as in the release.
 
     It belongs to the last convolution before the output layers.
     """
-    return network.output_blocks[-1][0].out_layers[-1].weight
+    return network.last_convolution.weight
 
 
 @dataclass(kw_only=True, eq=False)

@@ -10,8 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from davi.config.network import parse_network
 from davi.config.recipes import RELEASE, RELEASE_TASKS
-from davi.config.schema import NetworkConfig, RunConfig
+from davi.config.schema import RunConfig
 from davi.config.yaml_file import load_config, parse_config
 from davi.operators.mask_text import is_mask_text
 from davi.system.errors import InputError
@@ -26,8 +29,7 @@ from davi.weights.layouts import (
 )
 from davi.weights.network_file import FAKE_SCORE, GENERATOR
 from guided_diffusion.checkpoint import preset_of, require_architecture, unet_from_weights
-from guided_diffusion.presets import PRESETS, UNetConfig
-from guided_diffusion.unet import UNetModel
+from guided_diffusion.presets import PRESETS, Architecture
 
 AS_RELEASED = f"recipe={RELEASE}"
 DATA_OF_PRESET = {"ffhq_256": "ffhq", "imagenet_256": "imagenet"}
@@ -52,7 +54,7 @@ class GeneratorFile:
     config: RunConfig
     says_its_config: bool
 
-    def network(self) -> UNetModel:
+    def network(self) -> nn.Module:
         """Returns the network, float32 on the CPU.
 
         Raises:
@@ -66,11 +68,12 @@ class GeneratorFile:
         """Returns what a record of restorations must say of the generator, as JSON values."""
         record: dict[str, Any] = {"weights_sha256": sha256_of(self.path)}
         values = self.config.model_dump(mode="json")
-        operator = values["operator"]
-        found = _file_of(operator)
-        named = found is not None and not is_mask_text(operator[found[0]])
-        if named:  # its content counts, not its place
-            operator[f"{found[0]}_sha256"] = sha256_of(Path(operator.pop(found[0])))
+        named = []
+        for section, key, _ in _files_of(values):
+            if not is_mask_text(values[section][key]):  # its content counts, not its place
+                path = Path(values[section].pop(key))
+                values[section][f"{key}_sha256"] = sha256_of(path)
+                named.append(section)
         # Not mentioned if false, so that folders begun before there was a choice go on.
         if not values["generator"]["sees_measurement"]:
             del values["generator"]["sees_measurement"]
@@ -78,8 +81,8 @@ class GeneratorFile:
             record["config"] = {section: values[section] for section in _RESTORING}
             if unseen := _unseen(values["network"]):
                 record["config"]["network"] = unseen
-        elif named:
-            record["operator"] = operator
+        else:
+            record |= {section: values[section] for section in named}
         return record
 
 
@@ -140,8 +143,8 @@ def run_of(
         config: of a file that does not hold its own: the run, or the YAML file of one, which is
             read with the release's recipe; None where the file's name tells.
         overrides: "section.key=value" strings, over those of the YAML file. Of a file that holds
-            its own config, only "operator.file=PATH" of code and "operator.path=PATH" of a mask.
-            Code needs it, a mask does where it is not in the file.
+            its own config, only "operator.file=PATH" and "network.file=PATH" of code and
+            "operator.path=PATH" of a mask. Code needs it, a mask does where it is not in the file.
 
     Raises:
         InputError: nothing says what the generator restores, or two sources disagree.
@@ -198,13 +201,13 @@ def part_values(
     return values
 
 
-def _architecture(part: str, values: dict[str, Any], where: str) -> UNetConfig:
+def _architecture(part: str, values: dict[str, Any], where: str) -> Architecture:
     """That of a part's network, by what is known of its run."""
     section = {GENERATOR: "generator", FAKE_SCORE: "fake_score"}.get(KINDS[part])
     if section in values:  # a whole run, which says whether this network sees the measurement
         run = parse_config(values, RunConfig, where)
         return run.unet(getattr(run, section))
-    return parse_config(values.get("network", {}), NetworkConfig, where).unet()
+    return parse_network(values.get("network", {}), where).unet()
 
 
 def what_was_assumed(file: WeightFile, values: dict[str, Any] | None) -> str | None:
@@ -217,7 +220,7 @@ def what_was_assumed(file: WeightFile, values: dict[str, Any] | None) -> str | N
     published = file.path.name in PRIOR_NAMES or _release_name(file.path) is not None
     if file.config is not None or published or not values or _unseen(values["network"]):
         return None
-    unet = parse_config(values["network"], NetworkConfig, str(file.path)).unet()
+    unet = parse_network(values["network"], str(file.path)).unet()
     return (
         "note: weights do not show how many attention heads a network has, nor the betas of a "
         f"prior; taken are {unet.num_head_channels} channels for each head, and for a prior the "
@@ -281,43 +284,51 @@ def _words(task: dict[str, str]) -> str:
 def _with_named_file(
     file: WeightFile, overrides: Sequence[str]
 ) -> tuple[dict[str, Any], Sequence[str]]:
-    """The file's own config, its operator's file where the user says, and the other overrides.
+    """The file's own config, with the files that it needs where the user says, and other overrides.
 
     Whoever makes a weight file chooses what its header says, so that no code runs and no file is
     opened which only the header names.
     """
-    operator = file.config.get("operator")
-    found = _file_of(operator)
-    if found is None:
-        return file.config, overrides
-    key, rule = found
-    prefix = f"operator.{key}="
-    named = [each for each in overrides if each.startswith(prefix)]
-    if named:
-        operator = {**operator, key: named[-1].removeprefix(prefix)}
-    elif not is_mask_text(operator.get(key)):
-        raise InputError(
-            f"{file.path}: {rule.format(operator.get(key))}, with --set {prefix}PATH (in Python: "
-            "overrides=[...])"
-        )
-    others = [each for each in overrides if each not in named]
-    return {**file.config, "operator": operator}, others
+    values = file.config
+    for section, key, rule in _files_of(values):
+        prefix = f"{section}.{key}="
+        named = [each for each in overrides if each.startswith(prefix)]
+        if named:
+            path = named[-1].removeprefix(prefix)
+            values = {**values, section: {**values[section], key: path}}
+        elif not is_mask_text(values[section].get(key)):
+            raise InputError(
+                f"{file.path}: {rule.format(values[section].get(key))}, with --set {prefix}PATH "
+                "(in Python: overrides=[...])"
+            )
+        overrides = [each for each in overrides if each not in named]
+    return values, overrides
 
 
-def _file_of(operator: Any) -> tuple[str, str] | None:
-    """The key at which an operator names a file, and what is done; None for most operators."""
-    match operator:
+def _files_of(values: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Section and key at which a run names a file, and what is done; of most runs none."""
+    found = []
+    match values.get("operator"):
         case {"name": "custom"}:
-            return "file", (
+            rule = (
                 "its operator is the code of {}; code that only a weight file names is not run: "
                 "look at it and name it yourself"
             )
+            found.append(("operator", "file", rule))
         case {"name": "inpainting", "mask": "file"}:
-            return "path", (
+            rule = (
                 "its mask lies in {} and not in the file; a picture that only a weight file names "
                 "is not opened: name it yourself"
             )
-    return None
+            found.append(("operator", "path", rule))
+    match values.get("network"):
+        case {"name": "custom"}:
+            rule = (
+                "its network is the code of {}; code that only a weight file names is not run: "
+                "look at it and name it yourself"
+            )
+            found.append(("network", "file", rule))
+    return found
 
 
 def _refuse_another_config(file: WeightFile, config: object, overrides: Sequence[str]) -> None:

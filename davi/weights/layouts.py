@@ -1,8 +1,8 @@
 """Files with networks, and what each of them holds.
 
 The layouts: the flat ADM state dict of OpenAI and DPS, the training files of the DAVI release, its
-averaged generators, and this project's own. A file is recognised by its keys and tensors; no code
-of it is run.
+averaged generators, folders of the library diffusers, and this project's own. A file is recognised
+by its keys and tensors; no code of it is run.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from davi.config.diffusers_folder import read_folder, weights_path
+from davi.networks.diffusers_unet import PREFIX
 from davi.release.discriminator import PatchDiscriminator
 from davi.system.errors import InputError
 from davi.weights.checkpoint_manifest import require_as_written
@@ -99,6 +101,18 @@ class WeightFile:
                 f"{', '.join(self.parts)} (davi import --part)"
             )
         return self.parts[name]
+
+
+def read_diffusers_folder(folder: Path) -> WeightFile:
+    """Returns the prior in a folder that the library diffusers wrote.
+
+    Raises:
+        InputError: it holds no UNet2DModel with its scheduler, or one of another diffusion.
+        CheckpointError: missing or damaged weights.
+    """
+    config, path = read_folder(folder), weights_path(folder)
+    weights = {f"{PREFIX}{key}": value for key, value in read_weights(path).items()}
+    return WeightFile(path, "a UNet of diffusers", {"prior": weights}, config=config)
 
 
 def read_weight_file(path: Path) -> WeightFile:
@@ -207,6 +221,9 @@ def _state_dict(path: Path, state: Weights) -> WeightFile:
             f"{path}: its network is class-conditional ({_CLASSES}); one without classes is needed"
         )
     if state.keys() >= _ADM_KEYS:
+        # All weights of ADM lie in its modules; tables beside them, as deepinv's DiffUNet has for
+        # its noise levels, are none.
+        state = {key: value for key, value in state.items() if "." in key}
         parts = dict.fromkeys(BARE_ROLES, state)
         return WeightFile(path, "a bare ADM network", parts, role_known=False)
     raise _unknown(path, state)

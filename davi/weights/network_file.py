@@ -98,14 +98,14 @@ def kind_of(checkpoint: Mapping[str, Any]) -> str:
     return OF_METHOD.get(checkpoint["config"].get("method"), PRIOR)
 
 
-def new_weights_file(path: Path, overwrite: bool) -> Path:
-    """Returns the path of a `.safetensors` file to be written, its folder created if needed.
+def new_weights_file(path: Path, overwrite: bool, suffix: str = ".safetensors") -> Path:
+    """Returns the path of a file to be written, its folder created if needed.
 
     Raises:
         InputError: another suffix, or a file that is not to be overwritten.
     """
-    if path.suffix != ".safetensors":
-        raise InputError(f"{path}: the name must end in .safetensors")
+    if path.suffix != suffix:
+        raise InputError(f"{path}: the name must end in {suffix}")
     if path.exists() and not overwrite:
         raise InputError(f"{path}: exists; add --overwrite or choose another name")
     make_folder(path.parent)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from guided_diffusion.nn import GroupNorm32, timestep_embedding, to_half_precision
@@ -287,6 +288,20 @@ def test_attention_equals_softmax_attention(new_order: bool) -> None:
     attended = torch.einsum("bhij,bhdj->bhdi", weights, v).reshape(2, 32, 15)
     expected = x + block.proj_out(attended).view_as(x)
     torch.testing.assert_close(block(x), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("new_order", [True, False])
+def test_attention_fits_the_fused_kernel(new_order: bool) -> None:
+    """With only that one allowed, torch refuses q, k and v that are not laid out for it."""
+    block = AttentionBlock(
+        32,
+        num_heads=1,
+        num_head_channels=8,
+        use_new_attention_order=new_order,
+        use_checkpoint=False,
+    )
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        assert block(torch.zeros(2, 32, 3, 5)).shape == (2, 32, 3, 5)
 
 
 def test_attention_refuses_heads_that_do_not_divide() -> None:

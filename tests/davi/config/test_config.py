@@ -25,7 +25,7 @@ TASKS = ("gaussian_blur", "super_resolution", "inpainting", "denoising", "colori
 
 def model_of(path: Path) -> type[Section]:
     """What a shipped config is to be read as, by its name."""
-    if path.stem.endswith(("_prior", "_prior_v")):
+    if "_prior" in path.stem:
         return PriorRunConfig
     if path.stem.endswith("_teacher"):
         return TeacherRunConfig

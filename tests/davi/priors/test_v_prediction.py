@@ -17,8 +17,8 @@ from davi.runs.build import (
     assemble_teacher_trainer,
     build_prior_trainer,
     build_trainer,
-    input_record,
 )
+from davi.runs.inputs import input_record
 from davi.schedule import Schedule
 from davi.score import RESIZE, ScoreModel
 from davi.system.errors import InputError

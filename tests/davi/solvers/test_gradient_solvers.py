@@ -234,6 +234,36 @@ def test_the_guidance_of_dps_in_one_step() -> None:
         torch.testing.assert_close(found, expected)
 
 
+def moments_of_annealed_dps(s: float, sigma_y: float, num_steps: int) -> list[float]:
+    """Gain and spread of x = gain * mean + noise, one pixel and one linear step after the other."""
+    alpha_bar = [*LINEAR.alpha_bar[torch.linspace(999, 0, num_steps).round().long()].tolist(), 1.0]
+    share, variance = 0.0, 1.0  # of y in x, and what is not of y
+    for abar, abar_next in pairwise(alpha_bar):
+        kappa = abar**0.5 * TAU**2 / (abar * TAU**2 + 1 - abar)  # x0 of x_t
+        alpha = abar / abar_next
+        pull = (1 - alpha) / alpha**0.5 * s * kappa / (sigma_y**2 + (1 - abar) / abar)
+        step = alpha**0.5 * (1 - abar_next) + abar_next**0.5 * (1 - alpha) * kappa
+        keep = step / (1 - abar) - pull * s * kappa
+        share = keep * share + pull
+        variance = keep**2 * variance + (1 - alpha) * (1 - abar_next) / (1 - abar)
+    exact = 1 / (1 / TAU**2 + s**2 / sigma_y**2)
+    return [share * sigma_y**2 / (s * exact), (variance / exact) ** 0.5]
+
+
+@pytest.mark.parametrize(("s", "sigma_y"), COLUMNS[:4])
+def test_annealed_dps_on_an_isotropic_gaussian(s: float, sigma_y: float) -> None:
+    """(0.93, 0.82), (0.80, 0.81), (0.11, 1.92), (0.21, 0.87): blind to a shrinking A."""
+    solver = Dps(num_steps=20, guidance="annealed", zeta=1.0, clip=False)
+    expected = moments_of_annealed_dps(s, sigma_y, 20)
+    assert gain_and_spread(solver, s, sigma_y) == pytest.approx(expected, abs=0.02)
+
+
+def test_annealed_dps_needs_the_noise_level() -> None:
+    solver = Dps(num_steps=3, guidance="annealed", zeta=1.0)
+    with pytest.raises(InputError, match="DPS needs Gaussian noise of one known sigma"):
+        solver.require(Denoising(SMALL), PoissonNoise(1.0))
+
+
 def test_clipped_pixels_give_dps_no_gradient() -> None:
     """At time 999 an estimate of half the noise makes nearly every x0 leave [-1, 1]."""
     prior = CountedPrior(ScoreModel(Half(), LINEAR))
@@ -364,6 +394,7 @@ def test_dmplug_stops_each_image_by_itself() -> None:
 
 SOLVERS = {
     "dps": Dps(num_steps=3, zeta=0.3),
+    "dps_annealed": Dps(num_steps=3, guidance="annealed", zeta=1.0),
     "pigdm": Pigdm(num_steps=3),
     "pigdm_score": Pigdm(num_steps=3, variant="likelihood_score"),
     "dmplug": Dmplug(num_iterations=3, learning_rate=0.1),
@@ -455,7 +486,8 @@ def test_without_noise_the_identity_returns_the_measurement(solver: Solver, atol
 # What samples differ by from the exact posterior of smooth images: mean error, gain and spread of
 # `PosteriorDistance`; 200 samples of a perfect solver have 0.07, 1 and 1. The biases are expected.
 # DPS does not know the noise: zeta = 0.2 suits denoising, is too weak where A shrinks (blur, gray)
-# and leaves part of the prior's spread there. PiGDM takes a pixel of x_0 given x_t for independent
+# and leaves part of the prior's spread there. So does annealed DPS, which knows it, and most where
+# A averages (super-resolution). PiGDM takes a pixel of x_0 given x_t for independent
 # of others and of variance 1 - abar, more than it has: it trusts y too much (gain above 1, spread
 # below). With its guidance as a true score the gain is right where the weights of the default
 # overshoot. DMPlug fits y without regard to noise, and its samples are too narrow.
@@ -468,6 +500,16 @@ DISTANCES = {
             "inpainting": (0.397, 0.987, 1.014),
             "denoising": (0.146, 0.998, 0.768),
             "colorization": (0.307, 0.928, 1.102),
+        },
+    ),
+    "dps_annealed": (
+        Dps(num_steps=250, guidance="annealed", zeta=1.0, clip=False),
+        {
+            "gaussian_blur": (0.665, 0.711, 1.230),
+            "super_resolution": (0.596, 0.314, 1.113),
+            "inpainting": (0.298, 0.956, 1.043),
+            "denoising": (0.247, 0.951, 0.990),
+            "colorization": (0.433, 0.835, 1.115),
         },
     ),
     "pigdm": (

@@ -167,13 +167,15 @@ def test_a_network_that_cannot_be_is_refused(
         read_prior_file(path, tiny_config(tiny_prior).network)
 
 
-@pytest.mark.parametrize("schedule", [5, None, [1], "cosine"])
+@pytest.mark.parametrize(
+    "schedule", [5, None, [1], "sine", "linear:0.1", "linear:0.02:0.0001", "cosine:0.1:0.2"]
+)
 def test_a_schedule_that_is_not_known_is_refused(
     schedule: object, tiny_prior: Path, tmp_path: Path
 ) -> None:
     config = json.dumps({"network": {}, "schedule": schedule})
     path = rewritten(tiny_prior, tmp_path / "prior.safetensors", config=config)
-    with pytest.raises(ValueError, match=r"schedule: .* is none of linear, quadratic"):
+    with pytest.raises(ValueError, match=r"schedule: .* is no schedule; allowed: linear, "):
         read_prior_file(path, tiny_config(tiny_prior).network)
 
 

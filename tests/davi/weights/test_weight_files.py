@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from davi.config.schema import NetworkConfig, RunConfig
+from davi.config.network import NetworkConfig
+from davi.config.schema import RunConfig
 from davi.config.yaml_file import load_config, parse_config
 from davi.priors.weight_file import read_prior_file
 from davi.runs.build import build_trainer
@@ -74,6 +75,13 @@ def test_the_average_comes_without_its_wrapper(networks: list[Weights], tmp_path
         assert usual_part(file, None) == "generator"
         assert_same(file.part("generator"), networks[0])
         assert_same(file.part("raw_generator"), networks[1])
+
+
+def test_tables_beside_the_network_are_left_out(networks: list[Weights], tmp_path: Path) -> None:
+    """The DiffUNet of deepinv saves its noise levels with its weights."""
+    tables = {"sqrt_alphas_cumprod": torch.rand(1000), "sqrt_1m_alphas_cumprod": torch.rand(1000)}
+    file = saved({**networks[0], **tables}, tmp_path / "diffunet.pt")
+    assert_same(file.part("prior"), networks[0])
 
 
 def test_an_average_that_was_never_begun_is_not_taken(
