@@ -1,15 +1,17 @@
 """Measurements on disk: exact `.npy` arrays, or ordinary image files."""
 
+import math
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from davi.data.decoding import stored_size
 from davi.data.images import IMAGE_SUFFIXES, list_names, load_image
 from davi.operators.measurement import require_measurement_scale
 from davi.system.errors import SAME_NAME, InputError
@@ -120,8 +122,13 @@ def require_mask(mask: Tensor, where: str, size: tuple[int, int] | None = None) 
         )
 
 
-def read_measurement(path: Path, shape: tuple[int, int, int]) -> Tensor:
+def read_measurement(path: Path, shape: tuple[int, int, int], any_size: bool = False) -> Tensor:
     """Returns a measurement of the given (C, h, w), float32 on the [-1, 1] scale.
+
+    Args:
+        path: its file.
+        shape: what it must have.
+        any_size: of the shape, only the number of axes and C must fit.
 
     Raises:
         InputError: unreadable, not finite, or of another shape.
@@ -129,20 +136,36 @@ def read_measurement(path: Path, shape: tuple[int, int, int]) -> Tensor:
     y = (
         _read_array(path)
         if path.suffix.lower() == ".npy"
-        else load_image(path, shape[0], shape[1:])
+        else load_image(path, shape[0], None if any_size else shape[1:])
     )
-    if tuple(y.shape) != shape:
+    compared = 1 if any_size else len(shape)
+    if y.ndim != len(shape) or tuple(y.shape[:compared]) != shape[:compared]:
         raise InputError(
-            f"{path}: measurement is {_shape_text(y.shape)}, {_shape_text(shape)} needed"
+            f"{path}: measurement is {shape_text(y.shape)}, {shape_text(shape)} needed"
         )
     return y
 
 
-def _read_array(path: Path) -> Tensor:
+def num_pixels(path: Path) -> int:
+    """Returns how many pixels a measurement has, without decoding it.
+
+    Raises:
+        InputError: unreadable.
+    """
+    if path.suffix.lower() == ".npy":
+        return math.prod(_load_array(path, "r").shape[-2:])
+    return math.prod(stored_size(path))
+
+
+def _load_array(path: Path, mapped: Literal["r"] | None = None) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
+        return np.load(path, mmap_mode=mapped, allow_pickle=False)
     except Exception as error:  # damaged bytes make the decoder raise whatever they spell
         raise InputError(f"{path}: not a readable .npy array ({error})") from error
+
+
+def _read_array(path: Path) -> Tensor:
+    array = _load_array(path)
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise InputError(f"{path}: not an array of real numbers")
     if array.dtype.kind in "iu":
@@ -156,5 +179,6 @@ def _read_array(path: Path) -> Tensor:
     return y.float()
 
 
-def _shape_text(shape: tuple[int, ...]) -> str:
+def shape_text(shape: tuple[int, ...]) -> str:
+    """Returns the shape of a measurement in words."""
     return "x".join(map(str, shape)) + " (channels x height x width)"

@@ -3,9 +3,10 @@
 Threads read ahead and write behind while the network runs in between.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from davi.data.measurement_files import (
     Measurements,
     find_measurements,
     measurement_folder,
+    num_pixels,
     read_mask,
     read_measurement,
 )
@@ -41,15 +43,17 @@ class _Item:
 
     Attributes:
         hashes: of its content, see `Ledger.is_done`.
+        y: what was measured; None of a large picture, which is read when its turn comes.
     """
 
     name: str
     hashes: dict[str, str]
-    y: Tensor
+    y: Tensor | None = None
     samples: Tensor | None = None
 
 
 _Failed = tuple[Path, str]  # a file, and why it cannot be restored
+LARGE = 1 << 20  # pixels of a result, all samples together; larger ones are held one at a time
 DONE_BEFORE = None  # what reading gives for a measurement that needs no work
 
 
@@ -82,7 +86,8 @@ def restore_folder(
         source: a folder or a file, see `measurement_files`.
         output: a new folder, or one that this command has begun.
         num_samples: posterior samples per measurement.
-        batch_size: measurements per network evaluation; without influence on the results.
+        batch_size: measurements, or pieces of larger ones, per network evaluation; without
+            influence on the results.
         seed: of the samples.
         masks: inpainting only: one mask for all, or a folder with NAME.png for each.
         rounding: of the pictures to 8 bits, see `images.to_uint8`.
@@ -117,9 +122,10 @@ def restore_folder(
     with Ledger(output, settings, source if source.is_dir() else None, world) as ledger:
         how = {"num_samples": num_samples, "batch_size": batch_size, "seed": seed}
         factor = _factor(output, known, restorer, world, level=level, **how)
-        job = _FolderJob(restorer, found, ledger, num_samples, seed, masks, rounding, level, factor)
+        look = {"masks": masks, "rounding": rounding, "level": level, "factor": factor}
+        job = _FolderJob(restorer, found, ledger, **how, **look)
         with tqdm(total=total, desc="restoring", unit="image", disable=not world.is_first) as bar:
-            job.run(islice(found.suffixes, world.rank, None, world.size), batch_size, report, bar)
+            job.run(islice(found.suffixes, world.rank, None, world.size), report, bar)
         _note_other_holes(job, world)
         return FolderReport.of_all(world.gather(report))
 
@@ -180,6 +186,7 @@ class _FolderJob:
     found: Measurements
     ledger: Ledger
     num_samples: int
+    batch_size: int
     seed: int
     masks: Path | None
     rounding: str
@@ -187,14 +194,15 @@ class _FolderJob:
     factor: float
     other_holes: list[str] = field(default_factory=list)  # names; filled by the threads that read
 
-    def run(self, names: Iterable[str], batch_size: int, report: FolderReport, bar: tqdm) -> None:
+    def run(self, names: Iterable[str], report: FolderReport, bar: tqdm) -> None:
         """Restores the names, in order, and counts them."""
-        window = 2 * batch_size
+        window = 2 * self.batch_size
         with file_threads() as executor:
             outcomes = map_ahead(executor, self.read, names, window)
             to_be_done = _to_be_done(outcomes, report, bar)
-            batches = BatchSampler(to_be_done, batch_size, drop_last=False)
-            restored = (item for batch in batches for item in self.restore(batch))
+            batches = BatchSampler(to_be_done, self.batch_size, drop_last=False)
+            progress = not bar.disable
+            restored = (item for batch in batches for item in self.restore(batch, progress))
             for outcome in map_ahead(executor, self.write, restored, window):
                 if isinstance(outcome, _Item):
                     path = self.found.path(outcome.name)
@@ -209,37 +217,73 @@ class _FolderJob:
         path = self.found.path(name)
         try:
             hashes = {"sha256": sha256_of(path)}
-            mask = self.masks
-            if mask is not None and mask.is_dir():
-                mask = mask / f"{name}.png"
-                hashes["mask_sha256"] = sha256_of(mask)
+            if self.masks is not None and self.masks.is_dir():
+                hashes["mask_sha256"] = sha256_of(self._mask(name))
             if self.ledger.is_done(name, path, self.results(name), **hashes):
                 return DONE_BEFORE
-            y = read_measurement(path, self.restorer.measurement_shape)
-            if mask is not None:
-                kept = read_mask(mask, self.restorer.image_shape[1:])
-                if _is_another_hole(kept, self.restorer.operator):
-                    self.other_holes.append(name)
-                y = y * kept
+            y = None if self._is_large(path) else self._measurement(name)
         except (InputError, OSError) as error:
             return path, str(error)
         return _Item(name, hashes, y)
 
-    def restore(self, batch: list[_Item]) -> Iterator[_Item]:
-        """Yields the items with their samples."""
-        y, names = torch.stack([item.y for item in batch]), [item.name for item in batch]
-        samples = self.restorer.restore(y, self.num_samples, self.seed, names)
-        for item, own_samples in zip(batch, samples.unbind(dim=1), strict=True):
-            yield replace(item, samples=own_samples)
+    def _is_large(self, path: Path) -> bool:
+        """Whether the result of a file is not to be held beside others."""
+        if not self.restorer.operator.same_everywhere:
+            return False
+        shapes = (self.restorer.image_shape, self.restorer.measurement_shape)
+        enlarged, own = (math.prod(shape[1:]) for shape in shapes)
+        return self.num_samples * num_pixels(path) * enlarged > LARGE * own
 
-    def write(self, item: _Item) -> _Item | _Failed:
+    def _measurement(self, name: str) -> Tensor:
+        """Returns the measurement of a name, with the hole of its mask.
+
+        Raises:
+            InputError, OSError: it cannot be restored.
+        """
+        restorer = self.restorer
+        any_size = restorer.operator.same_everywhere
+        y = read_measurement(self.found.path(name), restorer.measurement_shape, any_size)
+        if (mask := self._mask(name)) is not None:
+            kept = read_mask(mask, restorer.restored_size(tuple(y.shape)))
+            if _is_another_hole(kept, restorer.operator):
+                self.other_holes.append(name)
+            y = y * kept
+        return y
+
+    def _mask(self, name: str) -> Path | None:
+        """Where the mask of a measurement is, if there is one."""
+        own = self.masks is not None and self.masks.is_dir()
+        return self.masks / f"{name}.png" if own else self.masks
+
+    def restore(self, batch: list[_Item], progress: bool) -> Iterator[_Item | _Failed]:
+        """Yields the items with their samples, those of one shape restored together."""
+        by_shape = groupby(batch, lambda item: item.name if item.y is None else item.y.shape)
+        for _, items in by_shape:
+            yield from self._restore(list(items), progress)
+
+    def _restore(self, items: list[_Item], progress: bool) -> Iterator[_Item | _Failed]:
+        names = [item.name for item in items]
+        try:
+            y = [item.y if item.y is not None else self._measurement(item.name) for item in items]
+        except (InputError, OSError) as error:
+            yield self.found.path(names[0]), str(error)
+            return
+        samples = self.restorer.restore(
+            torch.stack(y), self.num_samples, self.seed, names, self.batch_size, progress
+        )
+        for item, own_samples in zip(items, samples.unbind(dim=1), strict=True):
+            yield replace(item, y=None, samples=own_samples)
+
+    def write(self, item: _Item | _Failed) -> _Item | _Failed:
         """Writes the samples (N, C, H, W) of an item, and returns it, or why it cannot."""
+        if not isinstance(item, _Item):
+            return item
         try:
             with disk_full_as_input_error(self.ledger.folder):
                 self._write(item.samples, self.results(item.name))
         except OSError as error:
             return self.found.path(item.name), str(error)
-        return item
+        return replace(item, samples=None)
 
     def _write(self, samples: Tensor, results: list[Path]) -> None:
         for sample, path in zip(samples, results, strict=False):

@@ -14,7 +14,14 @@ class LinearOperator(nn.Module, ABC):
     Args:
         image_shape: (C, H, W) of the images.
         measurement_shape: shape of one measurement, without batch.
+
+    Attributes:
+        same_everywhere: a piece of a measurement is the measurement of a piece, but for its border,
+            so that pictures of any size can be restored in pieces. The sides of an image must be
+            those of its measurement, or a whole number of times them.
     """
+
+    same_everywhere = False
 
     def __init__(self, image_shape: ImageShape, measurement_shape: ImageShape) -> None:
         super().__init__()
