@@ -29,6 +29,7 @@ from davi.folders.measured import check_task
 from davi.metrics.uncertainty import Calibration, interval, require_samples
 from davi.operators.inpainting import Inpainting, RandomInpainting
 from davi.operators.linear import LinearOperator
+from davi.pictures.form import PLAIN, PNG, Form
 from davi.restorer import Restorer
 from davi.system.errors import InputError
 from davi.system.files import disk_full_as_input_error, sha256_of
@@ -66,7 +67,7 @@ def restore_folder(
     batch_size: int,
     seed: int,
     masks: Path | None = None,
-    rounding: str = "nearest",
+    form: Form = PLAIN,
     level: float | None = None,
     calibrated_by: Path | None = None,
     world: World,
@@ -90,7 +91,7 @@ def restore_folder(
             influence on the results.
         seed: of the samples.
         masks: inpainting only: one mask for all, or a folder with NAME.png for each.
-        rounding: of the pictures to 8 bits, see `images.to_uint8`.
+        form: of the pictures' files; those named .png here have another suffix where it says so.
         level: of the interval of every pixel; None for none.
         calibrated_by: a folder of davi degrade on which the intervals are calibrated, or the
             calibration.json of an earlier command; one is written beside the results.
@@ -111,7 +112,8 @@ def restore_folder(
         "num_samples": num_samples,
         "seed": seed,
         **_mask_settings(masks, restorer.task),
-        **_new_settings(rounding, level),
+        **form.settings,
+        **({} if level is None else {"interval": level}),
     }
     known = None
     if calibrated_by is not None:
@@ -122,7 +124,7 @@ def restore_folder(
     with Ledger(output, settings, source if source.is_dir() else None, world) as ledger:
         how = {"num_samples": num_samples, "batch_size": batch_size, "seed": seed}
         factor = _factor(output, known, restorer, world, level=level, **how)
-        look = {"masks": masks, "rounding": rounding, "level": level, "factor": factor}
+        look = {"masks": masks, "form": form, "level": level, "factor": factor}
         job = _FolderJob(restorer, found, ledger, **how, **look)
         with tqdm(total=total, desc="restoring", unit="image", disable=not world.is_first) as bar:
             job.run(islice(found.suffixes, world.rank, None, world.size), report, bar)
@@ -151,7 +153,7 @@ def restore_measured(restorer: Restorer, measured: Path, output: Path, **options
         restorer: the generator.
         measured: the folder.
         output: a new folder, or one that this command has begun.
-        options: `num_samples`, `batch_size`, `seed` and `rounding` of `restore_folder`.
+        options: `num_samples`, `batch_size`, `seed` and `form` of `restore_folder`.
 
     Raises:
         InputError: some measurement cannot be restored, so that a mean would miss it.
@@ -172,12 +174,6 @@ def _mask_settings(masks: Path | None, task: str) -> dict[str, str]:
     return {"masks": "one for each image"} if masks.is_dir() else {"mask_sha256": sha256_of(masks)}
 
 
-def _new_settings(rounding: str, level: float | None) -> dict[str, Any]:
-    """Only what is not the default, so that folders begun before there was a choice go on."""
-    values = {"rounding": (rounding, "nearest"), "interval": (level, None)}
-    return {key: value for key, (value, default) in values.items() if value != default}
-
-
 @dataclass(frozen=True)
 class _FolderJob:
     """The work on one name, in steps, and how the steps overlap."""
@@ -189,7 +185,7 @@ class _FolderJob:
     batch_size: int
     seed: int
     masks: Path | None
-    rounding: str
+    form: Form
     level: float | None
     factor: float
     other_holes: list[str] = field(default_factory=list)  # names; filled by the threads that read
@@ -287,10 +283,10 @@ class _FolderJob:
 
     def _write(self, samples: Tensor, results: list[Path]) -> None:
         for sample, path in zip(samples, results, strict=False):
-            save_image(sample, path, self.rounding)
+            self.form.save(sample, path)
         if len(samples) > 1:
             mean, view_of_std, exact_std, *ends = results[len(samples) :]
-            save_image(samples.mean(dim=0), mean, self.rounding)
+            self.form.save(samples.mean(dim=0), mean)
             std = samples.std(dim=0)
             brightness = std.mean(dim=0, keepdim=True)
             view = 2 * brightness / brightness.max().clamp(min=1e-6) - 1
@@ -299,18 +295,21 @@ class _FolderJob:
             if self.level is not None:
                 bounds = interval(samples, self.level, self.factor)
                 for bound, view, exact in zip(bounds, ends[::2], ends[1::2], strict=True):
-                    save_image(bound, view, self.rounding)
+                    self.form.save(bound, view)
                     save_array(bound, exact)
 
     def results(self, name: str) -> list[Path]:
         """Returns where the samples of a measurement go, their mean, deviation and interval."""
-        output, file = self.ledger.folder, f"{name}.png"
+        output, file = self.ledger.folder, name + self.form.suffix(self.found.suffixes[name])
         if self.num_samples == 1:
             return [output / file]
         samples = [output / f"sample_{number:03d}" / file for number in range(self.num_samples)]
-        exact = ["std"] if self.level is None else ["std", "low", "high"]
-        pairs = [output / folder / end for folder in exact for end in (file, f"{name}.npy")]
-        return [*samples, output / "mean" / file, *pairs]
+        std = [output / "std" / f"{name}{suffix}" for suffix in (PNG, ".npy")]
+        results = [*samples, output / "mean" / file, *std]
+        if self.level is not None:
+            folders = (output / "low", output / "high")
+            results += [folder / end for folder in folders for end in (file, f"{name}.npy")]
+        return results
 
 
 def _is_another_hole(mask: Tensor, trained: LinearOperator | RandomInpainting) -> bool:

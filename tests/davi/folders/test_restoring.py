@@ -8,8 +8,10 @@ import torch
 from PIL import Image
 
 import davi
-from davi.data.images import load_image
+from davi.data.images import load_image, save_array, save_image, to_uint8
 from davi.folders import restoring
+from davi.folders.scoring import recorded_rounding
+from davi.pictures.form import Form
 from davi.system.ledger import FolderReport
 from tests.tiny import ALONE, write_tiny_generator
 
@@ -33,11 +35,10 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def restore(
-    restorer: davi.Restorer, source: Path, output: Path, masks: Path | None = None
+    restorer: davi.Restorer, source: Path, output: Path, num_samples: int = 1, **options: object
 ) -> FolderReport:
-    return restoring.restore_folder(
-        restorer, source, output, num_samples=1, batch_size=3, seed=0, masks=masks, world=ALONE
-    )
+    how = {"num_samples": num_samples, "batch_size": 3, "seed": 0, "world": ALONE}
+    return restoring.restore_folder(restorer, source, output, **how, **options)
 
 
 def test_each_picture_is_restored_at_its_own_size(
@@ -82,11 +83,45 @@ def test_a_mask_of_the_picture_s_size_is_its_hole(tiny_prior: Path, tmp_path: Pa
     Image.fromarray(rng.integers(0, 256, (20, 24, 3), np.uint8)).save(tmp_path / "in/a.png")
     kept = rng.random((20, 24)) > 0.5
     Image.fromarray(np.uint8(255 * kept)).save(tmp_path / "mask.png")
-    assert restore(restorer, tmp_path / "in", tmp_path / "out", tmp_path / "mask.png").done == 1
+    assert (
+        restore(restorer, tmp_path / "in", tmp_path / "out", masks=tmp_path / "mask.png").done == 1
+    )
     y = load_image(tmp_path / "in/a.png")[None] * torch.from_numpy(kept)
     expected = restorer.restore(y, names=["a"])[0, 0]
     found = load_image(tmp_path / "out/a.png")
     torch.testing.assert_close(found, expected, rtol=0, atol=1.001 / 255)
     Image.fromarray(np.uint8(255 * kept[:, :20])).save(tmp_path / "other.png")
-    report = restore(restorer, tmp_path / "in", tmp_path / "o", tmp_path / "other.png")
+    report = restore(restorer, tmp_path / "in", tmp_path / "o", masks=tmp_path / "other.png")
     assert "is 20x20 pixels, 20x24 needed" in report.failed[0][1]
+
+
+def test_sixteen_bits_keep_what_eight_would_round(restorer: davi.Restorer, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    y = torch.rand(3, 5, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    save_image(y, tmp_path / "in/a.png", bit_depth=16)
+    form = Form(bit_depth=16)
+    assert restore(restorer, tmp_path / "in", tmp_path / "out", form=form).done == 1
+    expected = restorer.restore(load_image(tmp_path / "in/a.png")[None], names=["a"])[0, 0]
+    found = load_image(tmp_path / "out/a.png")
+    torch.testing.assert_close(found, expected, rtol=0, atol=1.01 / 65535)
+    assert (to_uint8(found).float() / 127.5 - 1 - found).abs().max() > 0.003
+
+
+def test_formats_are_kept_on_request(restorer: davi.Restorer, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    picture = Image.fromarray(np.full((4, 4, 3), 99, np.uint8))
+    for name in ("a.JPG", "b.tif", "c.webp"):
+        picture.save(tmp_path / "in" / name)
+    save_array(torch.zeros(3, 4, 4), tmp_path / "in/d.npy")
+    kept = Form(keep_format=True)
+    report = restore(restorer, tmp_path / "in", tmp_path / "out", num_samples=2, form=kept)
+    assert report.done == 4
+    names = sorted(path.name for path in (tmp_path / "out/mean").iterdir())
+    assert names == ["a.JPG", "b.tif", "c.webp", "d.png"]
+    assert Image.open(tmp_path / "out/sample_001/a.JPG").format == "JPEG"
+    assert recorded_rounding(tmp_path / "out/mean") == "other"
+    deep = Form(bit_depth=16, keep_format=True)
+    report = restore(restorer, tmp_path / "in", tmp_path / "deep", form=deep)
+    assert report.done == 2
+    assert sorted(path.name for path, _ in report.failed) == ["a.JPG", "c.webp"]
+    assert "JPEG has 8 bits, so that it cannot be kept with 16" in report.failed[0][1]
