@@ -139,11 +139,16 @@ def add_device(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
 
 
+def add_bit_depth(parser: argparse.ArgumentParser) -> None:
+    """Adds --bit-depth."""
+    parser.add_argument(
+        "--bit-depth", type=int, choices=(8, 16), default=8, help="of what is written (default 8)"
+    )
+
+
 def add_form(parser: argparse.ArgumentParser) -> None:
     """Adds how restored pictures become files."""
-    parser.add_argument(
-        "--bit-depth", type=int, choices=(8, 16), default=8, help="of the pictures (default 8)"
-    )
+    add_bit_depth(parser)
     parser.add_argument(
         "--keep-format",
         action="store_true",
