@@ -14,6 +14,7 @@ NOISES = {  # of the generators for denoising
     "b_low": "noise.sigma=0.05",
     "c_range": "noise.sigma=[0.2, 0.4]",
     "d_same": "noise.sigma=0.05",
+    "a_high": "noise.sigma=0.45",
     "e_photons": "noise={name: poisson}",
 }
 
@@ -31,7 +32,7 @@ def folder(tiny_prior: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("sigma", "name"),
-    [(0.0, "b_low"), (0.1, "b_low"), (0.13, "c_range"), (0.3, "c_range"), (1.0, "c_range")],
+    [(0.0, "b_low"), (0.1, "b_low"), (0.13, "c_range"), (0.39, "c_range"), (1.0, "a_high")],
 )
 def test_the_nearest_noise_is_taken(
     folder: Path, monkeypatch: pytest.MonkeyPatch, sigma: float, name: str
