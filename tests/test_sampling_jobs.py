@@ -210,7 +210,7 @@ def test_what_came_before_a_failure_of_the_network_is_kept(
     restore = davi.Restorer.restore
 
     def restore_or_fail(restorer: davi.Restorer, y: Tensor, *arguments: object) -> Tensor:
-        if "021" in arguments[-1]:
+        if "021" in arguments[2]:  # the names
             raise davi.system.errors.InputError("the network returned NaN")
         return restore(restorer, y, *arguments)
 

@@ -65,9 +65,9 @@ def run(arguments: Namespace) -> None:
     origin = "estimated" if sigma is None else "given"
     sigma = estimated_sigma(picture) if sigma is None else sigma
     if arguments.checkpoint is None:
-        arguments.checkpoint = Path(nearest_generator(arguments.task, sigma).name)
+        arguments.checkpoint = nearest_generator(arguments.task, sigma).path
     restorer = read_generator(arguments, select_device(arguments.device))
-    for line in describe(restorer, arguments.checkpoint.name, sigma, origin):
+    for line in describe(restorer, arguments.checkpoint.stem, sigma, origin):
         print(line, flush=True)
     how = {"seed": arguments.seed, "batch_size": arguments.batch_size}
     form = Form(bit_depth=arguments.bit_depth)

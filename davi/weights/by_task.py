@@ -1,6 +1,8 @@
 """Which shipped generators restore a task, and for how much noise."""
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from davi.system.errors import InputError
 from davi.system.shipped import CHECKPOINTS, SUFFIXES, shipped_folder, shipped_names
@@ -12,13 +14,13 @@ class ShippedGenerator:
     """What the header of a file says.
 
     Attributes:
-        name: under which `find` knows it.
+        path: of the file.
         task: the operator's name.
         sigmas: smallest and largest deviation of the Gaussian noise it was trained for, on the
             [-1, 1] scale; None of other noise.
     """
 
-    name: str
+    path: Path
     task: str
     sigmas: tuple[float, float] | None
 
@@ -44,16 +46,22 @@ def nearest_generator(task: str, sigma: float) -> ShippedGenerator:
             f"no shipped generator is for {task!r}; there are some for {', '.join(tasks)}; name "
             "one of your own with --checkpoint"
         )
-    return min(found, key=lambda generator: (generator.distance(sigma), generator.name))
+    return min(found, key=lambda generator: (generator.distance(sigma), generator.path.name))
 
 
 def _shipped_generators() -> list[ShippedGenerator]:
     found = []
     for name in shipped_names(CHECKPOINTS):
-        kind, config, _ = read_header(shipped_folder(CHECKPOINTS) / (name + SUFFIXES[CHECKPOINTS]))
+        path = shipped_folder(CHECKPOINTS) / (name + SUFFIXES[CHECKPOINTS])
+        kind, config, _ = read_header(path)
         if kind == GENERATOR:
-            noise = config["noise"]
-            sigma = noise["sigma"] if noise["name"] == "gaussian" else None
-            bounds = (sigma, sigma) if isinstance(sigma, float) else sigma and tuple(sigma)
-            found.append(ShippedGenerator(name, config["operator"]["name"], bounds))
+            sigmas = _sigmas(config["noise"])
+            found.append(ShippedGenerator(path, config["operator"]["name"], sigmas))
     return found
+
+
+def _sigmas(noise: dict[str, Any]) -> tuple[float, float] | None:
+    if noise["name"] != "gaussian":
+        return None
+    sigma = noise["sigma"]
+    return tuple(sigma) if isinstance(sigma, list) else (sigma, sigma)

@@ -65,7 +65,7 @@ def test_the_damage_is_described_and_the_suffix_says_the_format(
     code, text = command("restore", tmp_path / "small.png", *options)
     assert code == 0
     assert "assumed: super_resolution (factor 4, kernel average), and Gaussian noise" in text
-    assert "restored by tiny.safetensors, in pieces of 16x16" in text
+    assert "restored by tiny, in pieces of 16x16" in text
     with Image.open(output) as image:
         assert (image.format, image.size) == ("TIFF", (36, 28))
         assert image.tag_v2[258] == (16, 16, 16)

@@ -38,8 +38,8 @@ def test_the_nearest_noise_is_taken(
     folder: Path, monkeypatch: pytest.MonkeyPatch, sigma: float, name: str
 ) -> None:
     use(folder, monkeypatch)
-    assert nearest_generator("denoising", sigma).name == name
-    assert nearest_generator("super_resolution", sigma).name == "a_other_task"
+    assert nearest_generator("denoising", sigma).path.stem == name
+    assert nearest_generator("super_resolution", sigma).path.stem == "a_other_task"
 
 
 def test_tasks_without_a_generator_are_refused(
