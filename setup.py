@@ -44,9 +44,11 @@ setup(
         "pillow>=10.1",
         "lpips",
         "pytorch-fid",
+        "tifffile",  # writes 16-bit colour; scikit-image needs it, too
         "pydantic>=2",
         "jinja2>=3",  # forms of the tables
-        "scikit-image",  # photographs of the embedded data set
+        "scikit-image",  # photographs of the embedded data set, the estimate of noise
+        "pywavelets",  # what scikit-image estimates noise with
         "scikit-learn",  # two more photographs
         "safetensors",
         "tensorboard",
@@ -66,7 +68,6 @@ setup(
             "pytest-xdist",
             "ruff",
             "setuptools",
-            "tifffile",  # writes TIFF files of every kind; scikit-image needs it, too
             "wheel",
             "webdataset",
             "braceexpand",

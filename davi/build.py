@@ -92,7 +92,7 @@ def _build_inpainting(config: InpaintingConfig, shape: ImageShape) -> Inpainting
     noise_in_hole = config.noise_in_hole
     if config.mask == "random_pixels":
         draw = partial(random_pixels, height, width, config.hole_rate)
-        return RandomInpainting(shape, draw, noise_in_hole)
+        return RandomInpainting(shape, draw, noise_in_hole, same_everywhere=True)
     if config.mask == "file":
         return Inpainting(shape, mask_of(config.path, (height, width)), noise_in_hole)
     if config.box_size > min(height, width):

@@ -1,14 +1,17 @@
 """A trained generator, ready to restore: `davi.load(path).restore(y)`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from davi.build import build_bridge, build_generator, build_operator, image_shape
 from davi.config.schema import RunConfig
+from davi.data.measurement_files import shape_text
 from davi.metrics.uncertainty import (
     Calibration,
     calibrating_names,
@@ -20,6 +23,7 @@ from davi.metrics.uncertainty import (
 )
 from davi.operators.inpainting import Inpainting
 from davi.operators.measurement import image_of, require_measurement_scale
+from davi.pictures.pieces import Pieces, factors
 from davi.sampler import posterior_sample
 from davi.schedule import Schedule
 from davi.system.errors import InputError
@@ -27,7 +31,6 @@ from davi.system.runtime import (
     AUTOCAST_DTYPES,
     is_whole,
     keyed_rng,
-    normal_each,
     select_device,
 )
 from davi.weights.generator_file import read_generator_file
@@ -46,14 +49,14 @@ class Restorer:
         network: its (averaged) network.
         device: where to run, see `load`.
         precision: fp32, bf16 or fp16.
-        size: (H, W) of the restored images, if not the trained size.
+        size: (H, W) of the restored images or pieces, if not the trained size.
         compile: compile the network for this device at its first use (on a GPU with CUDA graphs).
         origin: what a record says of the network, see `GeneratorFile.record`.
 
     Attributes:
         task: name of the inverse problem.
-        image_shape: (C, H, W) of restored images.
-        measurement_shape: shape of one measurement.
+        image_shape: (C, H, W) of restored images, or of the pieces of larger ones.
+        measurement_shape: shape of one measurement, or of a piece.
         operator: A, or a family of which every image has its own.
 
     Raises:
@@ -104,18 +107,29 @@ class Restorer:
         ).to(device)
 
     def restore(
-        self, y: Tensor, num_samples: int = 1, seed: int = 0, names: Sequence[str] | None = None
+        self,
+        y: Tensor,
+        num_samples: int = 1,
+        seed: int = 0,
+        names: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        progress: bool = False,
     ) -> Tensor:
         """Returns posterior samples, (num_samples, B, C, H, W) float32 in [-1, 1], on the CPU.
 
-        Source: Algorithm 2.
+        Source: Algorithm 2. Where the operator does the same everywhere, measurements may have any
+        size: a larger one is cut into overlapping pieces of `measurement_shape`, whose samples
+        share one noise z and are blended; a smaller one is continued by its mirror image.
 
         Args:
-            y: (B, *measurement_shape) floating-point measurements on the [-1, 1] scale.
+            y: (B, *measurement_shape) floating-point measurements on the [-1, 1] scale, or
+                pictures of another height and width.
             num_samples: samples per measurement, at least 1.
             seed: together with a measurement's name and the sample's number it determines the
                 noise z, whatever else is in the batch.
             names: one per measurement; by default "0", "1", ...
+            batch_size: pieces at a time, by default B; on a CPU each is evaluated alone.
+            progress: show a bar if it takes more than a moment.
 
         Raises:
             InputError: y is no such tensor, another argument does not fit it, the result is not
@@ -126,32 +140,69 @@ class Restorer:
             raise InputError(
                 f"measurements: {kind}; a floating-point Tensor on the [-1, 1] scale is needed"
             )
-        if y.shape[1:] != self.measurement_shape or not len(y):
+        if not (y.ndim and len(y)):
+            needed = ", ".join(map(str, self.measurement_shape))
             raise InputError(
-                f"measurements of shape {tuple(y.shape)}: {self.task} at "
-                f"{self.image_shape[1]}x{self.image_shape[2]} needs (B, "
-                f"{', '.join(map(str, self.measurement_shape))}), B at least 1"
+                f"measurements of shape {tuple(y.shape)}: {self.task} needs (B, {needed}), B at "
+                "least 1"
             )
-        if not is_whole(num_samples, at_least=1):
-            raise InputError(f"num_samples={num_samples!r}: a whole number of at least 1 is needed")
+        size = self.restored_size(tuple(y.shape[1:]))
+        batch_size = len(y) if batch_size is None else batch_size
+        for name, number in {"num_samples": num_samples, "batch_size": batch_size}.items():
+            if not is_whole(number, at_least=1):
+                raise InputError(f"{name}={number!r}: a whole number of at least 1 is needed")
         names = _one_for_each(names, len(y))
         require_measurement_scale(y, "measurements", self.operator.largest_value)
-        y = self.operator.project(y.to(self.device, torch.float32))
-        self._require_noise_in_hole(y)
-        y_image = image_of(y, self.operator, self.bridge.resize)
-        samples = []
-        for number in range(num_samples):
-            # Drawn on the CPU: the same noise on every device.
-            rngs = [keyed_rng("cpu", seed, "restore", name, number) for name in names]
-            z = normal_each(self.image_shape, rngs).to(self.device)
-            samples.append(self._sample(y_image, z).clamp(-1, 1).cpu())
-        samples = torch.stack(samples)
+        shape = (num_samples, len(y), self.image_shape[0], *size)
+        samples = torch.empty(shape, dtype=torch.float32)
+        pieces = Pieces(y, self.measurement_shape, self.image_shape)
+        with _bar(num_samples * len(pieces), progress) as bar:
+            for number, images in enumerate(samples):
+                # Drawn on the CPU: the same noise on every device.
+                rngs = [keyed_rng("cpu", seed, "restore", name, number) for name in names]
+                pieces.blend(self._restored(pieces.pairs(rngs), batch_size, bar), images)
         if not torch.isfinite(samples).all():
             raise InputError(
                 "the network returned NaN or infinity: its training diverged, or its activations "
                 f"overflow in {self.precision}"
             )
         return samples
+
+    def restored_size(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Returns (H, W) of what becomes of a measurement.
+
+        Args:
+            shape: of the measurement, without batch.
+
+        Raises:
+            InputError: it cannot be restored.
+        """
+        if shape == tuple(self.measurement_shape):
+            return self.image_shape[1:]
+        found, needed = shape_text(shape), shape_text(self.measurement_shape)
+        if not self.operator.same_everywhere:
+            raise InputError(
+                f"measurement is {found}, {needed} needed; another size would do only for a damage "
+                "that is the same everywhere"
+            )
+        if len(shape) != 3 or shape[0] != self.measurement_shape[0] or not all(shape):
+            raise InputError(
+                f"measurement is {found}, {needed} needed, or another height and width"
+            )
+        tall, wide = factors(self.measurement_shape, self.image_shape)
+        return shape[1] * tall, shape[2] * wide
+
+    def _restored(
+        self, pairs: Iterator[tuple[Tensor, Tensor]], batch_size: int, bar: tqdm
+    ) -> Iterator[Tensor]:
+        """The samples (C, H, W) of pieces, in their order and on the CPU."""
+        while batch := list(islice(pairs, batch_size)):
+            y, z = (torch.stack(parts).to(self.device) for parts in zip(*batch, strict=True))
+            y = self.operator.project(y)
+            self._require_noise_in_hole(y)
+            y_image = image_of(y, self.operator, self.bridge.resize)
+            yield from self._sample(y_image, z).clamp(-1, 1).cpu()
+            bar.update(len(batch))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -251,6 +302,11 @@ class Restorer:
         return torch.cat(samples)
 
 
+def _bar(total: int, shown: bool) -> tqdm:
+    """A progress bar, which appears after two seconds: not for a few pieces."""
+    return tqdm(desc="pieces", unit="piece", total=total, delay=2, leave=False, disable=not shown)
+
+
 def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
     """The size that was asked for, as two ints."""
     sides = tuple(size) if isinstance(size, Sequence) else ()
@@ -285,7 +341,7 @@ def load(
             or a generator of the authors. The averaged weights are used.
         device: auto, cpu, cuda or cuda:N, or a device of PyTorch.
         precision: fp32, bf16 or fp16.
-        size: (H, W) of the restored images, if not the trained size.
+        size: (H, W) of the restored images or pieces, if not the trained size.
         compile: compile the network at its first use, which takes a minute or more and needs a
             C++ compiler, and on a GPU Triton; worth it for many images on a GPU.
         config: for a generator of the authors only: its run, or the YAML file of one, which is

@@ -15,7 +15,7 @@ LADDER = """
     davi.config davi.operators davi.release davi.bridge
     davi.data davi.weights davi.score
     davi.generator davi.likelihood
-    davi.metrics davi.terms davi.build davi.sampler
+    davi.metrics davi.terms davi.build davi.sampler davi.pictures
     davi.training
     davi.priors davi.restorer davi.trainer
     davi.solvers davi.folders

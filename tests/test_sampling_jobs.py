@@ -175,12 +175,12 @@ def test_a_full_disk_is_said_in_one_line_and_nothing_unwritten_is_recorded(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture,
 ) -> None:
-    save_image, record = davi.folders.restoring.save_image, Ledger.record
+    save_image, record = davi.pictures.form.save_image, Ledger.record
 
-    def save_until_full(image: Tensor, path: Path, rounding: str = "nearest") -> None:
+    def save_until_full(image: Tensor, path: Path, *form: str | int) -> None:
         if path.stem == "033":
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-        save_image(image, path, rounding)
+        save_image(image, path, *form)
 
     def record_if_written(ledger: Ledger, name: str, source: Path, **facts: str) -> None:
         assert (tmp_path / f"o/std/{name}.npy").exists()  # the last file of each
@@ -190,7 +190,7 @@ def test_a_full_disk_is_said_in_one_line_and_nothing_unwritten_is_recorded(
     measured = write_measurements(tmp_path / "measured", 40)
     arguments = command(generator, measured, tmp_path / "o", "--batch-size", "4")
     with monkeypatch.context() as full:
-        full.setattr(davi.folders.restoring, "save_image", save_until_full)
+        full.setattr(davi.pictures.form, "save_image", save_until_full)
         assert run(monkeypatch, arguments) == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert message.startswith(
@@ -210,7 +210,7 @@ def test_what_came_before_a_failure_of_the_network_is_kept(
     restore = davi.Restorer.restore
 
     def restore_or_fail(restorer: davi.Restorer, y: Tensor, *arguments: object) -> Tensor:
-        if "021" in arguments[-1]:
+        if "021" in arguments[2]:  # the names
             raise davi.system.errors.InputError("the network returned NaN")
         return restore(restorer, y, *arguments)
 

@@ -89,6 +89,7 @@ def _folders(arguments: Namespace) -> Iterator[tuple[Path, Path, Path]]:
     from davi.folders.restoring import restore_measured
     from davi.folders.scoring import new_evaluation
     from davi.metrics.means import groups_by_name
+    from davi.pictures.form import Form
     from davi.system.runtime import select_device
 
     if arguments.checkpoint is None:
@@ -111,7 +112,7 @@ def _folders(arguments: Namespace) -> Iterator[tuple[Path, Path, Path]]:
             arguments.measured,
             restored,
             num_samples=arguments.num_samples or 1,
-            rounding=rounding,
+            form=Form(rounding),
             batch_size=arguments.batch_size,
             seed=arguments.seed or 0,
         )

@@ -104,7 +104,7 @@ def add_generator(parser: argparse.ArgumentParser, required: bool = True) -> Non
         "--size",
         type=image_size,
         metavar="HxW",
-        help="size of the restored images, if not the trained one",
+        help="size of the restored images, or of the pieces of larger ones, if not the trained one",
     )
 
 
@@ -137,6 +137,23 @@ def add_overrides(parser: argparse.ArgumentParser, purpose: str, example: str) -
 def add_device(parser: argparse.ArgumentParser) -> None:
     """Adds --device."""
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda or cuda:N")
+
+
+def add_bit_depth(parser: argparse.ArgumentParser) -> None:
+    """Adds --bit-depth."""
+    parser.add_argument(
+        "--bit-depth", type=int, choices=(8, 16), default=8, help="of what is written (default 8)"
+    )
+
+
+def add_form(parser: argparse.ArgumentParser) -> None:
+    """Adds how restored pictures become files."""
+    add_bit_depth(parser)
+    parser.add_argument(
+        "--keep-format",
+        action="store_true",
+        help="write each picture in the format of its input (jpg: quality 95), not as PNG",
+    )
 
 
 def positive_int(text: str) -> int:

@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": "demo",
     "train": "train",
     "train-prior": "train_prior",
+    "restore": "restore",
     "sample": "sample",
     "degrade": "degrade",
     "evaluate": "evaluate",

@@ -1,18 +1,26 @@
 """Restore a folder of degraded images by Algorithm 2: one network evaluation per sample.
 
 Reads .npy (float, [-1, 1] scale), png, jpg, webp, tiff and bmp, nested folders included, or the
-output folder of `davi degrade`, and writes PNG files of the same names. A result depends on the
-file's content, its name and the seed: bit for bit on a CPU, where images are evaluated one by one,
-and up to the rounding of its kernels on a GPU. Running the command again does what is missing. Exit
-code 1: some files could not be used. Several processes, on several GPUs, share the folder when
-started by `torchrun --nproc_per_node=N -m davi sample ...`.
+output folder of `davi degrade`, and writes PNG files of the same names. Where the damage is the
+same everywhere, pictures may have any size: they are restored in overlapping pieces. A result
+depends on the file's content, its name and the seed: bit for bit on a CPU, where images are
+evaluated one by one, and up to the rounding of its kernels on a GPU. Running the command again does
+what is missing. Exit code 1: some files could not be used. Several processes, on several GPUs,
+share the folder when started by `torchrun --nproc_per_node=N -m davi sample ...`.
 """
 
 import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from davi.commands.options import add_device, add_generator, level, positive_int, read_generator
+from davi.commands.options import (
+    add_device,
+    add_form,
+    add_generator,
+    level,
+    positive_int,
+    read_generator,
+)
 from davi.system.choices import ROUNDINGS
 
 
@@ -58,15 +66,19 @@ def add_arguments(parser: ArgumentParser) -> None:
         default="nearest",
         help="of the pictures to 8 bits (default nearest); the authors' code truncates",
     )
+    add_form(parser)
     add_device(parser)
 
 
 def run(arguments: Namespace) -> int:
     """Loads the generator and restores."""
     from davi.folders.restoring import restore_folder
+    from davi.pictures.form import Form
     from davi.system.errors import InputError
     from davi.system.world import FOLDER_PATIENCE, join_world
 
+    if arguments.bit_depth == 16 and arguments.rounding != "nearest":
+        raise InputError("--rounding: is for 8 bits; leave out --bit-depth 16 or --rounding")
     if arguments.calibrate is not None and arguments.interval is None:
         raise InputError("--calibrate: widens intervals; add --interval LEVEL, such as 0.9")
     with join_world(arguments.device, FOLDER_PATIENCE) as world:
@@ -80,7 +92,7 @@ def run(arguments: Namespace) -> int:
             batch_size=arguments.batch_size,
             seed=arguments.seed,
             masks=arguments.mask,
-            rounding=arguments.rounding,
+            form=Form(arguments.rounding, arguments.bit_depth, arguments.keep_format),
             level=arguments.interval,
             calibrated_by=arguments.calibrate,
             world=world,

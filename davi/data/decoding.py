@@ -6,12 +6,14 @@ many) shows in the header and is refused.
 
 import contextlib
 import os
+import re
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
@@ -33,6 +35,7 @@ _TIFF_BITS = {
     5: ((8,) * 4,),
     6: ((8,) * 3,),
 }
+_DEEP_COLOUR = re.compile(r"RGBA?;16[BLN]$")
 _PROFILE_MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}  # of ICC profiles
 _EXACT = 0x100  # LittleCMS's flag: no tables in place of the curves
 # Of sRGB, as PNG files state them.
@@ -44,8 +47,31 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY
 
 
+def open_array(path: Path, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Returns the pixels of `open_image`, or of 16-bit colour, which no image of Pillow holds.
+
+    Args:
+        path: an image file.
+        size: see `open_image`.
+
+    Returns:
+        (H, W) or (H, W, 3), uint8, or uint16 of 16-bit files.
+
+    Raises:
+        InputError: see `open_image`.
+    """
+    if not _is_deep_colour(path):
+        array = np.asarray(open_image(path, size=size))
+        return array if array.dtype == np.uint8 else array.astype(np.uint16)
+    high, low = (np.asarray(open_image(path, size=size, half=half)) for half in ("high", "low"))
+    return high.astype(np.uint16) << 8 | low
+
+
 def open_image(
-    path: Path, stream: BinaryIO | None = None, size: tuple[int, int] | None = None
+    path: Path,
+    stream: BinaryIO | None = None,
+    size: tuple[int, int] | None = None,
+    half: Literal["high", "low"] | None = None,
 ) -> Image.Image:
     """Returns a decoded, upright picture in sRGB: mode L, RGB, or I for 16-bit gray.
 
@@ -55,6 +81,7 @@ def open_image(
         path: an image file.
         stream: its bytes, for one that does not lie on disk by itself; messages still name `path`.
         size: (height, width) that it must have, either way round, to be decoded at all.
+        half: of 16-bit colour, which byte of each sample to return.
 
     Raises:
         InputError: unreadable or truncated, of another size, transparent, or of a kind that cannot
@@ -66,11 +93,43 @@ def open_image(
             raise InputError(f"{path}: is {height}x{width} pixels, {size[0]}x{size[1]} needed")
         if width * height > MAX_PIXELS:
             raise InputError(f"{path}: {height}x{width} pixels are too many; make it smaller first")
-        if fault := _fault(picture):
+        if fault := _fault(picture, deep_colour=half is not None):
             raise InputError(f"{path}: {fault}")
+        if half is not None:
+            picture.tile = [_of_half(tile, half) for tile in picture.tile]
         image = ImageOps.exif_transpose(picture)
         image.load()
-        return _in_srgb(_without_alpha(image, path), image.info.get("icc_profile"), path)
+        image = _without_alpha(image, path)
+        return _in_srgb(image, image.info.get("icc_profile"), path, deep=half is not None)
+
+
+def _is_deep_colour(path: Path) -> bool:
+    with opened(path) as picture:
+        return bool(picture.tile) and _DEEP_COLOUR.match(_raw_mode(picture.tile[0])) is not None
+
+
+def _raw_mode(tile: tuple) -> str:
+    """How a part of a file holds its pixels, in Pillow's words: RGB;16B has the high byte first."""
+    arguments = tile[3]
+    return str(arguments[0] if isinstance(arguments, tuple) else arguments)
+
+
+def _of_half(tile: tuple, half: str) -> tuple:
+    """What lets Pillow, which takes the high byte of each sample, take the given one.
+
+    It takes the low byte if it is told that bytes come in the other order.
+    """
+    mode, order = _raw_mode(tile).split(";16")
+    native = {"little": "L", "big": "B"}[sys.byteorder]
+    order = native if order == "N" else order
+    if half == "low":
+        order = {"L": "B", "B": "L"}[order]
+    arguments = f"{mode};16{order}"
+    if isinstance(tile[3], tuple):
+        arguments = (arguments, *tile[3][1:])
+    if hasattr(tile, "_replace"):  # a plain tuple in Pillow before 11
+        return tile._replace(args=arguments)
+    return (*tile[:3], arguments)
 
 
 def stored_size(path: Path) -> tuple[int, int]:
@@ -132,15 +191,15 @@ def folder_error(folder: Path) -> InputError:
     return InputError(f"{folder}: is a folder, an image file is needed")
 
 
-def _fault(picture: Image.Image) -> str | None:
+def _fault(picture: Image.Image, deep_colour: bool) -> str | None:
     """Why the pixels would not be what is meant, and what to do; None if they will be."""
     # The further pictures of a camera's MPO file are previews of the first.
     if picture.format != "MPO" and _num_pictures(picture) > 1:
         return "has several frames or pages; save the one you want as a file of its own"
     if picture.format == "PNG":
-        return _png_fault(picture)
+        return _png_fault(picture, deep_colour)
     if picture.format == "TIFF":
-        return _tiff_fault(picture)
+        return _tiff_fault(picture, deep_colour)
     if picture.mode == "CMYK" and picture.format in ("JPEG", "MPO") and "adobe" not in picture.info:
         return "is a CMYK JPEG that does not say whether 0 is no ink or all; save it as RGB"
     return None
@@ -159,12 +218,12 @@ def _num_pictures(picture: Image.Image) -> int:
     return count - copies
 
 
-def _png_fault(picture: Image.Image) -> str | None:
+def _png_fault(picture: Image.Image, deep_colour: bool) -> str | None:
     info, stored = picture.info, picture.tile[0][3]
-    if stored.endswith(";16B") and picture.mode not in SIXTEEN_BIT_MODES:
-        return "has 16 bits a channel, which only gray may have; save it with 8 bits"
+    if stored.endswith(";16B") and picture.mode not in SIXTEEN_BIT_MODES and not deep_colour:
+        return "has 16 bits a channel, which only gray may have here; save it with 8 bits"
     # Pillow scales the pixels, but not the number of the transparent one.
-    if "transparency" in info and stored in ("1", "L;2", "L;4", "I;16B"):
+    if "transparency" in info and stored in ("1", "L;2", "L;4", "I;16B", "RGB;16B"):
         return "has a transparent colour; flatten it onto a background first"
     if not info.keys() & {"icc_profile", "srgb"}:
         stated = info.get("gamma", _GAMMA), *info.get("chromaticity", _CHROMATICITY)
@@ -173,7 +232,7 @@ def _png_fault(picture: Image.Image) -> str | None:
     return None
 
 
-def _tiff_fault(picture: Image.Image) -> str | None:
+def _tiff_fault(picture: Image.Image, deep_colour: bool) -> str | None:
     tags = picture.tag_v2
     kind, channels = tags.get(262, 0), tags.get(277, 1)
     bits, extra, formats = tags.get(258, (1,)), tags.get(338, ()), set(tags.get(339, (1,)))
@@ -184,7 +243,8 @@ def _tiff_fault(picture: Image.Image) -> str | None:
         bits = bits[:-1]
     if extra not in ((), (1,), (2,)) or (extra and planar) or (kind == 2 and len(bits) > 3):
         return "has channels beside its colours that could mean anything; save it without them"
-    if bits not in _TIFF_BITS.get(kind, ()) or formats != {1}:
+    known = bits in _TIFF_BITS.get(kind, ()) or (deep_colour and not extra)
+    if not known or formats != {1}:
         return (
             f"is a TIFF of a kind that cannot be read exactly ({depth}-bit samples, format "
             f"{min(formats)}, photometric interpretation {kind}); save it as 8-bit RGB, or as 8- "
@@ -210,25 +270,28 @@ def _without_alpha(image: Image.Image, path: Path) -> Image.Image:
     return image.convert(full).convert(full[:-1])
 
 
-def _in_srgb(image: Image.Image, profile: bytes | None, path: Path) -> Image.Image:
-    """The picture of mode L, RGB or I."""
-    deep = image.mode in SIXTEEN_BIT_MODES
+def _in_srgb(
+    image: Image.Image, profile: bytes | None, path: Path, deep: bool = False
+) -> Image.Image:
+    """The picture of mode L, RGB or I; `deep` if it is a half of 16-bit colour."""
+    deep_gray = image.mode in SIXTEEN_BIT_MODES
     if image.mode in ("1", "YCbCr"):
         image = image.convert("L" if image.mode == "1" else "RGB")
-    if image.mode not in ("L", "RGB", "CMYK") and not deep:
+    if image.mode not in ("L", "RGB", "CMYK") and not deep_gray:
         raise InputError(f"{path}: image mode {image.mode} is not supported; save it as 8-bit RGB")
     try:
-        to_srgb = _to_srgb(profile, "L" if deep else image.mode) if profile else None
+        to_srgb = _to_srgb(profile, "L" if deep_gray else image.mode) if profile else None
     except (ImageCms.PyCMSError, OSError) as error:
         raise InputError(
             f"{path}: its colour profile cannot be used ({error}); convert it to sRGB, or remove "
             "the profile"
         ) from error
-    if to_srgb and deep:
-        raise InputError(f"{path}: is 16-bit gray with a colour profile; convert it to sRGB")
+    if to_srgb and (deep or deep_gray):
+        kind = "gray" if deep_gray else "colour"
+        raise InputError(f"{path}: is 16-bit {kind} with a colour profile; convert it to sRGB")
     if to_srgb:
         return to_srgb(image)
-    return image.convert({"L": "L"}.get(image.mode, "I" if deep else "RGB"))
+    return image.convert({"L": "L"}.get(image.mode, "I" if deep_gray else "RGB"))
 
 
 @lru_cache(16)

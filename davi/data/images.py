@@ -6,7 +6,9 @@ On disk: 8- or 16-bit files. As tensors: float32 (C, H, W) in [-1, 1].
 import contextlib
 import io
 import os
+import struct
 import sys
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +19,23 @@ import torch.distributed as dist
 from PIL import Image
 from torch import Tensor
 
-from davi.data.decoding import folder_error, open_image
+from davi.data.decoding import folder_error, open_array
 from davi.system.errors import InputError, shown
 from davi.system.files import atomic_path
 from davi.system.ledger import MANIFEST
 
 LUMA = (0.299, 0.587, 0.114)  # of RGB, Rec. 601
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
+FORMATS = {  # Pillow's names
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".webp": "WEBP",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".bmp": "BMP",
+}
+SAVING = {"JPEG": {"quality": 95, "subsampling": 0}, "WEBP": {"lossless": True}}
+IMAGE_SUFFIXES = tuple(FORMATS)
 # Kinds of what is no file in a folder.
 _FOLDER, _CLOSED = "folders", "folders that cannot be read"
 _MAX_DEPTH, _MAX_VISITS = 100, 100  # of folders; beyond them links multiply without end
@@ -114,8 +126,11 @@ def centred_square(image: Image.Image, size: int) -> Image.Image:
 
 def image_to_tensor(image: Image.Image) -> Tensor:
     """Returns (1 or 3, H, W) float32 in [-1, 1] for a picture from `open_image`."""
-    full_scale = 65535 if image.mode == "I" else 255
-    array = np.asarray(image, dtype=np.float32) * (2 / full_scale) - 1
+    return _array_to_tensor(np.asarray(image), 65535 if image.mode == "I" else 255)
+
+
+def _array_to_tensor(array: np.ndarray, full_scale: int) -> Tensor:
+    array = array.astype(np.float32) * (2 / full_scale) - 1
     if array.ndim == 2:
         array = array[:, :, None]
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
@@ -177,9 +192,10 @@ def load_image(path: Path, channels: int = 3, size: tuple[int, int] | None = Non
         size: (H, W) if only that will do; a file of another size is not decoded.
 
     Raises:
-        InputError: see `open_image` and `match_channels`.
+        InputError: see `open_array` and `match_channels`.
     """
-    return match_channels(image_to_tensor(open_image(path, size=size)), channels, path)
+    array = open_array(path, size)
+    return match_channels(_array_to_tensor(array, np.iinfo(array.dtype).max), channels, path)
 
 
 def to_uint8(x: Tensor, rounding: str = "nearest") -> Tensor:
@@ -196,24 +212,65 @@ def to_uint8(x: Tensor, rounding: str = "nearest") -> Tensor:
     return ((x + 1) * 127.5).round().to(torch.uint8)
 
 
+def to_uint16(x: Tensor) -> Tensor:
+    """Returns uint16 0..65535 for [-1, 1], clipped, to the nearest."""
+    return ((x.clamp(-1, 1) + 1) * 32767.5).round().to(torch.uint16)
+
+
 def from_uint8(x: Tensor) -> Tensor:
     """Returns float32 in [-1, 1] for uint8 0..255."""
     return x.float() * (2 / 255) - 1
 
 
-def save_image(x: Tensor, path: Path, rounding: str = "nearest") -> None:
-    """Writes a (1 or 3, H, W) image in [-1, 1] as an 8-bit PNG, whole or not at all.
+def save_image(x: Tensor, path: Path, rounding: str = "nearest", bit_depth: int = 8) -> None:
+    """Writes a (1 or 3, H, W) image in [-1, 1], whole or not at all.
 
     Args:
         x: the image.
-        path: its file, in a folder that is created if needed.
-        rounding: see `to_uint8`.
+        path: its file, in a folder that is created if needed; its suffix, one of `IMAGE_SUFFIXES`,
+            says the format.
+        rounding: see `to_uint8`; of 16 bits always "nearest".
+        bit_depth: 8, or 16 for the `DEEP_FORMATS`.
     """
-    array = to_uint8(x, rounding).permute(1, 2, 0).cpu().numpy()
-    image = Image.fromarray(array.squeeze(2) if array.shape[2] == 1 else array)
+    deep = bit_depth == 16
+    levels = to_uint16(x) if deep else to_uint8(x, rounding)
+    array = levels.permute(1, 2, 0).cpu().numpy()
+    array = array.squeeze(2) if array.shape[2] == 1 else array
+    form = FORMATS[path.suffix.lower()]
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        image.save(temporary, format="PNG")
+        if deep and array.ndim == 3:
+            temporary.write_bytes(DEEP_FORMATS[form](array))
+        else:
+            Image.fromarray(array).save(temporary, format=form, **SAVING.get(form, {}))
+
+
+def _deep_png(array: np.ndarray) -> bytes:
+    """The file of (H, W, 3) uint16, which Pillow does not write: PNG specification, 16-bit RGB.
+
+    Of each row the difference from the one above is stored (filter 2), which packs well.
+    """
+    height, width, _ = array.shape
+    rows = array.astype(">u2").reshape(height, -1).view(np.uint8)
+    rows[1:] -= rows[:-1].copy()
+    filtered = np.concatenate([np.full((height, 1), 2, np.uint8), rows], axis=1)
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(filtered, 6), b"IEND": b""}
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+        for name, body in chunks.items()
+    )
+
+
+def _deep_tiff(array: np.ndarray) -> bytes:
+    import tifffile
+
+    content = io.BytesIO()
+    tifffile.imwrite(content, array, photometric="rgb")
+    return content.getvalue()
+
+
+DEEP_FORMATS = {"PNG": _deep_png, "TIFF": _deep_tiff}  # those that hold 16 bits, and 16-bit colour
 
 
 def save_array(x: Tensor, path: Path) -> None:

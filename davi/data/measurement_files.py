@@ -1,15 +1,17 @@
 """Measurements on disk: exact `.npy` arrays, or ordinary image files."""
 
+import math
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from davi.data.decoding import stored_size
 from davi.data.images import IMAGE_SUFFIXES, list_names, load_image
 from davi.operators.inpainting import RandomInpainting
 from davi.operators.linear import LinearOperator
@@ -122,8 +124,15 @@ def require_mask(mask: Tensor, where: str, size: tuple[int, int] | None = None) 
         )
 
 
-def read_measurement(path: Path, operator: LinearOperator | RandomInpainting) -> Tensor:
+def read_measurement(
+    path: Path, operator: LinearOperator | RandomInpainting, any_size: bool = False
+) -> Tensor:
     """Returns a measurement by an operator, float32 on the [-1, 1] scale.
+
+    Args:
+        path: its file.
+        operator: A.
+        any_size: of the shape, only the number of axes and the channels must fit.
 
     Raises:
         InputError: unreadable, not finite, or of another shape.
@@ -132,23 +141,39 @@ def read_measurement(path: Path, operator: LinearOperator | RandomInpainting) ->
     if path.suffix.lower() == ".npy":
         y = _read_array(path, len(shape), operator.largest_value)
     elif len(shape) == 3 and shape[0] in (1, 3):
-        y = load_image(path, shape[0], shape[1:])
+        y = load_image(path, shape[0], None if any_size else shape[1:])
     else:
         raise InputError(
-            f"{path}: is a picture; {_shape_text(shape)} needed, which only an .npy array has"
+            f"{path}: is a picture; {shape_text(shape)} needed, which only an .npy array has"
         )
-    if tuple(y.shape) != shape:
+    compared = 1 if any_size else len(shape)
+    if y.ndim != len(shape) or tuple(y.shape[:compared]) != shape[:compared]:
         raise InputError(
-            f"{path}: measurement is {_shape_text(y.shape)}, {_shape_text(shape)} needed"
+            f"{path}: measurement is {shape_text(y.shape)}, {shape_text(shape)} needed"
         )
     return y
 
 
-def _read_array(path: Path, ndim: int, largest: float) -> Tensor:
+def num_pixels(path: Path) -> int:
+    """Returns how many pixels a measurement has, without decoding it.
+
+    Raises:
+        InputError: unreadable.
+    """
+    if path.suffix.lower() == ".npy":
+        return math.prod(_load_array(path, "r").shape[-2:])
+    return math.prod(stored_size(path))
+
+
+def _load_array(path: Path, mapped: Literal["r"] | None = None) -> np.ndarray:
     try:
-        array = np.load(path, allow_pickle=False)
+        return np.load(path, mmap_mode=mapped, allow_pickle=False)
     except Exception as error:  # damaged bytes make the decoder raise whatever they spell
         raise InputError(f"{path}: not a readable .npy array ({error})") from error
+
+
+def _read_array(path: Path, ndim: int, largest: float) -> Tensor:
+    array = _load_array(path)
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
         raise InputError(f"{path}: not an array of real numbers")
     if array.dtype.kind in "iu":
@@ -162,5 +187,6 @@ def _read_array(path: Path, ndim: int, largest: float) -> Tensor:
     return y.float()
 
 
-def _shape_text(shape: tuple[int, ...]) -> str:
+def shape_text(shape: tuple[int, ...]) -> str:
+    """Returns the shape of a measurement in words."""
     return "x".join(map(str, shape)) + (" (channels x height x width)" if len(shape) == 3 else "")

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler
 from tqdm import tqdm
 
-from davi.data.decoding import open_image, stored_size
+from davi.data.decoding import open_array, stored_size
 from davi.data.images import list_names, load_image
 from davi.metrics.scores import SSIM_WINDOW
 from davi.system.errors import SAME_NAME, InputError, shown
@@ -107,7 +107,7 @@ def _check(paths: tuple[str, Path, Path]) -> Pair | str:
     try:
         sizes = [stored_size(path) for path in (truth, image)]
         if set(sizes[0]) == set(sizes[1]):  # others are not decoded; these may be turned
-            sizes = [open_image(path).size for path in (truth, image)]
+            sizes = [open_array(path).shape[1::-1] for path in (truth, image)]
     except InputError as error:
         return str(error)
     if sizes[0] != sizes[1]:

@@ -3,9 +3,10 @@
 Threads read ahead and write behind while the network runs in between.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from davi.data.measurement_files import (
     Measurements,
     find_measurements,
     measurement_folder,
+    num_pixels,
     read_mask,
     read_measurement,
 )
@@ -27,6 +29,7 @@ from davi.folders.measured import check_task
 from davi.metrics.uncertainty import Calibration, interval, require_samples
 from davi.operators.inpainting import Inpainting, RandomInpainting
 from davi.operators.linear import LinearOperator
+from davi.pictures.form import PLAIN, PNG, Form
 from davi.restorer import Restorer
 from davi.system.errors import InputError
 from davi.system.files import disk_full_as_input_error, sha256_of
@@ -41,15 +44,17 @@ class _Item:
 
     Attributes:
         hashes: of its content, see `Ledger.is_done`.
+        y: what was measured; None of a large picture, which is read when its turn comes.
     """
 
     name: str
     hashes: dict[str, str]
-    y: Tensor
+    y: Tensor | None = None
     samples: Tensor | None = None
 
 
 _Failed = tuple[Path, str]  # a file, and why it cannot be restored
+LARGE = 1 << 20  # pixels of a result, all samples together; larger ones are held one at a time
 DONE_BEFORE = None  # what reading gives for a measurement that needs no work
 
 
@@ -62,7 +67,7 @@ def restore_folder(
     batch_size: int,
     seed: int,
     masks: Path | None = None,
-    rounding: str = "nearest",
+    form: Form = PLAIN,
     level: float | None = None,
     calibrated_by: Path | None = None,
     world: World,
@@ -82,10 +87,11 @@ def restore_folder(
         source: a folder or a file, see `measurement_files`.
         output: a new folder, or one that this command has begun.
         num_samples: posterior samples per measurement.
-        batch_size: measurements per network evaluation; without influence on the results.
+        batch_size: measurements, or pieces of larger ones, per network evaluation; without
+            influence on the results.
         seed: of the samples.
         masks: inpainting only: one mask for all, or a folder with NAME.png for each.
-        rounding: of the pictures to 8 bits, see `images.to_uint8`.
+        form: of the pictures' files; those named .png here have another suffix where it says so.
         level: of the interval of every pixel; None for none.
         calibrated_by: a folder of davi degrade on which the intervals are calibrated, or the
             calibration.json of an earlier command; one is written beside the results.
@@ -107,7 +113,8 @@ def restore_folder(
         "num_samples": num_samples,
         "seed": seed,
         **_mask_settings(masks, restorer.task),
-        **_new_settings(rounding, level),
+        **form.settings,
+        **({} if level is None else {"interval": level}),
     }
     known = None
     if calibrated_by is not None:
@@ -118,9 +125,10 @@ def restore_folder(
     with Ledger(output, settings, source if source.is_dir() else None, world) as ledger:
         how = {"num_samples": num_samples, "batch_size": batch_size, "seed": seed}
         factor = _factor(output, known, restorer, world, level=level, **how)
-        job = _FolderJob(restorer, found, ledger, num_samples, seed, masks, rounding, level, factor)
+        look = {"masks": masks, "form": form, "level": level, "factor": factor}
+        job = _FolderJob(restorer, found, ledger, **how, **look)
         with tqdm(total=total, desc="restoring", unit="image", disable=not world.is_first) as bar:
-            job.run(islice(found.suffixes, world.rank, None, world.size), batch_size, report, bar)
+            job.run(islice(found.suffixes, world.rank, None, world.size), report, bar)
         _note_other_holes(job, world)
         return FolderReport.of_all(world.gather(report))
 
@@ -146,7 +154,7 @@ def restore_measured(restorer: Restorer, measured: Path, output: Path, **options
         restorer: the generator.
         measured: the folder.
         output: a new folder, or one that this command has begun.
-        options: `num_samples`, `batch_size`, `seed` and `rounding` of `restore_folder`.
+        options: `num_samples`, `batch_size`, `seed` and `form` of `restore_folder`.
 
     Raises:
         InputError: some measurement cannot be restored, so that a mean would miss it.
@@ -167,12 +175,6 @@ def _mask_settings(masks: Path | None, task: str) -> dict[str, str]:
     return {"masks": "one for each image"} if masks.is_dir() else {"mask_sha256": sha256_of(masks)}
 
 
-def _new_settings(rounding: str, level: float | None) -> dict[str, Any]:
-    """Only what is not the default, so that folders begun before there was a choice go on."""
-    values = {"rounding": (rounding, "nearest"), "interval": (level, None)}
-    return {key: value for key, (value, default) in values.items() if value != default}
-
-
 @dataclass(frozen=True)
 class _FolderJob:
     """The work on one name, in steps, and how the steps overlap."""
@@ -181,21 +183,23 @@ class _FolderJob:
     found: Measurements
     ledger: Ledger
     num_samples: int
+    batch_size: int
     seed: int
     masks: Path | None
-    rounding: str
+    form: Form
     level: float | None
     factor: float
     other_holes: list[str] = field(default_factory=list)  # names; filled by the threads that read
 
-    def run(self, names: Iterable[str], batch_size: int, report: FolderReport, bar: tqdm) -> None:
+    def run(self, names: Iterable[str], report: FolderReport, bar: tqdm) -> None:
         """Restores the names, in order, and counts them."""
-        window = 2 * batch_size
+        window = 2 * self.batch_size
         with file_threads() as executor:
             outcomes = map_ahead(executor, self.read, names, window)
             to_be_done = _to_be_done(outcomes, report, bar)
-            batches = BatchSampler(to_be_done, batch_size, drop_last=False)
-            restored = (item for batch in batches for item in self.restore(batch))
+            batches = BatchSampler(to_be_done, self.batch_size, drop_last=False)
+            progress = not bar.disable
+            restored = (item for batch in batches for item in self.restore(batch, progress))
             for outcome in map_ahead(executor, self.write, restored, window):
                 if isinstance(outcome, _Item):
                     path = self.found.path(outcome.name)
@@ -210,44 +214,80 @@ class _FolderJob:
         path = self.found.path(name)
         try:
             hashes = {"sha256": sha256_of(path)}
-            mask = self.masks
-            if mask is not None and mask.is_dir():
-                mask = mask / f"{name}.png"
-                hashes["mask_sha256"] = sha256_of(mask)
+            if self.masks is not None and self.masks.is_dir():
+                hashes["mask_sha256"] = sha256_of(self._mask(name))
             if self.ledger.is_done(name, path, self.results(name), **hashes):
                 return DONE_BEFORE
-            y = read_measurement(path, self.restorer.operator)
-            if mask is not None:
-                kept = read_mask(mask, self.restorer.image_shape[1:])
-                if _is_another_hole(kept, self.restorer.operator):
-                    self.other_holes.append(name)
-                y = y * kept
+            y = None if self._is_large(path) else self._measurement(name)
         except (InputError, OSError) as error:
             return path, str(error)
         return _Item(name, hashes, y)
 
-    def restore(self, batch: list[_Item]) -> Iterator[_Item]:
-        """Yields the items with their samples."""
-        y, names = torch.stack([item.y for item in batch]), [item.name for item in batch]
-        samples = self.restorer.restore(y, self.num_samples, self.seed, names)
-        for item, own_samples in zip(batch, samples.unbind(dim=1), strict=True):
-            yield replace(item, samples=own_samples)
+    def _is_large(self, path: Path) -> bool:
+        """Whether the result of a file is not to be held beside others."""
+        if not self.restorer.operator.same_everywhere:
+            return False
+        shapes = (self.restorer.image_shape, self.restorer.measurement_shape)
+        enlarged, own = (math.prod(shape[1:]) for shape in shapes)
+        return self.num_samples * num_pixels(path) * enlarged > LARGE * own
 
-    def write(self, item: _Item) -> _Item | _Failed:
+    def _measurement(self, name: str) -> Tensor:
+        """Returns the measurement of a name, with the hole of its mask.
+
+        Raises:
+            InputError, OSError: it cannot be restored.
+        """
+        restorer = self.restorer
+        any_size = restorer.operator.same_everywhere
+        y = read_measurement(self.found.path(name), restorer.operator, any_size)
+        if (mask := self._mask(name)) is not None:
+            kept = read_mask(mask, restorer.restored_size(tuple(y.shape)))
+            if _is_another_hole(kept, restorer.operator):
+                self.other_holes.append(name)
+            y = y * kept
+        return y
+
+    def _mask(self, name: str) -> Path | None:
+        """Where the mask of a measurement is, if there is one."""
+        own = self.masks is not None and self.masks.is_dir()
+        return self.masks / f"{name}.png" if own else self.masks
+
+    def restore(self, batch: list[_Item], progress: bool) -> Iterator[_Item | _Failed]:
+        """Yields the items with their samples, those of one shape restored together."""
+        by_shape = groupby(batch, lambda item: item.name if item.y is None else item.y.shape)
+        for _, items in by_shape:
+            yield from self._restore(list(items), progress)
+
+    def _restore(self, items: list[_Item], progress: bool) -> Iterator[_Item | _Failed]:
+        names = [item.name for item in items]
+        try:
+            y = [item.y if item.y is not None else self._measurement(item.name) for item in items]
+        except (InputError, OSError) as error:
+            yield self.found.path(names[0]), str(error)
+            return
+        samples = self.restorer.restore(
+            torch.stack(y), self.num_samples, self.seed, names, self.batch_size, progress
+        )
+        for item, own_samples in zip(items, samples.unbind(dim=1), strict=True):
+            yield replace(item, y=None, samples=own_samples)
+
+    def write(self, item: _Item | _Failed) -> _Item | _Failed:
         """Writes the samples (N, C, H, W) of an item, and returns it, or why it cannot."""
+        if not isinstance(item, _Item):
+            return item
         try:
             with disk_full_as_input_error(self.ledger.folder):
                 self._write(item.samples, self.results(item.name))
         except OSError as error:
             return self.found.path(item.name), str(error)
-        return item
+        return replace(item, samples=None)
 
     def _write(self, samples: Tensor, results: list[Path]) -> None:
         for sample, path in zip(samples, results, strict=False):
-            save_image(sample, path, self.rounding)
+            self.form.save(sample, path)
         if len(samples) > 1:
             mean, view_of_std, exact_std, *ends = results[len(samples) :]
-            save_image(samples.mean(dim=0), mean, self.rounding)
+            self.form.save(samples.mean(dim=0), mean)
             std = samples.std(dim=0)
             brightness = std.mean(dim=0, keepdim=True)
             view = 2 * brightness / brightness.max().clamp(min=1e-6) - 1
@@ -256,18 +296,21 @@ class _FolderJob:
             if self.level is not None:
                 bounds = interval(samples, self.level, self.factor)
                 for bound, view, exact in zip(bounds, ends[::2], ends[1::2], strict=True):
-                    save_image(bound, view, self.rounding)
+                    self.form.save(bound, view)
                     save_array(bound, exact)
 
     def results(self, name: str) -> list[Path]:
         """Returns where the samples of a measurement go, their mean, deviation and interval."""
-        output, file = self.ledger.folder, f"{name}.png"
+        output, file = self.ledger.folder, name + self.form.suffix(self.found.suffixes[name])
         if self.num_samples == 1:
             return [output / file]
         samples = [output / f"sample_{number:03d}" / file for number in range(self.num_samples)]
-        exact = ["std"] if self.level is None else ["std", "low", "high"]
-        pairs = [output / folder / end for folder in exact for end in (file, f"{name}.npy")]
-        return [*samples, output / "mean" / file, *pairs]
+        std = [output / "std" / f"{name}{suffix}" for suffix in (PNG, ".npy")]
+        results = [*samples, output / "mean" / file, *std]
+        if self.level is not None:
+            folders = (output / "low", output / "high")
+            results += [folder / end for folder in folders for end in (file, f"{name}.npy")]
+        return results
 
 
 def _is_another_hole(mask: Tensor, trained: LinearOperator | RandomInpainting) -> bool:

@@ -237,12 +237,14 @@ def _add_calibration(ensembles: Ensembles, result: Evaluation) -> None:
 
 
 def recorded_rounding(folder: Path) -> str:
-    """Returns how the images of a folder became 8-bit files: "nearest", "truncate" or "unknown".
+    """Returns how the images of a folder became files, a key of `SAVED_AS`.
 
     The record of the command that made the folder says so, or that of the folder above, which has
     one folder for each sample or picture.
     """
     settings = read_settings(folder) or read_settings(folder.resolve().parent)
+    if settings.get("bit_depth", 8) != 8 or "keep_format" in settings:
+        return "other"
     rounding = settings.get("rounding", "nearest") if settings else "unknown"
     return rounding if rounding in list(SAVED_AS) else "unknown"  # of a list, for any JSON value
 

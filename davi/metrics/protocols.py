@@ -25,11 +25,12 @@ class Protocol:
         return {"text": self.text, **self.settings}
 
 
-# How the restored images became 8-bit files.
+# How the restored images became files.
 SAVED_AS = {
     "nearest": "restored files rounded to the nearest of 256 levels",
     "truncate": "restored files truncated to the level below, as the release saves them",
     "unknown": "restored files with 8 bits, rounded in a way that is not recorded",
+    "other": "restored files with 16 bits, or in the format of their input",
 }
 # Name: (network of the lpips package, how its input is prepared).
 LPIPS_VARIANTS = {

@@ -21,6 +21,8 @@ class Colorization(SVDOperator):
         ValueError: another number of weights than channels, or only zeros.
     """
 
+    same_everywhere = True
+
     def __init__(self, image_shape: ImageShape, weights: Sequence[float] | None = None) -> None:
         channels, height, width = image_shape
         super().__init__(image_shape, (1, height, width))

@@ -14,6 +14,8 @@ class Denoising(SVDOperator):
         image_shape: (C, H, W).
     """
 
+    same_everywhere = True
+
     def __init__(self, image_shape: ImageShape) -> None:
         super().__init__(image_shape, image_shape)
         self._set_singular_values(torch.ones(1, 1, 1, dtype=torch.float64))

@@ -39,6 +39,8 @@ class GaussianBlur(SeparableOperator):
         ValueError: even kernel size.
     """
 
+    same_everywhere = True
+
     def __init__(
         self, image_shape: ImageShape, kernel_size: int = 61, sigma: float = 3.0, floor: float = 0.0
     ) -> None:
@@ -61,6 +63,8 @@ class ReleaseGaussianBlur(GaussianBlur):
     number (C n + c) mod (H W). Nearly equal singular values make the outcome depend on the
     library; ties are broken here by position.
     """
+
+    same_everywhere = False
 
     def __init__(self, image_shape: ImageShape, kernel_size: int = 61, sigma: float = 3.0) -> None:
         super().__init__(image_shape, kernel_size, sigma, floor=PINV_FLOOR)

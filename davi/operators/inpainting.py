@@ -57,6 +57,7 @@ class RandomInpainting:
         image_shape: (C, H, W).
         draw_mask: returns an (H, W) mask from a generator.
         noise_in_hole: measurements have noise in the hole.
+        same_everywhere: see `LinearOperator`; of holes that may be at any place, in any number.
     """
 
     largest_value = LARGEST_VALUE
@@ -66,8 +67,10 @@ class RandomInpainting:
         image_shape: ImageShape,
         draw_mask: Callable[[torch.Generator], Tensor],
         noise_in_hole: bool = False,
+        same_everywhere: bool = False,
     ) -> None:
         self.image_shape = self.measurement_shape = image_shape
+        self.same_everywhere = same_everywhere
         self.draw_mask = draw_mask
         self.noise_in_hole = noise_in_hole
 

@@ -27,9 +27,13 @@ class LinearOperator(nn.Module, ABC):
 
     Attributes:
         largest_value: measurements with larger ones are refused as being on another scale.
+        same_everywhere: a piece of a measurement is the measurement of a piece, but for its border,
+            so that pictures of any size can be restored in pieces. The sides of an image must be
+            those of its measurement, or a whole number of times them.
     """
 
     largest_value = LARGEST_VALUE
+    same_everywhere = False
 
     def __init__(self, image_shape: ImageShape, measurement_shape: tuple[int, ...]) -> None:
         super().__init__()

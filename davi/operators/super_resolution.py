@@ -65,6 +65,8 @@ class SuperResolution(SeparableOperator):
         ValueError: a size that is no multiple of the factor.
     """
 
+    same_everywhere = True
+
     def __init__(self, image_shape: ImageShape, factor: int = 4, kernel: str = "average") -> None:
         if image_shape[1] % factor or image_shape[2] % factor:
             raise ValueError(

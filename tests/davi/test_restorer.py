@@ -139,6 +139,60 @@ def test_other_sizes_are_restored_when_asked_for(weights: Path) -> None:
         davi.load(weights, "cpu", size=(24, 33))
 
 
+def whole_pictures(height: int = 7, width: int = 14) -> torch.Tensor:
+    return torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def test_a_picture_is_the_blend_of_its_pieces_under_one_noise(restorer: davi.Restorer) -> None:
+    """By hand: pieces of 4 on 4 x 7 pixels begin at 0 and 3, where one gives way to the other."""
+    y = whole_pictures(4, 7)[:1]
+    z = torch.randn(3, 16, 28, generator=keyed_rng("cpu", 0, "restore", "name", 0))
+    left, right = (
+        posterior_sample(
+            restorer.generator,
+            restorer.bridge,
+            lift(y[..., start : start + 4], (3, 16, 16)),
+            z[None, ..., 4 * start : 4 * start + 16],
+        ).clamp(-1, 1)
+        for start in (0, 3)
+    )
+    ramp = (torch.arange(4) + 0.5) / 4
+    middle = (1 - ramp) * left[..., 12:] + ramp * right[..., :4]
+    expected = torch.cat([left[..., :12], middle, right[..., 4:]], dim=-1)
+    found = restorer.restore(y, names=["name"])[0]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_a_picture_does_not_depend_on_the_batch(restorer: davi.Restorer) -> None:
+    y, names = whole_pictures(), ["a", "b"]
+    expected = restorer.restore(y, 2, names=names)
+    assert expected.shape == (2, 2, 3, 28, 56)
+    for batch_size in (1, 5, 100):
+        assert torch.equal(restorer.restore(y, 2, names=names, batch_size=batch_size), expected)
+    assert torch.equal(restorer.restore(y[1:], 2, names=["b"]), expected[:, 1:])
+    with pytest.raises(InputError, match="batch_size=0: a whole number of at least 1"):
+        restorer.restore(y, batch_size=0)
+
+
+def test_a_small_picture_is_part_of_its_mirrored_continuation(restorer: davi.Restorer) -> None:
+    """Rows 0 1 2 go on with 1, columns 0 1 with 0 1."""
+    y = whole_pictures(3, 2)
+    continued = torch.nn.functional.pad(y, (0, 1, 0, 1), mode="reflect")
+    continued = torch.cat([continued, continued[..., 1:2]], dim=-1)
+    assert torch.equal(restorer.restore(y), restorer.restore(continued)[..., :12, :8])
+
+
+def test_a_damage_of_one_place_is_restored_at_the_trained_size_only(
+    tiny_prior: Path, tmp_path: Path
+) -> None:
+    box = davi.load(write_tiny_generator(tmp_path / "box.safetensors", tiny_prior, INPAINTING))
+    with pytest.raises(InputError, match=r"3x16x20 .* 3x16x16 .* for a damage that is the sa"):
+        box.restore(torch.zeros(1, 3, 16, 20))
+    pixels = "operator={name: inpainting, mask: random_pixels}"
+    anywhere = davi.load(write_tiny_generator(tmp_path / "p.safetensors", tiny_prior, pixels))
+    assert anywhere.restore(torch.zeros(1, 3, 16, 20)).shape == (1, 1, 3, 16, 20)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_stays_close(weights: Path, precision: str) -> None:
     y = measurements()
@@ -306,8 +360,9 @@ def test_a_device_of_pytorch_is_taken(weights: Path) -> None:
 
 
 def test_wrong_shapes_and_nan_are_refused(restorer: davi.Restorer) -> None:
-    with pytest.raises(InputError, match=r"super_resolution at 16x16 needs \(B, 3, 4, 4\)"):
-        restorer.restore(torch.zeros(1, 3, 16, 16))
+    for shape in [(1, 1, 4, 4), (1, 3, 4), (3, 4, 4), (1, 3, 0, 4)]:
+        with pytest.raises(InputError, match=r"3x4x4 .* needed, or another height and width"):
+            restorer.restore(torch.zeros(shape))
     with pytest.raises(InputError, match="NaN or infinity"):
         restorer.restore(torch.full((1, 3, 4, 4), torch.nan))
 

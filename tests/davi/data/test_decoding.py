@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import EpsImagePlugin, Image, ImageCms
 
-from davi.data.decoding import MAX_PIXELS, open_image
+from davi.data.decoding import MAX_PIXELS, open_array, open_image
 from davi.system.errors import InputError
 
 ROWS, COLUMNS = np.mgrid[:16, :32]
@@ -102,6 +102,53 @@ def test_what_is_read_is_read_exactly(tmp_path: Path, name: str) -> None:
     write, wanted = EXACT[name]
     write(tmp_path / name)
     np.testing.assert_array_equal(open_image(tmp_path / name), wanted)
+
+
+DEEP_RGB = np.dstack([DEEP, 65535 - DEEP, DEEP[::-1] // 3])
+FULL = np.full_like(DEEP, 65535)
+TURNED = [(274, "H", 1, 6, True)]  # EXIF: to be turned clockwise
+DEEP_COLOUR = {
+    "a.png": (png(16, 2, deep_png(*DEEP_RGB.transpose(2, 0, 1))), DEEP_RGB),
+    "opaque.png": (png(16, 6, deep_png(*DEEP_RGB.transpose(2, 0, 1), FULL)), DEEP_RGB),
+    "little endian.tif": (tif(DEEP_RGB, "rgb", byteorder="<"), DEEP_RGB),
+    "big endian.tif": (tif(DEEP_RGB, "rgb", byteorder=">", rowsperstrip=5), DEEP_RGB),
+    "packed.tif": (tif(DEEP_RGB, "rgb", compression="zlib", predictor=True), DEEP_RGB),
+    "packed, big endian.tif": (tif(DEEP_RGB, "rgb", compression="zlib", byteorder=">"), DEEP_RGB),
+    "turned.tif": (tif(DEEP_RGB, "rgb", extratags=TURNED), np.rot90(DEEP_RGB, -1)),
+    "gray.png": (pil(DEEP), DEEP),
+    "8 bits.png": (pil(RGB), RGB),
+}
+
+
+@pytest.mark.parametrize("name", DEEP_COLOUR)
+def test_sixteen_bits_of_colour_are_read_exactly(tmp_path: Path, name: str) -> None:
+    write, wanted = DEEP_COLOUR[name]
+    write(tmp_path / name)
+    found = open_array(tmp_path / name)
+    assert found.dtype == wanted.dtype
+    np.testing.assert_array_equal(found, wanted)
+
+
+GLASS = FULL - np.eye(*FULL.shape, dtype=np.uint16)  # its high bytes alone are opaque
+DEEP_REFUSED = {
+    "glass.png": (
+        png(16, 6, deep_png(*DEEP_RGB.transpose(2, 0, 1), GLASS)),
+        "has transparent pixels",
+    ),
+    "a transparent colour.png": (
+        png(16, 2, deep_png(DEEP, DEEP, DEEP), {b"tRNS": bytes(6)}),
+        "has a transparent colour",
+    ),
+    "alpha.tif": (tif(np.dstack([DEEP_RGB, FULL]), "rgb", extrasamples=[ALPHA]), "16-bit samples"),
+}
+
+
+@pytest.mark.parametrize("name", DEEP_REFUSED)
+def test_sixteen_bits_that_are_not_read_exactly_are_refused(tmp_path: Path, name: str) -> None:
+    write, reason = DEEP_REFUSED[name]
+    write(tmp_path / name)
+    with pytest.raises(InputError, match=reason):
+        open_array(tmp_path / name)
 
 
 REFUSED = {
@@ -231,6 +278,10 @@ def test_a_profile_that_a_kind_cannot_follow_is_refused(tmp_path: Path) -> None:
     pil(DEEP, icc_profile=srgb_profile(linear=True))(tmp_path / "a.png")
     with pytest.raises(InputError, match="16-bit gray with a colour profile; convert it to sRGB"):
         open_image(tmp_path / "a.png")
+    linear = [(34675, "B", len(srgb_profile(linear=True)), srgb_profile(linear=True), True)]
+    tif(DEEP_RGB, "rgb", extratags=linear)(tmp_path / "b.tif")
+    with pytest.raises(InputError, match="16-bit colour with a colour profile; convert it to sRGB"):
+        open_array(tmp_path / "b.tif")
     pil(RGB, "CMYK", icc_profile=srgb_profile())(tmp_path / "a.tif")
     with pytest.raises(InputError, match="it is for RGB pictures, this one is CMYK"):
         open_image(tmp_path / "a.tif")

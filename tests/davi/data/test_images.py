@@ -208,6 +208,27 @@ def test_saved_images_are_read_back(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), expected(COLOURS))
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "TIFF"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_are_saved_and_read_back(tmp_path: Path, suffix: str, channels: int) -> None:
+    image = torch.rand(channels, 9, 14, generator=torch.Generator().manual_seed(0)) * 2.2 - 1.1
+    save_image(image, tmp_path / f"a.{suffix}", bit_depth=16)
+    found = load_image(tmp_path / f"a.{suffix}", channels)
+    torch.testing.assert_close(found, image.clamp(-1, 1), rtol=0, atol=1.01 / 65535)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "JPEG", "webp", "tif", "bmp"])
+def test_the_suffix_says_the_format(tmp_path: Path, suffix: str) -> None:
+    ramp = torch.linspace(-1, 1, 16).expand(3, 16, 16)
+    save_image(ramp, tmp_path / f"a.{suffix}")
+    form = Image.open(tmp_path / f"a.{suffix}").format
+    assert form == {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper())
+    tolerance = 4 if form == "JPEG" else 1
+    torch.testing.assert_close(
+        load_image(tmp_path / f"a.{suffix}"), ramp, rtol=0, atol=tolerance * 1.01 / 255
+    )
+
+
 def test_folders_are_listed_nested_sorted_and_without_hidden_files(tmp_path: Path) -> None:
     for name in ("b.png", "a/c.jpg", ".hidden.png", "a/.cache/d.png", "notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -74,9 +74,9 @@ def test_images_of_different_sizes_are_not_decoded(
     """A file of a few kilobytes may hold gigabytes of pixels."""
     Image.new("RGB", (10, 24)).save(folders[1] / "a.png")
     decoded = []
-    original = davi.folders.pairs.open_image
+    original = davi.folders.pairs.open_array
     monkeypatch.setattr(
-        davi.folders.pairs, "open_image", lambda path: decoded.append(path) or original(path)
+        davi.folders.pairs, "open_array", lambda path: decoded.append(path) or original(path)
     )
     with pytest.raises(InputError, match="differ in size"):
         pair_by_name(*folders)
