@@ -22,6 +22,7 @@ from davi.solvers.base import Solver
 from davi.solvers.dmps import Dmps
 from davi.solvers.mcg import Mcg
 from davi.solvers.prior import CountedPrior
+from davi.solvers.resample import ReSample
 from davi.system.errors import InputError
 from davi.system.runtime import normal_each
 from tests.davi.solvers.spectral_problems import (
@@ -32,7 +33,12 @@ from tests.davi.solvers.spectral_problems import (
     rngs_of,
 )
 
-SHORT = [AdmmPnp(num_iterations=5), Dmps(num_steps=5), Mcg(num_steps=5, zeta=0.1)]
+SHORT = [
+    AdmmPnp(num_iterations=5),
+    Dmps(num_steps=5),
+    ReSample(num_steps=10, resample_every=2),
+    Mcg(num_steps=5, zeta=0.1),
+]
 each_short_solver = pytest.mark.parametrize("solver", SHORT, ids=lambda solver: solver.label)
 
 
@@ -87,6 +93,8 @@ def test_results_are_bounded_with_and_without_noise(solver: Solver) -> None:
         (AdmmPnp(num_iterations=30), 30, 0),
         (Dmps(num_steps=1), 1, 0),
         (Dmps(), 1000, 0),
+        (ReSample(), 665, 500),
+        (ReSample(num_steps=20, resample_every=2, inner_steps=2), 34, 20),
         (Mcg(num_steps=20, zeta=0.1), 20, 20),
     ],
     ids=lambda value: getattr(value, "label", str(value)),
@@ -161,8 +169,19 @@ DISTANCES = {
             "colorization": (0.078, 1.010, 0.887),
         },
     ),
+    # The residual is that of the noise in every sample: narrow where y says nearly all (denoising).
+    "ReSample": (
+        ReSample(num_steps=100, resample_every=5, clip=False),
+        {
+            "gaussian_blur": (0.182, 0.942, 0.888),
+            "super_resolution": (0.058, 1.002, 0.830),
+            "inpainting": (0.252, 0.991, 0.886),
+            "denoising": (0.400, 1.041, 0.389),
+            "colorization": (0.074, 1.010, 0.816),
+        },
+    ),
 }
-SLOW = {"DMPS", "MCG"}
+SLOW = {"DMPS", "ReSample", "MCG"}
 
 
 @pytest.mark.parametrize(
