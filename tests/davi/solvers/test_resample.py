@@ -6,22 +6,22 @@ import pytest
 import torch
 from torch import Tensor
 
+from davi.benchmarks.gaussian_posterior import gaussian_problem, smooth_covariance
 from davi.operators.denoising import Denoising
 from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.operators.svd import SVDOperator
 from davi.schedule import Schedule
+from davi.solvers.prior import CountedPrior
 from davi.solvers.resample import ReSample, closest_fit, redraw
 from davi.solvers.spectral import observe
 from davi.system.runtime import normal_each
 from tests.davi.solvers.spectral_problems import (
     COORDINATES,
     IMAGE,
-    PRIOR_STD,
     five_operators,
     gain_and_spread,
     isotropic_prior,
     matrix_of,
-    restore,
     rngs_of,
 )
 
@@ -74,29 +74,29 @@ def test_which_steps_are_resampled() -> None:
 
 
 def resample_in_its_own_words(y: Tensor, operator: SVDOperator, zeta: float) -> Tensor:
-    """Four steps with matrices for the isotropic prior, fitting y by the pseudo-inverse."""
-    A, rngs = matrix_of(operator), rngs_of(range(2))
+    """Four steps with matrices for smooth images, fitting y by the pseudo-inverse."""
+    A, C, rngs = matrix_of(operator), smooth_covariance(IMAGE), rngs_of(range(2))
     pinv, y = torch.linalg.pinv(A), y.flatten(1)
     one = torch.ones(()).double()
     levels = [*Schedule.named("linear").alpha_bar[[750, 500, 250, 0]], one]
 
-    def kappa(a: Tensor) -> Tensor:
-        return a.sqrt() * PRIOR_STD**2 / (a * PRIOR_STD**2 + 1 - a)
+    def K(a: Tensor) -> Tensor:
+        return a.sqrt() * C @ torch.linalg.inv(a * C + (1 - a) * torch.eye(len(C)).double())
 
     def ddim(x: Tensor, a: Tensor, a_next: Tensor) -> Tensor:
-        eps = (x - a.sqrt() * kappa(a) * x) / (1 - a).sqrt()
-        return a_next.sqrt() * kappa(a) * x + (1 - a_next).sqrt() * eps
+        eps = (x - a.sqrt() * x @ K(a)) / (1 - a).sqrt()
+        return a_next.sqrt() * x @ K(a) + (1 - a_next).sqrt() * eps
 
     x = normal_each(IMAGE, rngs).double().flatten(1)
     for index, (a, a_next) in enumerate(pairwise(levels)):
-        residual = y - kappa(a) * x @ A.T
-        gradient = -kappa(a) * residual @ A / residual.norm(dim=1, keepdim=True)
+        residual = y - x @ K(a) @ A.T
+        gradient = -(residual / residual.norm(dim=1, keepdim=True)) @ A @ K(a)
         x = ddim(x, a, a_next) - zeta * a * gradient
         if index in (0, 1, 2):  # two further steps, or the one that is left
             ahead, now = x, a_next
             if index < 2:
                 ahead, now = ddim(x, a_next, levels[index + 2]), levels[index + 2]
-            x0 = kappa(now) * ahead
+            x0 = ahead @ K(now)
             x0 = x0 + (y - x0 @ A.T) @ pinv.T
             n = normal_each(IMAGE, rngs).double().flatten(1)
             x = redraw(x0, x, n, a.item(), a_next.item())
@@ -110,7 +110,8 @@ def test_resample_is_its_algorithm(task: str) -> None:
     solver = ReSample(
         num_steps=4, zeta=2.0, resample_every=1, inner_steps=2, tolerance=0, clip=False
     )
-    found = restore(solver, y, operator, 0.1)
+    prior = CountedPrior(gaussian_problem(operator, 0.1, smooth_covariance(IMAGE)).prior)
+    found = solver(y, operator, GaussianNoise(0.1, 0.1), prior, rngs_of(range(2)))
     torch.testing.assert_close(found, resample_in_its_own_words(y, operator, 2.0))
 
 
