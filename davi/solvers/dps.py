@@ -42,30 +42,13 @@ class Dps(Solver):
         spaced = spaced_schedule(prior.schedule, times)
         x_t = normal_each(operator.image_shape, rngs).to(y)
         for step, t in zip(reversed(range(self.num_steps)), times, strict=True):
-            x0, variance, gradient = predict_and_pull(x_t, t, y, operator, prior, self.clip)
+            with torch.enable_grad():
+                x_t = x_t.detach().requires_grad_(True)
+                x0, _, variance = prior.predict(x_t, t)
+                x0 = x0.clamp(-1, 1) if self.clip else x0
+                residual = (y - operator.A(x0)).flatten(1).norm(dim=1).sum()
+                (gradient,) = torch.autograd.grad(residual, x_t)
             # Unguided here: the gradient is taken at x_t, but acts after the step.
             sample = ancestral_step(spaced, step, x_t, x0, variance, rngs)
             x_t = sample - self.zeta * gradient
         return x_t
-
-
-def predict_and_pull(
-    x_t: Tensor, t: int, y: Tensor, operator: LinearOperator, prior: CountedPrior, clip: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns x0(x_t), the variance channels, and the gradient in x_t of |y - A x0|.
-
-    Args:
-        x_t: (B, C, H, W) at time t; the norm is that of each image.
-        t: diffusion time.
-        y: (B, *measurement_shape).
-        operator: A.
-        prior: gives x0.
-        clip: clip x0 to [-1, 1], for the gradient, too.
-    """
-    with torch.enable_grad():
-        x_t = x_t.detach().requires_grad_(True)
-        x0, _, variance = prior.predict(x_t, t)
-        x0 = x0.clamp(-1, 1) if clip else x0
-        residual = (y - operator.A(x0)).flatten(1).norm(dim=1).sum()
-        (gradient,) = torch.autograd.grad(residual, x_t)
-    return x0.detach(), variance.detach(), gradient

@@ -14,9 +14,9 @@ from davi.operators.svd import SVDOperator
 from davi.priors.sampling import ancestral_step, spaced_schedule, spaced_times
 from davi.schedule import NUM_STEPS
 from davi.solvers.base import GRADIENT, SVD, Noise, Rngs, Solver
-from davi.solvers.dps import predict_and_pull
 from davi.solvers.grids import steps_of
 from davi.solvers.prior import CountedPrior
+from davi.solvers.residual_gradient import predict_and_pull
 from davi.system.errors import InputError
 from davi.system.runtime import normal_each
 

@@ -12,9 +12,9 @@ from davi.operators.svd import SVDOperator
 from davi.schedule import NUM_STEPS
 from davi.solvers.base import GRADIENT, NOISE_LEVEL, SVD, Noise, Rngs, Solver
 from davi.solvers.dmplug import ddim_step
-from davi.solvers.dps import predict_and_pull
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.prior import CountedPrior
+from davi.solvers.residual_gradient import predict_and_pull
 from davi.solvers.spectral import Observation, observe
 from davi.system.runtime import normal_each
 
