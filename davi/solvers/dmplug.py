@@ -73,7 +73,11 @@ class Dmplug(Solver):
         for t, s in steps_of(stride_times(self.num_ddim_steps)):
             x0 = prior.predict(x_t, t).x0
             x0 = x0.clamp(-1, 1) if self.clip else x0
-            abar, abar_next = prior.alpha_bar(t), prior.alpha_bar(s)
-            eps = (x_t - abar**0.5 * x0) / (1 - abar) ** 0.5
-            x_t = abar_next**0.5 * x0 + (1 - abar_next) ** 0.5 * eps
+            x_t = ddim_step(x_t, x0, prior.alpha_bar(t), prior.alpha_bar(s))
         return x_t
+
+
+def ddim_step(x_t: Tensor, x0: Tensor, alpha_bar: float, next_alpha_bar: float) -> Tensor:
+    """Returns the state at the next level, with the noise that x_t and x0 imply; shapes as x_t."""
+    eps = (x_t - alpha_bar**0.5 * x0) / (1 - alpha_bar) ** 0.5
+    return next_alpha_bar**0.5 * x0 + (1 - next_alpha_bar) ** 0.5 * eps

@@ -1,5 +1,7 @@
 """Problems with known answers for solvers that work coordinate by coordinate."""
 
+from math import prod
+
 import torch
 from torch import Tensor, nn
 
@@ -14,7 +16,7 @@ from davi.operators.svd import SVDOperator
 from davi.schedule import Schedule
 from davi.solvers.base import Solver
 from davi.solvers.prior import CountedPrior
-from davi.system.runtime import keyed_rng
+from davi.system.runtime import keyed_rng, normal_each
 
 IMAGE = (3, 8, 8)
 PRIOR_STD = 0.5
@@ -75,3 +77,31 @@ def restore(
     """Restorations with the isotropic prior; image i has generator i."""
     noise, rngs = GaussianNoise(sigma_y, sigma_y), rngs_of(range(len(y)), seed)
     return solver(y, operator, noise, isotropic_prior(), rngs)
+
+
+# (s, sigma_y) of a measurement s x + n; (1, 0.2) and (1/4, 0.05) are the same problem.
+COORDINATES = [(1.0, 0.05), (1.0, 0.2), (0.25, 0.05), (0.25, 0.2)]
+
+
+def gain_and_spread(
+    solver: Solver, s: float, sigma_y: float, shape: tuple[int, int, int] = (3, 64, 64)
+) -> list[float]:
+    """Gain E x / m and spread std x / sqrt(v) over the exact posterior N(m, v) of every pixel.
+
+    Images are of the isotropic prior, and A x = s x.
+    """
+    x0, n = normal_each((2, *shape), rngs_of(range(1), seed=1)).double()[0]
+    y, operator = s * PRIOR_STD * x0 + sigma_y * n, Denoising(shape)
+    operator._set_singular_values(torch.tensor(s, dtype=torch.float64))
+    x = restore(solver, y[None], operator, sigma_y)[0]
+    variance = 1 / (1 / PRIOR_STD**2 + s**2 / sigma_y**2)
+    mean = variance * s * y / sigma_y**2
+    gain = (x * mean).sum() / mean.square().sum()
+    return [gain.item(), ((x - gain * mean).std() / variance**0.5).item()]
+
+
+def matrix_of(operator: SVDOperator) -> Tensor:
+    """A as a dense (measurement entries, pixels) float64 matrix."""
+    size = prod(operator.image_shape)
+    basis = torch.eye(size, dtype=torch.float64).view(size, *operator.image_shape)
+    return operator.A(basis).flatten(1).T
