@@ -96,14 +96,19 @@ class Restorer:
         self.image_shape = (channels, height, width)
         self.operator = build_operator(config.operator, self.image_shape).to(device)
         self.measurement_shape = self.operator.measurement_shape
+        if self.operator.same_everywhere:
+            _require_whole_factors(self.measurement_shape, self.image_shape)
         self.bridge = build_bridge(config.bridge, schedule).to(device)
-        if (dtype := AUTOCAST_DTYPES[precision]) is not None:
+        dtype, own_precision = AUTOCAST_DTYPES[precision], "fp32"
+        if config.network.name == "custom":  # its code may cast nothing by itself
+            own_precision = precision
+        elif dtype is not None:
             network = to_half_precision(network, dtype)
         if compile:
             network.compile(dynamic=False, mode=COMPILE_MODES[device.type])
-        # No autocast: the network itself has the precision.
+        # No autocast otherwise: the network itself has the precision.
         self.generator = build_generator(
-            network.eval(), config, self.bridge, self.operator, "fp32"
+            network.eval(), config, self.bridge, self.operator, own_precision
         ).to(device)
 
     def restore(
@@ -300,6 +305,16 @@ class Restorer:
                 "is missing, or do without compile"
             ) from error
         return torch.cat(samples)
+
+
+def _require_whole_factors(measured: tuple[int, ...], image: tuple[int, int, int]) -> None:
+    """Refuses an operator of pictures of any size whose pieces could not be laid side by side."""
+    if len(measured) != 3 or image[1] % measured[1] or image[2] % measured[2]:
+        raise InputError(
+            f"operator with same_everywhere: images of {shape_text(image)}, measurements of "
+            f"{shape_text(measured)}; the sides of an image must be whole multiples of its "
+            "measurement's"
+        )
 
 
 def _bar(total: int, shown: bool) -> tqdm:

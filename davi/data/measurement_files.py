@@ -167,14 +167,17 @@ def num_pixels(path: Path) -> int:
 
 def _load_array(path: Path, mapped: Literal["r"] | None = None) -> np.ndarray:
     try:
-        return np.load(path, mmap_mode=mapped, allow_pickle=False)
+        array = np.load(path, mmap_mode=mapped, allow_pickle=False)
     except Exception as error:  # damaged bytes make the decoder raise whatever they spell
         raise InputError(f"{path}: not a readable .npy array ({error})") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: several arrays in one file; one .npy array is needed")
+    return array
 
 
 def _read_array(path: Path, ndim: int, largest: float) -> Tensor:
     array = _load_array(path)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiu":
+    if array.dtype.kind not in "fiu":
         raise InputError(f"{path}: not an array of real numbers")
     if array.dtype.kind in "iu":
         raise InputError(f"{path}: integers; store float values on the [-1, 1] scale")

@@ -54,7 +54,7 @@ def describe(restorer: Restorer, network: str, sigma: float, origin: str) -> lis
         sigma: deviation of the noise, on the [-1, 1] scale.
         origin: where sigma is from: "given" or "estimated".
     """
-    operator = restorer.config.operator.model_dump(exclude={"name"}, exclude_none=True)
+    operator = restorer.config.operator.model_dump(exclude={"name", "path"}, exclude_none=True)
     damage = ", ".join(f"{key} {value}" for key, value in operator.items())
     noise = restorer.config.noise
     lines = [

@@ -33,7 +33,7 @@ from davi.metrics.protocols import (
     psnr_protocol,
 )
 from davi.metrics.scores import IMAGE_SCORES, frechet_distance, kid, moments
-from davi.system.choices import LPIPS_DEFAULT, METRICS
+from davi.system.choices import DEFAULT_METRICS, LPIPS_DEFAULT
 from davi.system.errors import InputError, shown
 from davi.system.files import atomic_path, make_folder, write_text
 from davi.system.ledger import read_settings
@@ -160,7 +160,7 @@ def evaluate_folders(
         reference: folder of true images, nested folders included.
         restored: folder of images to judge, or of several samples, see `sample_folders`.
         metrics: some of `davi.system.choices.METRICS` and `CALIBRATION`; by default all that there
-            are for such a folder.
+            are for such a folder but `prior_features`, which takes a network evaluation an image.
         device: where everything is computed but the last steps of FID and KID.
         measured: of several samples: the folder of davi degrade that was restored, for `residual`.
         lpips: some of `davi.metrics.protocols.LPIPS_VARIANTS`.
@@ -177,7 +177,7 @@ def evaluate_folders(
             "leave --measured out"
         )
     if metrics is None:
-        metrics = (*METRICS, *CALIBRATION) if samples else METRICS
+        metrics = (*DEFAULT_METRICS, *CALIBRATION) if samples else DEFAULT_METRICS
     single = samples[0] if samples else restored
     pairs = pair_by_name(reference, single)
     result = Evaluation(per_image={pair.name: {} for pair in pairs})

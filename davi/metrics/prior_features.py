@@ -6,12 +6,12 @@ from torch import Tensor
 
 from davi.schedule import Schedule
 from davi.system.files import sha256_of
-from davi.system.shipped import CHECKPOINTS, find
+from davi.system.shipped import CHECKPOINTS, shipped_folder
 from davi.weights.layouts import read_weight_file
 from guided_diffusion.checkpoint import unet_from_weights
 from guided_diffusion.presets import PHOTOS_64
 
-PRIOR = find("photos_prior_v", CHECKPOINTS)
+PRIOR = shipped_folder(CHECKPOINTS) / "photos_prior_v.safetensors"
 TIME = 100  # of the diffusion: its noise, which the image is without, has a deviation of 0.33
 DEEP = 4  # features count from the level on at which images are smaller by this
 
@@ -21,7 +21,6 @@ class PriorFeatures:
 
     The features of a place are scaled to length 1; their squared differences are summed over
     channels and averaged over places and blocks, as LPIPS does without its learned weights.
-    Diffusion networks without noise in their input are known as such a space.
 
     At equal mean square error, crops of photographs shifted by a pixel or made brighter come out
     nearer than noisy ones, and these nearer than blurred ones.
@@ -39,27 +38,28 @@ class PriorFeatures:
 
     @torch.no_grad()
     def __call__(self, x: Tensor, reference: Tensor) -> Tensor:
-        """Returns the distance of each pair, (B,) float64, for images (B, 3, H, W) in [-1, 1]."""
-        pairs = zip(self._features(x), self._features(reference), strict=True)
-        distances = [(f - g).square().sum(dim=1).mean(dim=(1, 2)) for f, g in pairs]
-        return torch.stack(distances).mean(dim=0)
+        """Returns the distance of each pair, (B,) float64.
 
-    def _features(self, x: Tensor) -> list[Tensor]:
-        """Features (B, D, h, w) float64 of length 1 of each block that is deep enough."""
-        found = []
+        Args:
+            x: (B, 3, H, W) in [-1, 1], or gray with one channel.
+            reference: shape as x.
+        """
+        distances = []
 
-        def keep(_: torch.nn.Module, __: tuple, output: Tensor) -> None:
-            if output.shape[-1] * DEEP <= x.shape[-1]:
-                found.append(F.normalize(output.double(), dim=1))
+        def compare(_: torch.nn.Module, __: tuple, output: Tensor) -> None:
+            if output.shape[-1] * DEEP <= both.shape[-1]:
+                first, second = F.normalize(output, dim=1).chunk(2)
+                distances.append((first - second).double().square().sum(dim=1).mean(dim=(1, 2)))
 
-        x = _padded(x.to(self.device), self.network.downsampling)
-        hooks = [block.register_forward_hook(keep) for block in self.network.blocks]
+        both = torch.cat([x, reference]).to(self.device).expand(-1, 3, -1, -1)
+        both = _padded(both, self.network.downsampling)
+        hooks = [block.register_forward_hook(compare) for block in self.network.blocks]
         try:
-            self.network(self.scale * x, torch.full((len(x),), TIME, device=self.device))
+            self.network(self.scale * both, torch.full((len(both),), TIME, device=self.device))
         finally:
             for hook in hooks:
                 hook.remove()
-        return found
+        return torch.stack(distances).mean(dim=0)
 
 
 def _padded(x: Tensor, multiple: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from torch import nn
@@ -25,7 +25,7 @@ class CustomNetwork:
     image_size: int
     out_channels: int
     downsampling: int
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(hash=False)
     find_class: Callable[[], type[nn.Module]]
     file: str
     in_channels: int = 3

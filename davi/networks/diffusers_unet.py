@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from davi.system.errors import InputError
 
+MAX_LEVELS = 12  # each halves the image
 PREFIX = "unet."  # of the keys of diffusers' weights in ours
 
 
@@ -81,7 +82,13 @@ class DiffusersUNet:
             if known[key] not in allowed:
                 names = " or ".join(map(str, allowed))
                 raise ValueError(f"model.{key}: {known[key]!r:.40}, but {names} is needed")
-        size, levels = known["sample_size"], len(known["block_out_channels"])
+        widths = known["block_out_channels"]
+        if not isinstance(widths, (list, tuple)) or not 1 <= len(widths) <= MAX_LEVELS:
+            raise ValueError(
+                f"model.block_out_channels: {widths!r:.40}, but a list of 1 to {MAX_LEVELS} widths "
+                "is needed"
+            )
+        size, levels = known["sample_size"], len(widths)
         size = size[0] if isinstance(size, (list, tuple)) and len(set(size)) == 1 else size
         if not isinstance(size, int) or size < 1 or size % 2 ** (levels - 1):
             raise ValueError(

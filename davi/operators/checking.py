@@ -85,8 +85,9 @@ def check_svd(operator: SVDOperator, seed: int = 0, batch: int = BATCH) -> None:
 def _random_pair(operator: LinearOperator, seed: int, batch: int) -> tuple[Tensor, Tensor]:
     """A standard normal image and measurement, float32."""
     rng = torch.Generator().manual_seed(seed)
+    device = next((buffer.device for buffer in operator.buffers()), None)
     x, y = (
-        torch.randn(batch, *shape, generator=rng, dtype=torch.float32)
+        torch.randn(batch, *shape, generator=rng, dtype=torch.float32).to(device)
         for shape in (operator.image_shape, operator.measurement_shape)
     )
     return x, operator.project(y)

@@ -127,6 +127,8 @@ def lift(y: Tensor, image_shape: ImageShape, resize: str = "bilinear") -> Tensor
     Raises:
         InputError: measurements of another shape, or of another ratio of height and width.
     """
+    if resize not in ("bilinear", "nearest"):
+        raise ValueError(f"resize={resize!r}: bilinear or nearest")
     channels, height, width = image_shape
     if y.ndim != 4 or y.shape[1] not in (1, channels):
         raise InputError(

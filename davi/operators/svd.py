@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from davi.operators.linear import LinearOperator
+from davi.system.errors import InputError
 
 
 class SVDOperator(LinearOperator):
@@ -31,6 +32,11 @@ class SVDOperator(LinearOperator):
 
     def _set_singular_values(self, values: Tensor, inverted: Tensor | None = None) -> None:
         """Registers s, and 1 / s where `inverted` is true (default: wherever s > 0)."""
+        if values.is_complex():
+            raise InputError(
+                f"{type(self).__name__}: singular values are complex; real ones of at least 0 are "
+                "needed"
+            )
         inverted = values > 0 if inverted is None else inverted
         inverse = torch.where(inverted, 1 / values, 0.0)
         self.register_buffer("singular_values", values)

@@ -135,6 +135,6 @@ def mirrored(picture: Tensor, size: Sequence[int]) -> Tensor:
         length = picture.shape[axis]
         if length < wanted:
             period = max(2 * length - 2, 1)
-            place = torch.arange(wanted) % period
+            place = torch.arange(wanted, device=picture.device) % period
             picture = picture.index_select(axis, torch.minimum(place, period - place))
     return picture

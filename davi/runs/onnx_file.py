@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from davi.operators.measurement import lift
+from davi.operators.measurement import image_of
 from davi.restorer import Restorer
 from davi.system.errors import InputError
 from davi.system.files import atomic_path
@@ -40,7 +40,8 @@ class OneSample(nn.Module):
             measurement: (B, *measurement_shape) on the [-1, 1] scale.
             noise: standard normal, (B, C, H, W).
         """
-        y_image = lift(self.operator.project(measurement), self.shape, self.bridge.resize)
+        y = self.operator.project(measurement)
+        y_image = image_of(y, self.operator, self.bridge.resize)
         a = torch.full((1,), self.bridge.END, device=noise.device)  # the same for all images
         return self.generator(self.bridge.endpoint(y_image, noise), a, y_image).clamp(-1, 1)
 

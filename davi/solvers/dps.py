@@ -2,7 +2,6 @@
 
 from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from davi.priors.sampling import ancestral_step, spaced_schedule, spaced_times
 from davi.schedule import NUM_STEPS
 from davi.solvers.base import GRADIENT, NOISE_LEVEL, Noise, Rngs, Solver
 from davi.solvers.prior import CountedPrior
+from davi.solvers.residual_gradient import half_square, norm, predict_and_pull
 from davi.system.runtime import normal_each
 
 
@@ -60,18 +60,13 @@ class Dps(Solver):
         spaced = spaced_schedule(prior.schedule, times)
         x_t = normal_each(operator.image_shape, rngs).to(y)
         for step, t in zip(reversed(range(self.num_steps)), times, strict=True):
-            with torch.enable_grad():
-                x_t = x_t.detach().requires_grad_(True)
-                x0, _, variance = prior.predict(x_t, t)
-                x0 = x0.clamp(-1, 1) if self.clip else x0
-                residual = (y - operator.A(x0)).flatten(1)
-                if self.guidance == "norm":
-                    misfit = self.zeta * residual.norm(dim=1).sum()
-                else:
-                    beta = spaced.betas[step].item()
-                    scale = beta / (1 - beta) ** 0.5 / (noise.sigma_low**2 + prior.sigma(t) ** 2)
-                    misfit = self.zeta * scale * residual.square().sum() / 2
-                (gradient,) = torch.autograd.grad(misfit, x_t)
+            if self.guidance == "norm":
+                misfit, rate = norm, self.zeta
+            else:
+                beta = spaced.betas[step].item()
+                scale = beta / (1 - beta) ** 0.5 / (noise.sigma_low**2 + prior.sigma(t) ** 2)
+                misfit, rate = half_square, self.zeta * scale
+            x0, variance, gradient = predict_and_pull(x_t, t, y, operator, prior, self.clip, misfit)
             # Unguided here: the gradient is taken at x_t, but acts after the step.
-            x_t = ancestral_step(spaced, step, x_t, x0, variance, rngs) - gradient
+            x_t = ancestral_step(spaced, step, x_t, x0, variance, rngs) - rate * gradient
         return x_t

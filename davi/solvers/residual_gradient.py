@@ -1,5 +1,7 @@
 """What guides a state by the measurement: the gradient of the residual through the prior."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -7,23 +9,40 @@ from davi.operators.linear import LinearOperator
 from davi.solvers.prior import CountedPrior
 
 
+def norm(residual: Tensor) -> Tensor:
+    """Returns the norm of each residual (B, M), (B,)."""
+    return residual.norm(dim=1)
+
+
+def half_square(residual: Tensor) -> Tensor:
+    """Returns half of the squared norm of each residual (B, M), (B,)."""
+    return residual.square().sum(dim=1) / 2
+
+
 def predict_and_pull(
-    x_t: Tensor, t: int, y: Tensor, operator: LinearOperator, prior: CountedPrior, clip: bool
+    x_t: Tensor,
+    t: int,
+    y: Tensor,
+    operator: LinearOperator,
+    prior: CountedPrior,
+    clip: bool,
+    misfit: Callable[[Tensor], Tensor] = norm,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns x0(x_t), the variance channels, and the gradient in x_t of |y - A x0|.
+    """Returns x0(x_t), the variance channels, and the gradient in x_t of the misfit of y - A x0.
 
     Args:
-        x_t: (B, C, H, W) at time t; the norm is that of each image.
+        x_t: (B, C, H, W) at time t.
         t: diffusion time.
         y: (B, *measurement_shape).
         operator: A.
         prior: gives x0.
         clip: clip x0 to [-1, 1], for the gradient, too.
+        misfit: of residuals, `norm` or `half_square`.
     """
     with torch.enable_grad():
         x_t = x_t.detach().requires_grad_(True)
         x0, _, variance = prior.predict(x_t, t)
         x0 = x0.clamp(-1, 1) if clip else x0
-        residual = (y - operator.A(x0)).flatten(1).norm(dim=1).sum()
-        (gradient,) = torch.autograd.grad(residual, x_t)
+        value = misfit((y - operator.A(x0)).flatten(1)).sum()
+        (gradient,) = torch.autograd.grad(value, x_t)
     return x0.detach(), variance.detach(), gradient

@@ -185,6 +185,11 @@ def part_values(
     if file.config is not None:
         _refuse_another_config(file, config, overrides)
         values = file.config
+        if (values.get("network") or {}).get("name") == "custom":
+            raise InputError(
+                f"{file.path}: its network is the code of a file, which is not run to look at the "
+                "weights; use the file as it is"
+            )
     elif KINDS[part] == GENERATOR or config is not None:
         values = run_of(file, weights, config, overrides).model_dump(mode="json")
         values = values if KINDS[part] == GENERATOR else {"network": values["network"]}

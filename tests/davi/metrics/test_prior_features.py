@@ -1,4 +1,4 @@
-"""The perceptual distance of the prior's features ranks changes as people do."""
+"""The distance of the prior's features ranks changes as is expected of a perceptual one."""
 
 import pytest
 import torch
@@ -48,7 +48,7 @@ def blurred_until(x: Tensor, error: Tensor) -> Tensor:
     return torch.cat(results)
 
 
-def test_changes_of_equal_error_are_ranked_as_people_rank_them(
+def test_changes_of_equal_error_are_ranked_by_how_they_look(
     crops: Tensor, distance: PriorFeatures
 ) -> None:
     """Sharp images of the same things are nearest, then noisy ones, then blurred ones."""
@@ -74,6 +74,12 @@ def test_the_distance_grows_with_blur_and_noise(crops: Tensor, distance: PriorFe
     for values in (blur, noise):
         assert values[0] == pytest.approx(0, abs=1e-6)
         assert values == sorted(values)
+
+
+def test_gray_images_are_compared_as_gray_colours(crops: Tensor, distance: PriorFeatures) -> None:
+    gray = crops[:2, :1]
+    colours = [each.expand(-1, 3, -1, -1) for each in (gray, gray.flip(3))]
+    torch.testing.assert_close(distance(gray, gray.flip(3)), distance(*colours))
 
 
 def test_any_size_has_a_distance_of_each_pair_alone(crops: Tensor, distance: PriorFeatures) -> None:

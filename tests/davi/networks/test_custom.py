@@ -12,6 +12,8 @@ from davi.runs.build import build_prior_trainer, build_trainer
 from davi.runs.inputs import input_record
 from davi.system.errors import InputError
 from davi.system.files import sha256_of
+from davi.weights.generator_file import part_values
+from davi.weights.layouts import read_weight_file
 from davi.weights.network_file import GENERATOR, PRIOR, save_weights
 from tests.tiny import ALONE, tiny_config, tiny_prior_config
 
@@ -94,11 +96,22 @@ def test_no_code_runs_that_only_a_weight_file_names(
         davi.load(path, "cpu")
     with pytest.raises(InputError, match=r"its network is the code of .*mine.py; code that only"):
         load_prior(prior, torch.device("cpu"), "fp32")
+    for weight_file, part in ((path, "generator"), (prior, "prior")):  # as davi import reads them
+        with pytest.raises(InputError, match="code of a file, which is not run"):
+            part_values(read_weight_file(weight_file), part)
     assert not (tmp_path / "mine.py.ran").exists()
+    named = [f"network.file={file}"]
+    exact, rounded = (
+        davi.load(path, "cpu", precision, overrides=named).restore(torch.zeros(1, 3, 16, 16))
+        for precision in ("fp32", "bf16")
+    )
+    torch.testing.assert_close(exact, rounded, rtol=0.02, atol=0.02)
+    assert not torch.equal(exact, rounded)
 
 
 def test_settings_that_do_not_fit_its_class_are_refused(file: Path) -> None:
     config = tiny_prior_config(section(file, "{depth: 4}"))
+    hash(config.network.unet())  # as of the other architectures, a key of caches
     with pytest.raises(InputError, match=r"network.settings: Mine of .*'depth'; it is made with"):
         config.network.unet().create()
 

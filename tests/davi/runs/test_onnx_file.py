@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import davi
-from davi.operators.measurement import lift
+from davi.operators.measurement import image_of
 from davi.runs.onnx_file import OneSample, write_onnx
 from davi.sampler import posterior_sample
 from davi.system.errors import InputError
@@ -21,7 +21,7 @@ INPAINTING = "operator={name: inpainting, mask: centred_box, box_size: 8}"
 
 def sampled(restorer: davi.Restorer, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
     """What `restore` returns for given noise."""
-    y_image = lift(restorer.operator.project(y), restorer.image_shape, restorer.bridge.resize)
+    y_image = image_of(restorer.operator.project(y), restorer.operator, restorer.bridge.resize)
     return posterior_sample(restorer.generator, restorer.bridge, y_image, z).clamp(-1, 1)
 
 
@@ -31,7 +31,11 @@ def draws(restorer: davi.Restorer, count: int) -> tuple[torch.Tensor, torch.Tens
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("overrides", [(), (INPAINTING,), POSTERIOR], ids=["x4", "hole", "mmse"])
+@pytest.mark.parametrize(
+    "overrides",
+    [(), (INPAINTING,), POSTERIOR, ("bridge.resize=adjoint",)],
+    ids=["x4", "hole", "mmse", "adjoint"],
+)
 def test_onnxruntime_gives_the_same_restorations(
     command: object, tiny_prior: Path, tmp_path: Path, overrides: tuple[str, ...]
 ) -> None:

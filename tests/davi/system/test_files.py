@@ -38,7 +38,7 @@ def full_disk(limit: int = 20) -> Iterator[None]:
 def test_a_full_disk_is_named_and_nothing_half_written_is_left(
     write: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    path = tmp_path / "file"
+    path = tmp_path / "file.png"
     path.touch()
     with full_disk(), pytest.raises(InputError, match=r"cannot be written to .* bytes are free"):
         write(path)
