@@ -47,4 +47,6 @@ def test_the_script_does_what_the_page_says(name: str, tmp_path: Path) -> None:
         assert found == pytest.approx(expected, abs=TOLERANCE)
     pictures = sorted((tmp_path / "out").rglob("*.png"))
     assert pictures
-    assert all(load_image(path).std() > 0.05 for path in pictures)  # none is of one colour
+    for path in pictures:
+        picture = load_image(path)
+        assert picture.amax() - picture.amin() > 0.1, path  # it shows something
