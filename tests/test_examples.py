@@ -63,8 +63,10 @@ def test_a_method_or_an_operator_takes_less_than_sixty_lines(names: tuple[str, s
     assert sum(len((EXAMPLES / name).read_text().splitlines()) for name in names) < 60
 
 
-@pytest.mark.parametrize("name", [path.name for path in sorted(EXAMPLES.iterdir()) if path.suffix])
-def test_the_documentation_shows_every_example_as_it_is(name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["motion_blur.py", "my_solver.py", "my_solver.yaml", "photos_motion_blur.yaml"]
+)
+def test_the_documentation_shows_the_examples_as_they_are(name: str) -> None:
     assert (EXAMPLES / name).read_text() in (REPOSITORY / "docs/extending.md").read_text()
 
 

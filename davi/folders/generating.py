@@ -19,22 +19,25 @@ from davi.system.files import disk_full_as_input_error, has_content
 from davi.system.ledger import FolderReport, Ledger
 from davi.system.runtime import keyed_rng, normal_each
 from davi.system.world import World
+from davi.weights.network_file import weights_file
 
 FOLDER_SIZE = 1000  # images per subfolder
 
 
-def load_prior(path: Path, device: torch.device, precision: str) -> tuple[ScoreModel, ImageShape]:
+def load_prior(
+    path: str | Path, device: str | torch.device, precision: str = "fp32"
+) -> tuple[ScoreModel, ImageShape]:
     """Returns a prior, ready to be evaluated, and the (C, H, W) of its images.
 
     Args:
-        path: see `read_prior_file`.
+        path: its file, or the name of a shipped one, such as "photos_prior".
         device: where to run.
         precision: fp32, bf16 or fp16.
 
     Raises:
         InputError, CheckpointError: as `read_prior_file`.
     """
-    file = read_prior_file(path)
+    file = read_prior_file(weights_file(Path(path)))
     model = ScoreModel(
         file.network(), Schedule.named(file.schedule), precision, prediction=file.prediction
     ).to(device)
