@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import gradio as gr
 
 QUEUE = "networks"  # of both tabs: one request at a time
+BUTTONS = ["download", "fullscreen"]  # and none that shares
 LARGEST_SIGMA = 0.5
 MAX_UPLOAD = 50  # megabytes
 MAX_WAITING = 8  # requests, one of which is worked on at a time; further ones are refused
@@ -116,14 +117,23 @@ def _restoring(answers: Answers, shown: "gr.State", seed: "gr.Number") -> None:
     parts = {"notes": gr.Markdown(), "shown": shown}
     with gr.Row():
         for name in ("measurement", "restoration", "uncertainty"):
-            parts[name] = gr.Image(label=name, format="png", interactive=False)
+            parts[name] = gr.Image(
+                label=name, format="png", height=270, buttons=BUTTONS, interactive=False
+            )
     parts["slider"] = gr.ImageSlider(label="before and after", format="png", interactive=False)
     label = f"{NUM_SAMPLES} samples"
-    parts["strip"] = gr.Gallery(label=label, columns=NUM_SAMPLES, format="png", height=220)
+    parts["strip"] = gr.Gallery(
+        label=label,
+        columns=NUM_SAMPLES,
+        format="png",
+        height=190,
+        object_fit="contain",
+        buttons=BUTTONS,
+    )
     parts["download"] = gr.File(label="download everything", interactive=False)
     inputs = [photo, state, task, sigma, seed, shown]
     work = functools.partial(_restored, answers, parts)
-    button.click(work, inputs, list(parts.values()), concurrency_id=QUEUE, api_name="restore")
+    _on_click(button, work, inputs, parts, "restore")
     task.change(trained_sigma, task, sigma, api_visibility="private")
 
 
@@ -140,8 +150,21 @@ def _solving(answers: Answers, shown: "gr.State", seed: "gr.Number") -> None:
         "solver_download": gr.File(label="download", interactive=False),
     }
     work = functools.partial(_solved, answers, parts)
-    outputs = list(parts.values())
-    button.click(work, [shown, solver, seed], outputs, concurrency_id=QUEUE, api_name="solve")
+    _on_click(button, work, [shown, solver, seed], parts, "solve")
+
+
+def _on_click(
+    button: "gr.Button", work: Callable, inputs: list[Any], parts: dict[str, Any], name: str
+) -> None:
+    """Lets a button do the work; how far it is shows in the first part alone."""
+    button.click(
+        work,
+        inputs,
+        list(parts.values()),
+        concurrency_id=QUEUE,
+        api_name=name,
+        show_progress_on=next(iter(parts.values())),
+    )
 
 
 def _restored(answers: Answers, parts: dict[str, Any], photo: str | None, *rest: Any) -> Iterator:
