@@ -61,8 +61,6 @@ def serve(answers: Answers, port: int | None, wait: bool = True) -> "gr.Blocks":
         InputError: gradio is not installed, or the port is taken.
     """
     open_gradio(answers.folder)
-    import gradio as gr
-
     page = _page(answers).queue(max_size=MAX_WAITING, default_concurrency_limit=1)
     try:
         page.launch(
@@ -70,7 +68,6 @@ def serve(answers: Answers, port: int | None, wait: bool = True) -> "gr.Blocks":
             server_name="127.0.0.1",
             server_port=port,
             max_file_size=f"{MAX_UPLOAD}mb",
-            theme=gr.themes.Default(font=["sans-serif"], font_mono=["monospace"]),  # not fetched
             footer_links=[],
             ssr_mode=False,
             quiet=True,
