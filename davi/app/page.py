@@ -74,7 +74,8 @@ def serve(answers: Answers, port: int | None, wait: bool = True) -> "gr.Blocks":
             prevent_thread_lock=True,
         )
     except OSError as error:
-        raise InputError(f"port {port}: {error}; choose another --port") from error
+        where = "all ports from 7860 on are" if port is None else f"port {port} is"
+        raise InputError(f"{where} taken; choose another --port") from error
     print(f"the page is at {page.local_url}; Ctrl-C ends it", flush=True)
     if wait:
         page.block_thread()

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +23,7 @@ import torch
 from davi.app.answers import CLEAN, Answers
 from davi.app.page import MAX_WAITING, serve
 from davi.data.images import load_image, save_image
+from davi.system.errors import InputError
 from tests.conftest import REPOSITORY
 
 pytest.importorskip("gradio", reason="needs pip install 'davi[app]'")
@@ -123,6 +125,15 @@ def test_one_request_at_a_time_and_a_bounded_queue(tmp_path: Path) -> None:
     assert len(failed) == 1
     assert "full" in failed[0]
     assert Slow.at_once == [1] * (MAX_WAITING + 1)
+
+
+def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"^port {port} is taken; choose another --port$"):
+            serve(Answers(tmp_path, "cpu", "fp32"), port, wait=False)
 
 
 def until(is_so: Callable[[], object], seconds: float = 60) -> None:
