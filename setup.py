@@ -56,6 +56,7 @@ setup(
     extras_require={
         "diffusers": ["diffusers>=0.35"],  # its UNets as priors
         "onnx": ["onnx", "onnxruntime", "onnxscript"],  # davi export --format onnx, and its use
+        "app": ["gradio>=6"],  # davi app; its tests are skipped without
         "bm3d": ["bm3d>=4"],  # a row of the tables; its licence is for non-commercial use
         "deepinv": ["deepinv>=0.5"],  # davi/interop; its tests are skipped without
         "dev": [

@@ -21,7 +21,7 @@ LADDER = """
     davi.solvers davi.folders
     davi.runs davi.interop
     davi.benchmarks davi
-    davi.tables
+    davi.tables davi.app
     davi.commands
     davi.__main__
 """
@@ -59,6 +59,7 @@ LAZY_PACKAGES = {
     "diffusers",
     "onnx",
     "onnxscript",
+    "gradio",
 }
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 

@@ -58,7 +58,16 @@ def test_every_imported_package_is_a_requirement() -> None:
                 elif isinstance(node, ast.ImportFrom):
                     imported.add(node.module.split(".")[0])
     own = {"davi", "guided_diffusion"}
-    extras = {"bm3d", "braceexpand", "deepinv", "diffusers", "onnx", "onnxscript", "wandb"}
+    extras = {
+        "bm3d",
+        "braceexpand",
+        "deepinv",
+        "diffusers",
+        "gradio",
+        "onnx",
+        "onnxscript",
+        "wandb",
+    }
     extras |= {"webdataset"}
     assert imported - own - extras - set(sys.stdlib_module_names) <= declared
 

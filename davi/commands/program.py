@@ -24,6 +24,7 @@ COMMANDS = {
     "train": "train",
     "train-prior": "train_prior",
     "restore": "restore",
+    "app": "app",
     "sample": "sample",
     "degrade": "degrade",
     "evaluate": "evaluate",

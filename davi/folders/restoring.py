@@ -26,7 +26,7 @@ from davi.data.measurement_files import (
 )
 from davi.folders.calibrating import KnownImages, kept_calibration, open_source
 from davi.folders.measured import check_task
-from davi.metrics.uncertainty import Calibration, interval, require_samples
+from davi.metrics.uncertainty import Calibration, interval, require_samples, view_of_deviation
 from davi.operators.inpainting import Inpainting, RandomInpainting
 from davi.operators.linear import LinearOperator
 from davi.pictures.form import PLAIN, PNG, Form
@@ -289,9 +289,7 @@ class _FolderJob:
             mean, view_of_std, exact_std, *ends = results[len(samples) :]
             self.form.save(samples.mean(dim=0), mean)
             std = samples.std(dim=0)
-            brightness = std.mean(dim=0, keepdim=True)
-            view = 2 * brightness / brightness.max().clamp(min=1e-6) - 1
-            save_image(view, view_of_std)
+            save_image(view_of_deviation(std), view_of_std)
             save_array(std, exact_std)
             if self.level is not None:
                 bounds = interval(samples, self.level, self.factor)

@@ -232,3 +232,12 @@ def _quantiles(samples: Tensor, level: float) -> list[Tensor]:
     ranks = [float((1 - exact) / 2), 0.5, float((1 + exact) / 2)]
     found = np.quantile(samples.cpu().numpy(), ranks, axis=0, method="weibull")
     return [torch.from_numpy(np.asarray(part, dtype=np.float32)) for part in found]
+
+
+def view_of_deviation(deviation: Tensor) -> Tensor:
+    """Returns a picture (1, H, W) in [-1, 1] of a deviation (C, H, W), the mean of its channels.
+
+    0 is black and the largest white.
+    """
+    brightness = deviation.mean(dim=0, keepdim=True)
+    return 2 * brightness / brightness.max().clamp(min=1e-6) - 1

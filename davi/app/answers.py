@@ -1,0 +1,132 @@
+"""What the page answers when a button is pressed: pictures as files in one folder, and lines."""
+
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from davi.app.restoring import NUM_SAMPLES, Measured, measure, samples, uncertainty_map
+from davi.app.solving import solve
+from davi.data.images import save_image
+from davi.metrics.scores import psnr
+from davi.pictures.noise import in_words
+from davi.system.errors import InputError
+
+CLEAN, DAMAGED = "clean: damage it, then restore it", "damaged: restore it as it is"
+ZIP = "davi_restored.zip"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the second tab goes on with.
+
+    Attributes:
+        measured: the measurement.
+        folder: of the pictures that the page shows.
+    """
+
+    measured: Measured
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers of one server.
+
+    Attributes:
+        folder: where folders of pictures are made.
+        device: where networks run.
+        precision: of the networks.
+    """
+
+    folder: Path
+    device: str
+    precision: str
+
+    def restore(
+        self, photo: str | None, state: str, task: str, sigma: float, seed: int, last: Shown | None
+    ) -> Iterator[dict[str, Any]]:
+        """Yields what is new on the page after every sample, by the names of its parts.
+
+        Args:
+            photo: the picture file.
+            state: `CLEAN` or `DAMAGED`.
+            task: one of `TASKS`.
+            sigma: deviation of the noise that a clean photograph is measured with.
+            seed: of noise and samples.
+            last: what was shown until now, which is removed.
+
+        Raises:
+            InputError, CheckpointError: see `measure`.
+        """
+        if photo is None:
+            raise InputError("drop a photograph first")
+        forget(last)
+        noise = None if state == DAMAGED else sigma
+        measured = measure(Path(photo), task, noise, self.device, self.precision, seed)
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        found, strip = [], []
+        before = _saved(measured.picture, folder / "measurement.png")
+        for number, sample in enumerate(samples(measured, seed)):
+            found.append(sample)
+            strip.append(_saved(sample, folder / f"sample_{number}.png"))
+            new = {"notes": _notes(measured, found), "strip": strip}
+            if number == 0:
+                new |= {"measurement": before, "restoration": strip[0]}
+                new |= {"slider": (before, strip[0]), "uncertainty": None, "download": None}
+                new["shown"] = Shown(measured, folder)
+            yield new
+        spread, largest = uncertainty_map(found)
+        yield {
+            "notes": f"{_notes(measured, found)}\n* uncertainty map: white is {in_words(largest)}",
+            "uncertainty": _saved(spread, folder / "uncertainty.png"),
+            "download": _zipped(folder),
+        }
+
+    def solve(self, shown: Shown | None, solver: str, seed: int) -> dict[str, Any]:
+        """Returns what is new on the page, by the names of its parts.
+
+        Raises:
+            InputError, CheckpointError: nothing was restored before; see `solve`.
+        """
+        if shown is None or not shown.folder.exists():
+            raise InputError("restore a photograph in the first tab: solvers get its measurement")
+        solved = solve(shown.measured, solver, seed)
+        before = _saved(solved.before, shown.folder / "middle_measurement.png")
+        after = _saved(solved.image, shown.folder / f"middle_{solver}.png")
+        line = solved.line
+        return {"solver_line": line, "solver_slider": (before, after), "solver_download": after}
+
+
+def forget(shown: Shown | None) -> None:
+    """Removes the pictures of somebody who has left, or restores another photograph."""
+    if shown is not None:
+        shutil.rmtree(shown.folder, ignore_errors=True)
+
+
+def _notes(measured: Measured, found: list[Tensor]) -> str:
+    lines = [*measured.notes, f"{len(found)} of {NUM_SAMPLES} samples"]
+    if measured.truth is not None:
+        truth = measured.truth[None]
+        scores = [psnr(image[None], truth).item() for image in (measured.picture, found[0])]
+        lines.append(f"PSNR: measurement {scores[0]:.2f} dB, restoration {scores[1]:.2f} dB")
+    return "\n".join(f"* {line}" for line in lines)
+
+
+def _saved(image: Tensor, path: Path) -> str:
+    save_image(image, path)
+    return str(path)
+
+
+def _zipped(folder: Path) -> str:
+    """A file with all pictures of a folder."""
+    path = folder / ZIP
+    with zipfile.ZipFile(path, "w") as archive:
+        for picture in sorted(folder.glob("*.png")):
+            archive.write(picture, picture.name)
+    return str(path)
