@@ -68,7 +68,7 @@ def test_every_imported_package_is_a_requirement() -> None:
         "onnxscript",
         "wandb",
     }
-    extras |= {"webdataset"}
+    extras |= {"wandb", "webdataset"}
     assert imported - own - extras - set(sys.stdlib_module_names) <= declared
 
 
