@@ -60,6 +60,7 @@ setup(
         "bm3d": ["bm3d>=4"],  # a row of the tables; its licence is for non-commercial use
         "deepinv": ["deepinv>=0.5"],  # davi/interop; its tests are skipped without
         "dev": [
+            "deepinv>=0.5",
             "diffusers>=0.35",
             "onnx",
             "onnxruntime",
