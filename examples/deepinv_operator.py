@@ -16,8 +16,8 @@ from davi.solvers.prior import CountedPrior
 
 output = Path(sys.argv[1])
 u = (validation_batch(open_images("photos:held_out", 64), 2) + 1) / 2  # in [0, 1], as there
+torch.manual_seed(0)  # of the noise, and of how deepinv finds the norm
 physics = theirs.Tomography(30, 64, normalize=True, noise_model=theirs.GaussianNoise(0.02))
-torch.manual_seed(0)
 y = physics(u)
 print(f"measured: {tuple(y.shape[1:])} numbers of an image {tuple(u.shape[1:])}")
 prior = CountedPrior(load_prior("photos_prior", "cpu")[0])

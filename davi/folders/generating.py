@@ -30,7 +30,7 @@ def load_prior(
     """Returns a prior, ready to be evaluated, and the (C, H, W) of its images.
 
     Args:
-        path: its file, or the name of a shipped one, such as "photos_prior".
+        path: its file, its run folder, or the name of a shipped one, such as "photos_prior".
         device: where to run.
         precision: fp32, bf16 or fp16.
 

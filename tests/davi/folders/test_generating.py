@@ -125,6 +125,10 @@ def test_a_prior_with_a_learned_variance_uses_it(tmp_path: Path) -> None:
     assert load_image(tmp_path / "large/000/000000.png").shape == shape
 
 
+def test_a_shipped_prior_is_found_by_its_name() -> None:
+    assert load_prior("photos_prior", "cpu")[1] == (3, 64, 64)
+
+
 def test_what_is_no_prior_is_refused(tiny_prior: Path, tmp_path: Path) -> None:
     generator = write_tiny_generator(tmp_path / "g.safetensors", tiny_prior)
     bare, other = tmp_path / "adm.pt", tmp_path / "other.pt"
@@ -132,7 +136,7 @@ def test_what_is_no_prior_is_refused(tiny_prior: Path, tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1)}, other)
     for path, message in (
         (generator, "holds a davi generator; a prior is needed"),
-        (tmp_path / "absent.pt", "no such weight file"),
+        (tmp_path / "absent.pt", "no such file or run folder"),
         (bare, "does not tell its architecture, which is none of ffhq_256"),
         (other, "holds no network known here"),
     ):
