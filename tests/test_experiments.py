@@ -91,7 +91,7 @@ def test_generating_says_in_one_line_what_is_wrong(script: object, tmp_path: Pat
     prior = CHECKPOINTS / "photos_prior.safetensors"
     for arguments, message in (
         ((prior, "--num-steps", 1001), "--num-steps 1001: the prior knows 1000 times"),
-        ((tmp_path / "absent.pt",), "absent.pt: no such weight file"),
+        ((tmp_path / "absent.pt",), "absent.pt: no such file or run folder"),
         ((CHECKPOINTS / "photos_inpainting.safetensors",), "holds a davi generator; a prior"),
     ):
         code, output = script("generate", *arguments, "--output", tmp_path / "o", "--num-images", 1)
