@@ -39,7 +39,7 @@ def test_every_table_of_the_paper_has_a_twin() -> None:
 
 
 def test_runs_and_solvers_of_a_table_can_be_read() -> None:
-    for path in TABLES:
+    for path in sorted({*FOLDER.glob("*.yaml")} - {FOLDER / "base_paper.yaml"}):
         table = load(path.stem)
         for column in table.columns:
             task = task_of(column.config, column.set)
