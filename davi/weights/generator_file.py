@@ -185,7 +185,7 @@ def part_values(
     if file.config is not None:
         _refuse_another_config(file, config, overrides)
         values = file.config
-        if (values.get("network") or {}).get("name") == "custom":
+        if _is_custom(values.get("network")):
             raise InputError(
                 f"{file.path}: its network is the code of a file, which is not run to look at the "
                 "weights; use the file as it is"
@@ -313,27 +313,26 @@ def _with_named_file(
 def _files_of(values: dict[str, Any]) -> list[tuple[str, str, str]]:
     """Section and key at which a run names a file, and what is done; of most runs none."""
     found = []
-    match values.get("operator"):
-        case {"name": "custom"}:
+    for section in ("operator", "network"):
+        if _is_custom(values.get(section)):
             rule = (
-                "its operator is the code of {}; code that only a weight file names is not run: "
-                "look at it and name it yourself"
+                f"its {section} is the code of {{}}; code that only a weight file names is not "
+                "run: look at it and name it yourself"
             )
-            found.append(("operator", "file", rule))
+            found.append((section, "file", rule))
+    match values.get("operator"):
         case {"name": "inpainting", "mask": "file"}:
             rule = (
                 "its mask lies in {} and not in the file; a picture that only a weight file names "
                 "is not opened: name it yourself"
             )
             found.append(("operator", "path", rule))
-    match values.get("network"):
-        case {"name": "custom"}:
-            rule = (
-                "its network is the code of {}; code that only a weight file names is not run: "
-                "look at it and name it yourself"
-            )
-            found.append(("network", "file", rule))
     return found
+
+
+def _is_custom(section: Any) -> bool:
+    """Whether a section of a file's config, which may be anything, asks for code of a file."""
+    return isinstance(section, dict) and section.get("name") == "custom"
 
 
 def _refuse_another_config(file: WeightFile, config: object, overrides: Sequence[str]) -> None:
