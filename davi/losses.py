@@ -5,6 +5,9 @@ to means. With reduction "sum" the entries of an image are summed, as the paper 
 mean is over the batch only.
 """
 
+from collections.abc import Sequence
+
+import torch.nn.functional as F
 from torch import Tensor
 
 EVERYWHERE_WEIGHT = 0.1  # of all pixels in the release's regulariser for inpainting
@@ -59,6 +62,32 @@ def ikl_surrogate(x0_hat: Tensor, direction: Tensor, reduction: str = "mean") ->
 def l2_regulariser(x0_hat: Tensor, x0: Tensor, reduction: str = "mean") -> Tensor:
     """Returns the mean squared distance between restored and clean images (supplement C.1)."""
     return reduce((x0_hat - x0).square(), reduction)
+
+
+def crps_surrogate(
+    x0_hat: Tensor, other: Tensor, x0: Tensor, sides: Sequence[int], reduction: str = "mean"
+) -> Tensor:
+    """Returns a scalar whose gradient is that of the mean CRPS; its value is not the CRPS.
+
+    CRPS = E|x0_hat - x0| - E|x0_hat - other| / 2, with two independent samples of one measurement,
+    of which both pull alike: with the gradient of one alone the half goes. It is least where the
+    samples are distributed as x0 is, given y, so that its gradient vanishes, on average, at the
+    posterior. It is taken of each pixel, and of the means of square blocks of pixels, which depend
+    on how pixels vary together.
+    Source: Gneiting & Raftery 2007, Strictly Proper Scoring Rules, Eq. 21.
+
+    Args:
+        x0_hat: (B, C, H, W) samples, with graph back to phi.
+        other: an independent sample for each measurement; taken as a constant.
+        x0: clean images.
+        sides: of the blocks, in pixels, which divide H and W; 1: the pixels themselves.
+        reduction: see `reduce`.
+    """
+    terms = []
+    for side in sides:
+        sample, second, truth = (F.avg_pool2d(x, side) for x in (x0_hat, other.detach(), x0))
+        terms.append(reduce((sample - truth).abs() - (sample - second).abs(), reduction))
+    return sum(terms) / len(sides)
 
 
 def kept_pixels_regulariser(

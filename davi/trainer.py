@@ -1,7 +1,7 @@
 """Algorithm 1: amortized variational inference with a diffusion prior."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from davi.bridge import PosteriorBridge
 from davi.generator import ConditionalGenerator, ImplicitGenerator
 from davi.likelihood import PosteriorTarget
-from davi.losses import ikl_surrogate
+from davi.losses import crps_surrogate, ikl_surrogate
 from davi.operators.measurement import ForwardModel, image_of
 from davi.score import FrozenPrior, PosteriorDenoiser, ScoreModel
 from davi.system.errors import InputError
@@ -46,6 +46,8 @@ class LossWeights:
         variational_bound: see `terms.fake_score_term`.
         noise_range: bounds of the noise of x_t, log-uniform between them; None: t is uniform
             below t_ikl.
+        crps: of the CRPS of two samples, see `losses.crps_surrogate`.
+        crps_blocks: sides of the blocks of pixels of which it is taken.
     """
 
     gamma: float
@@ -57,6 +59,8 @@ class LossWeights:
     regulariser: str = "everywhere"
     variational_bound: bool = False
     noise_range: tuple[float, float] | None = None
+    crps: float = 0.0
+    crps_blocks: tuple[int, ...] = (1,)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -151,7 +155,9 @@ class DaviTrainer(Learner):
             parts, direction = self._score_turn(inputs, x0_hat, last)
             self._add_scaled(terms, parts, inputs)
             directions.append(direction)
-        norms = {"fake_score": self.fake_score_optimizer.step()}  # line 11
+        norms = {}
+        if self.weights.ikl:
+            norms["fake_score"] = self.fake_score_optimizer.step()  # line 11
         if self.adversary is not None:
             norms["discriminator"] = self.adversary.optimizer.step()
 
@@ -195,47 +201,17 @@ class DaviTrainer(Learner):
     def _score_turn(
         self, inputs: StepInputs, x0_hat: Tensor, last: bool
     ) -> tuple[dict[str, Tensor], Tensor | None]:
-        """Gradients of s_psi, and of the discriminator if there is one.
+        """Gradients of s_psi, where L_IKL counts, and of the discriminator if there is one.
 
         Returns their losses, and the direction of L_IKL if there is a target.
         """
+        parts: dict[str, Tensor] = {}
         direction = None
-        with self.fake_score_optimizer.exchange(last):
-            if self.target is None:
-                loss = fake_score_term(
-                    self.fake_score,
-                    x0_hat,
-                    inputs.t,
-                    inputs.eps,
-                    y_image=self._seen(inputs),
-                    with_bound=self.weights.variational_bound,
-                    reduction=self.weights.reduction,
-                )
-            elif isinstance(self.target, PosteriorDenoiser):
-                loss, direction = teacher_term(
-                    self.fake_score,
-                    self.target,
-                    x0_hat,
-                    inputs.t,
-                    inputs.eps,
-                    self._seen(inputs),
-                    self.weights.reduction,
-                )
-            else:
-                loss, direction = posterior_term(
-                    self.fake_score,
-                    self.target,
-                    x0_hat,
-                    inputs.y,
-                    inputs.operator,
-                    inputs.sigma,
-                    inputs.t,
-                    inputs.eps,
-                    self._seen(inputs),
-                    self.weights.reduction,
-                )
-            self.fake_score_optimizer.backward(self._scaled(loss, inputs))
-        parts = {"fake_score_loss": loss}
+        if self.weights.ikl:
+            with self.fake_score_optimizer.exchange(last):
+                loss, direction = self._fake_score_loss(inputs, x0_hat)
+                self.fake_score_optimizer.backward(self._scaled(loss, inputs))
+            parts["fake_score_loss"] = loss
         if self.adversary is not None:
             with self.adversary.optimizer.exchange(last):
                 loss = self.adversary.discriminator_term(inputs.x0, x0_hat)
@@ -243,34 +219,51 @@ class DaviTrainer(Learner):
             parts["discriminator_loss"] = loss
         return parts, direction
 
+    def _fake_score_loss(self, inputs: StepInputs, x0_hat: Tensor) -> tuple[Tensor, Tensor | None]:
+        """L_S, and the direction of L_IKL if there is a target."""
+        reduction = self.weights.reduction
+        draws, seen = (inputs.t, inputs.eps), self._seen(inputs)
+        if self.target is None:
+            loss = fake_score_term(
+                self.fake_score,
+                x0_hat,
+                *draws,
+                y_image=seen,
+                with_bound=self.weights.variational_bound,
+                reduction=reduction,
+            )
+            return loss, None
+        if isinstance(self.target, PosteriorDenoiser):
+            return teacher_term(self.fake_score, self.target, x0_hat, *draws, seen, reduction)
+        measured = (inputs.y, inputs.operator, inputs.sigma)
+        return posterior_term(
+            self.fake_score, self.target, x0_hat, *measured, *draws, seen, reduction
+        )
+
     def _generator_loss(
         self, inputs: StepInputs, x0_hat: Tensor, direction: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of line 15 and its terms; without a direction, that of Algorithm 1."""
+        """The loss of line 15 and its terms; with a target, without those for the measurement."""
         weights, reduction = self.weights, self.weights.reduction
         consistency = consistency_term(
             inputs.y, inputs.operator, self.forward_model.noise, x0_hat, reduction
         )
-        if direction is None:
-            ikl, score_gap = ikl_term(
-                self.fake_score,
-                self.prior,
-                x0_hat,
-                inputs.t,
-                inputs.eps,
-                y_image=self._seen(inputs),
-                ikl_weight=weights.ikl_weight,
-                reduction=reduction,
-            )
-        else:
-            ikl, score_gap = ikl_surrogate(x0_hat, direction, reduction), direction.square().mean()
         regulariser = regulariser_term(
             x0_hat, inputs.x0, inputs.operator, where=weights.regulariser, reduction=reduction
         )
-        parts = {"consistency": consistency, "regulariser": regulariser, "score_gap": score_gap}
-        total = weights.ikl * ikl
-        if direction is None:  # else the measurement is in the target
-            total = weights.gamma * consistency + total + weights.reg * regulariser
+        parts = {"consistency": consistency, "regulariser": regulariser}
+        total = x0_hat.new_zeros(())
+        if self.target is None:
+            total = weights.gamma * consistency + weights.reg * regulariser
+        if weights.ikl:
+            ikl, parts["score_gap"] = self._ikl(inputs, x0_hat, direction)
+            total = total + weights.ikl * ikl
+        if weights.crps:
+            with torch.no_grad():
+                other = self._generate(replace(inputs, z=inputs.other_z))
+            crps = crps_surrogate(x0_hat, other, inputs.x0, weights.crps_blocks, reduction)
+            parts["crps"] = crps
+            total = total + weights.crps * crps
         if self.adversary is not None:
             compared = compared_weight(unwrapped(self.generator.network))
             adversarial, weight = self.adversary.generator_term(
@@ -279,6 +272,24 @@ class DaviTrainer(Learner):
             parts |= {"adversarial": adversarial, "adversarial_weight": weight}
             total = total + weight * adversarial
         return total, parts
+
+    def _ikl(
+        self, inputs: StepInputs, x0_hat: Tensor, direction: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """L_IKL and how far s_psi is from its target; without a direction, that of Algorithm 1."""
+        reduction = self.weights.reduction
+        if direction is not None:
+            return ikl_surrogate(x0_hat, direction, reduction), direction.square().mean()
+        return ikl_term(
+            self.fake_score,
+            self.prior,
+            x0_hat,
+            inputs.t,
+            inputs.eps,
+            y_image=self._seen(inputs),
+            ikl_weight=self.weights.ikl_weight,
+            reduction=reduction,
+        )
 
     def validate(self) -> tuple[dict[str, float], Tensor]:
         """Returns scores of the validation images and a picture, see `validate_generator`."""

@@ -23,6 +23,7 @@ from davi.config.section import (
     Count,
     FilePath,
     LearningRate,
+    Pixels,
     Section,
     Seed,
     TermWeight,
@@ -194,6 +195,10 @@ class LossConfig(Section):
     spectral_power: int | None = Field(None, ge=0, le=4)
     # of the pixels under a white prior, in that weight; with a teacher it must be the teacher's
     image_deviation: Deviation = 0.5
+    # weight of the CRPS of two samples of each measurement (docs/objective.md)
+    crps: TermWeight = 0.0
+    # it is taken of the means of blocks of pixels of these sides; 1: of the pixels
+    crps_blocks: tuple[Pixels, ...] = (1, 2, 4, 8)
 
     @model_validator(mode="after")
     def _target_is_whole(self) -> "LossConfig":

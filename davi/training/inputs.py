@@ -24,6 +24,7 @@ class StepInputs:
         sigma: deviation of the noise in y; broadcasts against it.
         a: (B,) bridge index.      z: (B, C, H, W) noise of the bridge.
         t: (B,) diffusion index.   eps: (B, C, H, W) noise of the diffusion.
+        other_z: noise of the bridge for a second sample, see `losses.crps_surrogate`.
     """
 
     x0: Tensor
@@ -34,6 +35,7 @@ class StepInputs:
     z: Tensor
     t: Tensor
     eps: Tensor
+    other_z: Tensor
 
 
 def uniform_time(end: int, rng: torch.Generator) -> Tensor:
@@ -86,7 +88,8 @@ class InputDraws:
         rngs = self.rngs(positions, *key, "measurement")
         y, operator, sigma = self.forward_model.measure_with_deviation(x0, rngs)
         draws = self._step_draws(x0, self.rngs(positions, *key, "step"))
-        return StepInputs(x0=x0, y=y, operator=operator, sigma=sigma, **draws)
+        other_z = normal_each(x0.shape[1:], self.rngs(positions, *key, "other sample"))
+        return StepInputs(x0=x0, y=y, operator=operator, sigma=sigma, other_z=other_z, **draws)
 
     def redraw(self, inputs: StepInputs, positions: Sequence[int], *key: int | str) -> StepInputs:
         """Returns the same images and measurements with bridge and diffusion drawn anew."""

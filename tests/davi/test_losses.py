@@ -1,8 +1,17 @@
 """Each term of Algorithm 1 against its formula, and its gradient by hand."""
 
+import math
+
+import pytest
 import torch
 
-from davi.losses import data_consistency, fake_score_loss, ikl_surrogate, l2_regulariser
+from davi.losses import (
+    crps_surrogate,
+    data_consistency,
+    fake_score_loss,
+    ikl_surrogate,
+    l2_regulariser,
+)
 from davi.schedule import Schedule
 
 
@@ -49,3 +58,32 @@ def test_ikl_takes_the_score_gap_as_a_constant(rng: torch.Generator) -> None:
 def test_regulariser_is_the_mean_square(rng: torch.Generator) -> None:
     x0_hat, x0 = normals(2, rng)
     torch.testing.assert_close(l2_regulariser(x0_hat, x0), ((x0 - x0_hat) ** 2).mean())
+
+
+def _crps_gradient(shift: float, spread: float, side: int) -> tuple[float, float]:
+    """The derivatives of the CRPS of samples shift + spread z, of a truth that is N(0, 1)."""
+    rng = torch.Generator().manual_seed(0)
+    x0, z, other_z = torch.randn(3, 4000, 1, 8, 8, generator=rng, dtype=torch.float64)
+    shift, spread = (torch.tensor(x, dtype=torch.float64).requires_grad_() for x in (shift, spread))
+    loss = crps_surrogate(shift + spread * z, shift + spread * other_z, x0, [side])
+    return tuple(gradient.item() for gradient in torch.autograd.grad(loss, (shift, spread)))
+
+
+@pytest.mark.parametrize("side", [1, 4])
+def test_crps_gradient_is_that_of_the_closed_form(side: int) -> None:
+    # E|X - x0| - E|X - X'| / 2 with E|N(0, v)| = sqrt(2 v / pi). The mean of a block has
+    # 1 / side of the deviation of its pixels.
+    spread = 0.5
+    of_shift, of_spread = _crps_gradient(0.0, spread, side)
+    expected = (
+        math.sqrt(2 / math.pi) * (spread / math.sqrt(1 + spread**2) - 1 / math.sqrt(2)) / side
+    )
+    assert of_shift == pytest.approx(0, abs=0.02)
+    assert of_spread == pytest.approx(expected, abs=0.01)
+
+
+def test_crps_gradient_vanishes_where_samples_are_like_the_truth() -> None:
+    assert _crps_gradient(0.0, 1.0, 2) == pytest.approx((0, 0), abs=0.01)
+    of_shift, _ = _crps_gradient(0.5, 1.0, 2)
+    # d/dm E|N(m, 2 / side^2)| = erf(m / (sqrt(2) deviation))
+    assert of_shift == pytest.approx(math.erf(0.5 / (math.sqrt(2) * math.sqrt(2) / 2)), abs=0.02)
