@@ -13,24 +13,32 @@ from torch import Tensor, nn
 from davi.bridge import PosteriorBridge, beta_cdf, end_cdf, uniform_cdf
 from davi.config.other_runs import I2SBRunConfig, TeacherRunConfig
 from davi.config.problem import (
+    BksConfig,
     ColorizationConfig,
     CustomOperatorConfig,
     DenoisingConfig,
     GaussianBlurConfig,
     GaussianNoiseConfig,
+    HdrConfig,
     InpaintingConfig,
+    JpegConfig,
     NoiseConfig,
+    NonlinearBlurConfig,
     OperatorConfig,
+    PhaseRetrievalConfig,
     SuperResolutionConfig,
 )
 from davi.config.python_file import only_class, run_file
 from davi.config.schema import BridgeConfig, FakeScoreConfig, GeneratorConfig, RunConfig
 from davi.data.measurement_files import read_mask, require_mask
 from davi.generator import ConditionalGenerator, DenoisingGenerator, ImplicitGenerator
+from davi.networks.kernel_wizard import read_kernel_wizard
+from davi.operators.bks import Bks
 from davi.operators.checking import BATCH, check_svd
 from davi.operators.colorization import Colorization
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur, ReleaseGaussianBlur
+from davi.operators.hdr import Hdr
 from davi.operators.inpainting import (
     Inpainting,
     RandomInpainting,
@@ -38,10 +46,13 @@ from davi.operators.inpainting import (
     random_box,
     random_pixels,
 )
+from davi.operators.jpeg import Jpeg
 from davi.operators.mask_text import is_mask_text, mask_from_text, mask_to_text
 from davi.operators.measurement import ForwardModel, MeasurementChannels
 from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.nonlinear_blur import NonlinearBlur
 from davi.operators.operator import ImageShape, Operator
+from davi.operators.phase_retrieval import PhaseRetrieval
 from davi.operators.super_resolution import SuperResolution
 from davi.operators.svd import SVDOperator
 from davi.schedule import Schedule
@@ -79,6 +90,16 @@ def build_operator(config: OperatorConfig, shape: ImageShape) -> Operator | Rand
                 return blur(shape, config.kernel_size, config.sigma)
             case InpaintingConfig():
                 return _build_inpainting(config, shape)
+            case NonlinearBlurConfig():
+                return NonlinearBlur(shape, **config.model_dump(exclude={"name"}))
+            case HdrConfig():
+                return Hdr(shape, config.factor)
+            case PhaseRetrievalConfig():
+                return PhaseRetrieval(shape, config.oversample)
+            case JpegConfig():
+                return Jpeg(shape, config.quality, config.subsampling)
+            case BksConfig():
+                return Bks(shape, read_kernel_wizard(Path(config.weights)), config.seed)
             case CustomOperatorConfig():
                 return _build_custom(config, shape)
     except InputError:
