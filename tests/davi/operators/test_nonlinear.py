@@ -234,6 +234,14 @@ def test_the_steps_are_those_of_the_codec(
     assert (steps - y).norm() < 0.15 * (y - x).norm()
 
 
+def test_small_chromas_are_enlarged_as_the_codec_does() -> None:
+    """Stripes of colour: but for rounding, where a nearest neighbour would be 38 levels off."""
+    stripes = 0.5 * (-1.0) ** (torch.arange(32, dtype=torch.float64) // 4)
+    x = torch.stack([stripes, 0 * stripes, -stripes])[None, :, None].expand(1, 3, 32, 32)
+    operator = Jpeg((3, 32, 32), quality=100)
+    assert (127.5 * (operator.smooth(x) - operator.codec(x))).abs().max() < 2.5
+
+
 def test_the_gradient_of_jpeg_is_that_of_the_soft_rounding() -> None:
     x, r = uniform(), torch.randn(2, *IMAGE, dtype=torch.float64)
     assert Jpeg(IMAGE).vjp(x, r).equal(Smooth(IMAGE).vjp(x, r))
