@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from davi.build import build_forward_model, image_shape, mask_sha256
 from davi.config.network import CustomNetworkConfig
 from davi.config.problem import (
+    BksConfig,
     CustomOperatorConfig,
     InpaintingConfig,
 )
@@ -141,6 +142,8 @@ def _facts(column: ColumnConfig, config: RunConfig, seed: int) -> dict[str, Any]
         facts["assumed_sigma"] = column.assumed_sigma
     if isinstance(operator, CustomOperatorConfig):
         facts["operator_sha256"] = sha256_of(Path(operator.file))
+    if isinstance(operator, BksConfig):
+        facts["operator_sha256"] = sha256_of(Path(operator.weights))
     if isinstance(config.network, CustomNetworkConfig):
         facts["network_sha256"] = sha256_of(Path(config.network.file))
     return facts

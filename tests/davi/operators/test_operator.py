@@ -125,9 +125,12 @@ def test_what_an_operator_makes_of_a_measurement() -> None:
 
 NEEDS_LINEARITY = {
     "admm_pnp", "cddb", "ddnm_plus", "ddrm", "diffpir", "dmps", "fps", "mcg", "pigdm",
-    "pseudo_inverse", "resample",
+    "pseudo_inverse",
 }  # fmt: skip
-TAKES_ANY = {"davi", "dmplug", "dps", "gaussian_variational", "i2sb", "ilvr", "lifted", "red_diff"}
+TAKES_ANY = {
+    "davi", "dmplug", "dps", "gaussian_variational", "i2sb", "ilvr", "lifted", "red_diff",
+    "resample",
+}  # fmt: skip
 OF_ONE_TASK = {
     "biharmonic", "bm3d", "enlargement", "exact_denoising", "non_local_means", "richardson_lucy",
     "total_variation", "wiener",
