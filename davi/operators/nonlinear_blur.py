@@ -52,6 +52,10 @@ class NonlinearBlur(Operator):
         full = self.light(x.new_ones(()))
         return 2 * self.grey(torch.minimum(light, full)) - 1
 
+    def A_dagger(self, y: Tensor) -> Tensor:
+        """Returns y with the gain undone, as blurred as it is; burnt highlights stay too dark."""
+        return 2 * self.grey(self.light((y + 1) / 2) / self.gain) - 1
+
     def average(self, light: Tensor) -> Tensor:
         """Returns B of images (B, C, H, W): their mean over the poses."""
         poses = len(self.grid)

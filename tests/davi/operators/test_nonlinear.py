@@ -107,6 +107,7 @@ def test_a_still_camera_only_burns_out() -> None:
     still = {"extent": 0.0, "rotation": 0.0}
     torch.testing.assert_close(NonlinearBlur(IMAGE, **still, gain=1.0).A(x), x)
     burnt = NonlinearBlur(IMAGE, **still, gain=2.0)
+    torch.testing.assert_close(burnt.A_dagger(burnt.A(0.4 * x - 0.6)), 0.4 * x - 0.6)
     bright = x > 2 * 2 ** (-1 / 2.2) - 1 + 0.02
     y = burnt.A(x)
     torch.testing.assert_close(y[bright], torch.ones_like(y[bright]))
