@@ -36,7 +36,8 @@ class Bks(Operator):
             )
         self.network = network
         shape = KERNEL_CHANNELS, height // MULTIPLE, width // MULTIPLE
-        kernel = torch.randn(shape, generator=keyed_rng("cpu", "latent kernel", seed))
+        rng = keyed_rng("cpu", "latent kernel", seed)
+        kernel = torch.randn(shape, generator=rng, dtype=torch.float32)
         self.register_buffer("kernel", KERNEL_DEVIATION * kernel, persistent=False)
 
     def A(self, x: Tensor) -> Tensor:
