@@ -13,24 +13,32 @@ from torch import Tensor, nn
 from davi.bridge import PosteriorBridge, beta_cdf, end_cdf, uniform_cdf
 from davi.config.other_runs import I2SBRunConfig, TeacherRunConfig
 from davi.config.problem import (
+    BksConfig,
     ColorizationConfig,
     CustomOperatorConfig,
     DenoisingConfig,
     GaussianBlurConfig,
     GaussianNoiseConfig,
+    HdrConfig,
     InpaintingConfig,
+    JpegConfig,
     NoiseConfig,
+    NonlinearBlurConfig,
     OperatorConfig,
+    PhaseRetrievalConfig,
     SuperResolutionConfig,
 )
 from davi.config.python_file import only_class, run_file
 from davi.config.schema import BridgeConfig, FakeScoreConfig, GeneratorConfig, RunConfig
 from davi.data.measurement_files import read_mask, require_mask
 from davi.generator import ConditionalGenerator, DenoisingGenerator, ImplicitGenerator
+from davi.networks.kernel_wizard import read_kernel_wizard
+from davi.operators.bks import Bks
 from davi.operators.checking import BATCH, check_svd
 from davi.operators.colorization import Colorization
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur, ReleaseGaussianBlur
+from davi.operators.hdr import Hdr
 from davi.operators.inpainting import (
     Inpainting,
     RandomInpainting,
@@ -38,10 +46,13 @@ from davi.operators.inpainting import (
     random_box,
     random_pixels,
 )
-from davi.operators.linear import ImageShape, LinearOperator
+from davi.operators.jpeg import Jpeg
 from davi.operators.mask_text import is_mask_text, mask_from_text, mask_to_text
 from davi.operators.measurement import ForwardModel, MeasurementChannels
 from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.nonlinear_blur import NonlinearBlur
+from davi.operators.operator import ImageShape, Operator
+from davi.operators.phase_retrieval import PhaseRetrieval
 from davi.operators.super_resolution import SuperResolution
 from davi.operators.svd import SVDOperator
 from davi.schedule import Schedule
@@ -60,7 +71,7 @@ def image_shape(config: ProblemConfig) -> ImageShape:
     return unet.in_channels, unet.image_size, unet.image_size
 
 
-def build_operator(config: OperatorConfig, shape: ImageShape) -> LinearOperator | RandomInpainting:
+def build_operator(config: OperatorConfig, shape: ImageShape) -> Operator | RandomInpainting:
     """Returns the operator of an inverse problem for images of the given (C, H, W).
 
     Raises:
@@ -79,6 +90,16 @@ def build_operator(config: OperatorConfig, shape: ImageShape) -> LinearOperator 
                 return blur(shape, config.kernel_size, config.sigma)
             case InpaintingConfig():
                 return _build_inpainting(config, shape)
+            case NonlinearBlurConfig():
+                return NonlinearBlur(shape, **config.model_dump(exclude={"name"}))
+            case HdrConfig():
+                return Hdr(shape, config.factor)
+            case PhaseRetrievalConfig():
+                return PhaseRetrieval(shape, config.oversample)
+            case JpegConfig():
+                return Jpeg(shape, config.quality, config.subsampling)
+            case BksConfig():
+                return Bks(shape, read_kernel_wizard(Path(config.weights)), config.seed)
             case CustomOperatorConfig():
                 return _build_custom(config, shape)
     except InputError:
@@ -138,13 +159,13 @@ def with_mask_inside(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "operator": {**operator, "path": mask_to_text(mask_of(operator["path"]))}}
 
 
-def _build_custom(config: CustomOperatorConfig, shape: ImageShape) -> LinearOperator:
+def _build_custom(config: CustomOperatorConfig, shape: ImageShape) -> Operator:
     """The operator of the user's file, whose code runs here.
 
     Raises:
         InputError: the settings do not fit it, or its singular value decomposition is none.
     """
-    found = only_class(run_file(Path(config.file), "operator"), LinearOperator, config.file)
+    found = only_class(run_file(Path(config.file), "operator"), Operator, config.file)
     try:
         inspect.signature(found).bind(shape, **config.settings)
     except TypeError as error:
@@ -177,7 +198,7 @@ def build_generator(
     network: nn.Module,
     config: RunConfig,
     bridge: PosteriorBridge,
-    operator: LinearOperator | RandomInpainting,
+    operator: Operator | RandomInpainting,
     precision: str,
 ) -> ImplicitGenerator | ConditionalGenerator:
     """Returns I_phi around a network.
@@ -206,7 +227,7 @@ def build_generator(
 
 
 def conditional_settings(
-    config: RunConfig | TeacherRunConfig, operator: LinearOperator, deviation: float
+    config: RunConfig | TeacherRunConfig, operator: Operator, deviation: float
 ) -> dict[str, Any]:
     """Returns the arguments of a `PosteriorDenoiser`, but for its network and precision."""
     return {

@@ -14,7 +14,7 @@ from davi.config.python_file import only_class, run_file
 from davi.config.schema import RunConfig
 from davi.config.yaml_file import load_config
 from davi.data.images import load_image, save_image
-from davi.operators.checking import check_adjoint
+from davi.operators.checking import check_adjoint, check_vjp
 from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.inpainting import Inpainting, centred_box
 from davi.operators.linear import LinearOperator
@@ -57,14 +57,27 @@ def a_prior() -> CountedPrior:
 
 
 @pytest.mark.parametrize(
-    "names", [("my_solver.py", "my_solver.yaml"), ("motion_blur.py", "photos_motion_blur.yaml")]
+    "names",
+    [
+        ("my_solver.py", "my_solver.yaml"),
+        ("motion_blur.py", "photos_motion_blur.yaml"),
+        ("soft_saturation.py", "photos_soft_saturation.yaml"),
+    ],
 )
 def test_a_method_or_an_operator_takes_less_than_sixty_lines(names: tuple[str, str]) -> None:
     assert sum(len((EXAMPLES / name).read_text().splitlines()) for name in names) < 60
 
 
 @pytest.mark.parametrize(
-    "name", ["motion_blur.py", "my_solver.py", "my_solver.yaml", "photos_motion_blur.yaml"]
+    "name",
+    [
+        "motion_blur.py",
+        "my_solver.py",
+        "my_solver.yaml",
+        "photos_motion_blur.yaml",
+        "soft_saturation.py",
+        "photos_soft_saturation.yaml",
+    ],
 )
 def test_the_documentation_shows_the_examples_as_they_are(name: str) -> None:
     assert (EXAMPLES / name).read_text() in (REPOSITORY / "docs/extending.md").read_text()
@@ -169,6 +182,23 @@ def test_the_operator_comes_from_a_config(monkeypatch: pytest.MonkeyPatch) -> No
         "examples/photos_motion_blur.yaml", RunConfig, ["operator.settings.length=3"]
     )
     assert other.operator.settings == {"length": 3, "angle": 30}
+
+
+def test_an_operator_that_is_not_linear_comes_from_a_config_and_is_trained_for(
+    tiny_prior: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    config = load_config("examples/photos_soft_saturation.yaml", RunConfig)
+    operator = build_operator(config.operator, image_shape(config))
+    assert check_vjp(operator) < 1e-6
+    x = torch.linspace(-1, 1, 12).expand(1, 3, 4, 12)
+    torch.testing.assert_close(operator.A_dagger(operator.A(x)), x)
+    changes = "operator={name: custom, file: examples/soft_saturation.py}"
+    trainer = tiny_trainer(tiny_prior, changes, "bridge.resize=pseudo_inverse")
+    before = trainer.generator.network.out[-1].weight.clone()
+    losses = trainer.train_step(torch.rand(4, 3, 16, 16) * 2 - 1, 0)
+    assert all(torch.isfinite(value) for value in losses.values())
+    assert not torch.equal(trainer.generator.network.out[-1].weight, before)
 
 
 def test_davi_trains_for_it_and_the_file_is_part_of_the_run(tiny_prior: Path) -> None:

@@ -18,7 +18,7 @@ SHORTER = {"diffusers_prior": ["2"], "train_on_folder": ["1"]}  # trainings, of 
 NEEDS = {"deepinv_operator": "deepinv", "diffusers_prior": "diffusers"}
 NUMBER = re.compile(r"\d+\.\d+ dB|\d+\.\d+")
 MAX_LINES, TOLERANCE = 40, 0.1  # the latter in dB, between processors
-OWN = {"motion_blur", "my_solver"}  # of docs/extending.md
+OWN = {"motion_blur", "my_solver", "soft_saturation"}  # of docs/extending.md
 
 
 def test_the_page_shows_every_script() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from davi.config.section import FilePath, MaskPath, Pixels, Section
+from davi.config.section import FilePath, MaskPath, Pixels, Section, Seed
 
 Mixed = Annotated[float, Field(ge=-1000, le=1000)]
 MAX_SIGMA = 2.0  # the whole range of an image; larger numbers are on another scale
@@ -59,11 +59,53 @@ class ColorizationConfig(Section):
     weights: tuple[Mixed, ...] | None = None  # null: the plain mean
 
 
+class NonlinearBlurConfig(Section):
+    """A averages light over a motion of the camera, cuts it off, and bends it to grey levels."""
+
+    name: Literal["nonlinear_blur"]
+    num_poses: int = Field(15, ge=1, le=256)  # of the camera in one exposure
+    extent: float = Field(2.8, ge=0, le=256)  # root mean square of the shifts in pixels
+    rotation: float = Field(2.0, ge=0, le=90)  # root mean square of the turns in degrees
+    gamma: float = Field(2.2, ge=1, le=10)  # of the camera: light is grey level^gamma
+    gain: float = Field(1.5, gt=0, le=100)  # of the light; above 1 highlights burn out
+    seed: Seed = 0  # of the path of the camera
+
+
+class HdrConfig(Section):
+    """A raises the contrast and cuts off what leaves the range."""
+
+    name: Literal["hdr"]
+    factor: float = Field(2.0, gt=0, le=100)  # of the contrast
+
+
+class PhaseRetrievalConfig(Section):
+    """A keeps the amplitudes of the Fourier transform; set bridge.resize: pseudo_inverse."""
+
+    name: Literal["phase_retrieval"]
+    oversample: float = Field(2.0, ge=0, le=8)  # a border of oversample / 8 of the side all around
+
+
+class JpegConfig(Section):
+    """A is JPEG compression by Pillow; it has no noise of its own, set noise.sigma: 0."""
+
+    name: Literal["jpeg"]
+    quality: int = Field(10, ge=1, le=100)  # of Pillow
+    subsampling: Literal[0, 2] = 2  # 2: chroma channels of half the sides; 0: of the same
+
+
+class BksConfig(Section):
+    """A is the nonlinear blur of a trained network, for images of 128x128 and multiples of it."""
+
+    name: Literal["bks"]
+    weights: FilePath  # GOPRO_wVAE.pth of github.com/VinAIResearch/blur-kernel-space-exploring
+    seed: Seed = 0  # of the latent kernel
+
+
 class CustomOperatorConfig(Section):
     """A is the class of a Python file, see docs/extending.md."""
 
     name: Literal["custom"]
-    file: FilePath  # with one LinearOperator; its stem is the name of the task
+    file: FilePath  # with one Operator; its stem is the name of the task
     settings: dict[str, Any] = Field(default_factory=dict)  # of the class, by keyword
 
     @field_validator("file")
@@ -77,13 +119,29 @@ class CustomOperatorConfig(Section):
         return value
 
 
-SHIPPED_TASKS = {"denoising", "inpainting", "super_resolution", "gaussian_blur", "colorization"}
+SHIPPED_TASKS = {
+    "denoising",
+    "inpainting",
+    "super_resolution",
+    "gaussian_blur",
+    "colorization",
+    "nonlinear_blur",
+    "hdr",
+    "phase_retrieval",
+    "jpeg",
+    "bks",
+}
 OperatorConfig = Annotated[
     DenoisingConfig
     | InpaintingConfig
     | SuperResolutionConfig
     | GaussianBlurConfig
     | ColorizationConfig
+    | NonlinearBlurConfig
+    | HdrConfig
+    | PhaseRetrievalConfig
+    | JpegConfig
+    | BksConfig
     | CustomOperatorConfig,
     Field(discriminator="name"),
 ]

@@ -154,7 +154,7 @@ class BridgeConfig(Section):
     beta_shape: tuple[Shape, Shape] = (3.0, 1.0)  # of p(a), supplement C.1
     index: Literal["truncated", "nearest"] = "truncated"  # how a becomes an index 0 .. 999
     extra_noise: bool = False  # sigma_a (1 - sigma_a) z of Eq. 14
-    # how y comes to the image grid: enlarged, or as A^T y or A^+ y, which any shape of y can
+    # how y comes to the image grid: enlarged, or as A^T y or A^+ y (A_dagger), for any shape of y
     resize: Literal["bilinear", "nearest", "adjoint", "pseudo_inverse"] = "bilinear"
 
 

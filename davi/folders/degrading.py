@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from davi.build import mask_of
 from davi.config.problem import (
+    BksConfig,
     CustomOperatorConfig,
     OperatorConfig,
 )
@@ -40,6 +41,8 @@ def recorded_operator(operator: OperatorConfig) -> dict[str, Any]:
     values = operator.model_dump(mode="json")
     if isinstance(operator, CustomOperatorConfig):
         values["file"] = sha256_of(Path(operator.file))
+    if isinstance(operator, BksConfig):
+        values["weights"] = sha256_of(Path(operator.weights))
     # The same mask may lie in a generator's file.
     if (path := values.pop("path", None)) is not None:
         mask = mask_to_text(mask_of(path))

@@ -1,1 +1,1 @@
-"""The degradations A by their singular value decomposition, the noise n, and y = A x + n."""
+"""The degradations A, one file each, the noise n, and y = A x + n."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from davi.build import mask_sha256
 from davi.config.network import CustomNetworkConfig
-from davi.config.problem import CustomOperatorConfig, InpaintingConfig
+from davi.config.problem import BksConfig, CustomOperatorConfig, InpaintingConfig
 from davi.config.schema import PriorRunConfig
 from davi.runs.build import AnyRunConfig, build_images
 from davi.system.files import sha256_of
@@ -25,6 +25,8 @@ def input_record(config: AnyRunConfig) -> dict[str, Any]:
             record["operator.path"] = mask_sha256(config.operator.path)
         if isinstance(config.operator, CustomOperatorConfig):
             record["operator.file"] = sha256_of(Path(config.operator.file))
+        if isinstance(config.operator, BksConfig):
+            record["operator.weights"] = sha256_of(Path(config.operator.weights))
     if isinstance(config.network, CustomNetworkConfig):
         record["network.file"] = sha256_of(Path(config.network.file))
     return record

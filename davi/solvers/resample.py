@@ -1,16 +1,17 @@
 """ReSample in pixel space: DDIM whose x0 is now and then made to fit, and its state drawn anew."""
 
+from functools import partial
 from typing import ClassVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from davi.operators.linear import LinearOperator
 from davi.operators.noise import GaussianNoise
+from davi.operators.operator import Operator
 from davi.operators.svd import SVDOperator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import GRADIENT, NOISE_LEVEL, SVD, Noise, Rngs, Solver
+from davi.solvers.base import GRADIENT, NOISE_LEVEL, Noise, Rngs, Solver
 from davi.solvers.dmplug import ddim_step
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.prior import CountedPrior
@@ -35,7 +36,9 @@ class ReSample(Solver):
     Source: Song et al. 2024, "Solving Inverse Problems with Latent Diffusion Models via Hard Data
     Consistency", and its code. Deviations: no latent space. Where the code descends on
     |y - A x|^2 from x0 until it is small enough, x0* = argmin |y - A x|^2 + rho |x - x0|^2, exact,
-    with the rho that gives the wanted residual; x0 itself if it fits. The code's wanted residual,
+    with the rho that gives the wanted residual; x0 itself if it fits. Without singular values it
+    descends, too: by Adam, without the code's weight decay, which shrinks pixels that A does not
+    see, and each image until it fits. The code's wanted residual,
     1e-3, is below its noise, 0.01, so that x0* fits the noise, here `tolerance: 0.1`. Its estimate
     of x0 subtracts too little noise; here it is Tweedie's.
 
@@ -45,28 +48,38 @@ class ReSample(Solver):
         resample_every: steps from one resampling to the next.
         inner_steps: DDIM steps before the x0 of a resampling, one evaluation each.
         tolerance: wanted residual in units of the noise; 0 fits y, and needs no noise level.
+        fit_steps: of Adam at most, where the singular values of A are not known.
+        fit_learning_rate: of Adam.
         clip: clip x0 to [-1, 1].
     """
 
     label: ClassVar[str] = "ReSample"
-    needs: ClassVar[frozenset[str]] = frozenset({NOISE_LEVEL, SVD, GRADIENT})
+    needs: ClassVar[frozenset[str]] = frozenset({NOISE_LEVEL, GRADIENT})
     num_steps: int = Field(500, ge=1, le=NUM_STEPS)
     zeta: float = Field(0.5, ge=0)
     resample_every: int = Field(10, ge=1)
     inner_steps: int = Field(5, ge=1)
     tolerance: float = Field(1.0, ge=0)
+    fit_steps: int = Field(200, ge=1)
+    fit_learning_rate: float = Field(0.01, gt=0)
     clip: bool = True
 
-    def require(self, operator: LinearOperator, noise: Noise) -> None:
+    def require(self, operator: Operator, noise: Noise) -> None:
         """See `Solver.require`; with tolerance 0 any noise will do."""
         super().require(operator, GaussianNoise(0.0, 0.0) if self.tolerance == 0 else noise)
 
     def solve(
-        self, y: Tensor, operator: SVDOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
+        self, y: Tensor, operator: Operator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         known = noise if self.tolerance > 0 else GaussianNoise(0.0, 0.0)
-        observation = observe(y, operator, known, prior)
+        if isinstance(operator, SVDOperator):
+            observation = observe(y, operator, known, prior)
+            fit = partial(self.fit, observation=observation, operator=operator)
+        else:
+            wanted = self.tolerance * known.sigma_low
+            how = {"num_steps": self.fit_steps, "learning_rate": self.fit_learning_rate}
+            fit = partial(fit_by_descent, y=y, operator=operator, wanted=wanted, **how)
         steps = steps_of(stride_times(self.num_steps))
         x_t = normal_each(operator.image_shape, rngs).to(y)
         for index, (t, s) in zip(reversed(range(self.num_steps)), steps, strict=True):
@@ -75,10 +88,10 @@ class ReSample(Solver):
             x_t = ddim_step(x_t, x0, abar, abar_next) - self.zeta * abar * gradient
             if self.resamples(index):
                 x0 = self._look_ahead(x_t, steps[self.num_steps - index :], prior)
-                x0 = self.fit(x0, observation, operator)
+                x0 = fit(x0)
                 n = normal_each(operator.image_shape, rngs).to(y)
                 x_t = redraw(x0, x_t, n, abar, abar_next)
-        return self.fit(x_t, observation, operator)
+        return fit(x_t)
 
     def resamples(self, index: int) -> bool:
         """Returns whether the state is drawn anew after the step that leads to index - 1."""
@@ -123,6 +136,31 @@ def closest_fit(x: Tensor, observation: Observation, tolerance: float) -> Tensor
         fits = misfit(middle.exp()) <= wanted
         low, high = torch.where(fits, middle, low), torch.where(fits, high, middle)
     return observation.correct(x, values / (values.square() + low.exp()))
+
+
+def fit_by_descent(
+    x0: Tensor,
+    y: Tensor,
+    operator: Operator,
+    wanted: float,
+    num_steps: int,
+    learning_rate: float,
+) -> Tensor:
+    """Returns images to which Adam comes from x0 (B, C, H, W), down |y - A x|^2.
+
+    Each stops once the root mean square of its residual is as wanted; x0 itself if it fits.
+    """
+    x = x0.clone(memory_format=torch.contiguous_format)
+    adam = torch.optim.Adam([x], lr=learning_rate)
+    for _ in range(num_steps):
+        residual = operator.A(x) - y
+        running = residual.square().flatten(1).mean(dim=1).sqrt() > wanted
+        if not running.any():
+            break
+        before, x.grad = x.clone(), operator.vjp(x, residual)
+        adam.step()
+        x.copy_(torch.where(running.view(-1, 1, 1, 1), x, before))
+    return x
 
 
 def redraw(x0: Tensor, x: Tensor, n: Tensor, alpha_bar: float, next_alpha_bar: float) -> Tensor:

@@ -327,6 +327,9 @@ def _files_of(values: dict[str, Any]) -> list[tuple[str, str, str]]:
                 "is not opened: name it yourself"
             )
             found.append(("operator", "path", rule))
+        case {"name": "bks"}:
+            rule = "its blur is the network in {}, which only a weight file names: name it yourself"
+            found.append(("operator", "weights", rule))
     return found
 
 

@@ -9,10 +9,11 @@ from torch import Tensor
 from davi.benchmarks.gaussian_posterior import gaussian_problem, smooth_covariance
 from davi.operators.denoising import Denoising
 from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.operator import Operator
 from davi.operators.svd import SVDOperator
 from davi.schedule import Schedule
 from davi.solvers.prior import CountedPrior
-from davi.solvers.resample import ReSample, closest_fit, redraw
+from davi.solvers.resample import ReSample, closest_fit, fit_by_descent, redraw
 from davi.solvers.spectral import observe
 from davi.system.runtime import normal_each
 from tests.davi.solvers.spectral_problems import (
@@ -129,6 +130,38 @@ def test_resample_on_an_isotropic_gaussian(solver: ReSample, expected: list[floa
     """To 0.02, as 20000 pixels allow; from an independent implementation."""
     found = [value for each in COORDINATES for value in gain_and_spread(solver, *each, D_20000)]
     assert found == pytest.approx(expected, abs=0.02)
+
+
+class UpperHalf(Operator):
+    """A x = 3 tanh(x) of the rows above the middle."""
+
+    def A(self, x: Tensor) -> Tensor:
+        return 3 * torch.tanh(x[:, :, :4])
+
+
+def test_without_singular_values_each_image_descends_until_it_fits() -> None:
+    operator, wanted = UpperHalf(IMAGE, (3, 4, 8)), 0.1
+    x0 = torch.rand(3, *IMAGE, dtype=torch.float64) - 0.5
+    y = operator.A(x0) + torch.tensor([0.05, 0.3, 0.6]).view(3, 1, 1, 1)
+    found = fit_by_descent(x0, y, operator, wanted, 200, 0.01)
+    rms = (y - operator.A(found)).square().flatten(1).mean(dim=1).sqrt()
+    assert found[0].equal(x0[0])  # fits
+    assert ((rms[1:] <= wanted) & (rms[1:] > 0.5 * wanted)).all()
+    assert found[:, :, 4:].equal(x0[:, :, 4:])  # not seen
+    alone = fit_by_descent(x0[1:2], y[1:2], operator, wanted, 200, 0.01)
+    torch.testing.assert_close(found[1:2], alone)
+    stopped = fit_by_descent(x0, y, operator, 0.0, 1, 0.01)
+    torch.testing.assert_close(stopped[:, :, :4], x0[:, :, :4] + 0.01)  # one step of Adam
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 1.0])
+def test_resample_solves_what_is_not_linear(tolerance: float) -> None:
+    operator, noise = UpperHalf(IMAGE, (3, 4, 8)), GaussianNoise(0.05, 0.05)
+    y = operator.A(0.5 * torch.randn(2, *IMAGE).double())
+    solver = ReSample(num_steps=4, resample_every=1, tolerance=tolerance)
+    x = solver(y, operator, noise, isotropic_prior(), rngs_of(range(2)))
+    rms = (y - operator.A(x)).square().mean().sqrt()
+    assert rms <= 0.05 if tolerance else rms < 0.02
 
 
 def test_only_without_a_tolerance_any_noise_will_do() -> None:

@@ -9,9 +9,12 @@ from PIL import Image
 
 import davi
 from davi.folders.degrading import recorded_operator
+from davi.runs.inputs import input_record
 from davi.runs.run_folder import RunFolder
 from davi.system.errors import InputError
+from davi.system.files import sha256_of
 from davi.weights.generator_file import read_generator_file
+from davi.weights.network_file import GENERATOR, save_weights
 from tests.tiny import tiny_config, tiny_trainer, write_tiny_generator
 
 
@@ -92,3 +95,22 @@ def test_a_mask_is_the_same_in_a_file_of_its_own_and_in_the_weights(
         for column in (3, 4)
     )
     assert recorded_operator(inside) == recorded_operator(same) != recorded_operator(other)
+
+
+def test_the_weights_of_a_blur_are_recorded_and_named_by_the_user(
+    tiny_prior: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "GOPRO_wVAE.pth"
+    weights.write_bytes(b"the network")
+    blur = f"operator={{name: bks, weights: {weights}}}"
+    config = tiny_config(tiny_prior, "network.image_size=128", blur)
+    assert input_record(config)["operator.weights"] == sha256_of(weights)
+    assert recorded_operator(config.operator)["weights"] == sha256_of(weights)
+    values = config.model_dump(mode="json")
+    path = tmp_path / "g.safetensors"
+    layer = {"out.2.bias": torch.zeros(3)}
+    save_weights(path, layer, kind=GENERATOR, config=values, iteration=0, dtype="float32")
+    with pytest.raises(
+        InputError, match=r"blur is the network in .*wVAE\.pth, .* --set operator\.weights=PATH"
+    ):
+        davi.load(path, "cpu")
