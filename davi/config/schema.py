@@ -57,7 +57,7 @@ NoiseRange = Annotated[tuple[NoiseBound, NoiseBound], AfterValidator(_rising)]
 
 
 class DataConfig(Section):
-    """Where clean images come from: a folder, .zip, .tar shards, photos:NAME."""
+    """Where clean images come from: a folder, .zip, .tar shards, photos:NAME, kernels:NAME."""
 
     train: FilePath | None = None  # images to train on
     validation: FilePath | None = None  # images that training only scores and shows
