@@ -38,10 +38,10 @@ from davi.operators.inpainting import (
     random_box,
     random_pixels,
 )
-from davi.operators.linear import ImageShape, LinearOperator
 from davi.operators.mask_text import is_mask_text, mask_from_text, mask_to_text
 from davi.operators.measurement import ForwardModel, MeasurementChannels
 from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.operator import ImageShape, Operator
 from davi.operators.super_resolution import SuperResolution
 from davi.operators.svd import SVDOperator
 from davi.schedule import Schedule
@@ -60,7 +60,7 @@ def image_shape(config: ProblemConfig) -> ImageShape:
     return unet.in_channels, unet.image_size, unet.image_size
 
 
-def build_operator(config: OperatorConfig, shape: ImageShape) -> LinearOperator | RandomInpainting:
+def build_operator(config: OperatorConfig, shape: ImageShape) -> Operator | RandomInpainting:
     """Returns the operator of an inverse problem for images of the given (C, H, W).
 
     Raises:
@@ -138,13 +138,13 @@ def with_mask_inside(values: dict[str, Any]) -> dict[str, Any]:
     return {**values, "operator": {**operator, "path": mask_to_text(mask_of(operator["path"]))}}
 
 
-def _build_custom(config: CustomOperatorConfig, shape: ImageShape) -> LinearOperator:
+def _build_custom(config: CustomOperatorConfig, shape: ImageShape) -> Operator:
     """The operator of the user's file, whose code runs here.
 
     Raises:
         InputError: the settings do not fit it, or its singular value decomposition is none.
     """
-    found = only_class(run_file(Path(config.file), "operator"), LinearOperator, config.file)
+    found = only_class(run_file(Path(config.file), "operator"), Operator, config.file)
     try:
         inspect.signature(found).bind(shape, **config.settings)
     except TypeError as error:
@@ -177,7 +177,7 @@ def build_generator(
     network: nn.Module,
     config: RunConfig,
     bridge: PosteriorBridge,
-    operator: LinearOperator | RandomInpainting,
+    operator: Operator | RandomInpainting,
     precision: str,
 ) -> ImplicitGenerator | ConditionalGenerator:
     """Returns I_phi around a network.
@@ -206,7 +206,7 @@ def build_generator(
 
 
 def conditional_settings(
-    config: RunConfig | TeacherRunConfig, operator: LinearOperator, deviation: float
+    config: RunConfig | TeacherRunConfig, operator: Operator, deviation: float
 ) -> dict[str, Any]:
     """Returns the arguments of a `PosteriorDenoiser`, but for its network and precision."""
     return {

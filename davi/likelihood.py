@@ -14,17 +14,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from davi.operators.linear import LinearOperator
+from davi.operators.operator import Operator
 from davi.operators.svd import SVDOperator
 from davi.score import FrozenPrior
 
 
 def at_sample(
-    y: Tensor, operator: LinearOperator, sigma: float | Tensor, x0_hat: Tensor, alpha_bar: Tensor
+    y: Tensor, operator: Operator, sigma: float | Tensor, x0_hat: Tensor, alpha_bar: Tensor
 ) -> Tensor:
     """Returns A^T sigma^-2 (y - A x0_hat) / sqrt(abar): as if x_t showed x0_hat itself.
 
-    All that an operator without singular values allows. Biased where noise hides x0_hat.
+    All that an operator without singular values allows. If A is not linear, A^T is that of its
+    Jacobian at x0_hat. Biased where noise hides x0_hat.
 
     Args:
         y: (B, *measurement_shape) measurements.
@@ -35,8 +36,8 @@ def at_sample(
     """
     residual, square = y - operator.A(x0_hat), _square(sigma, y)
     if _is_white(sigma):
-        return operator.A_adjoint(residual) / (square * alpha_bar.sqrt())
-    return operator.A_adjoint(residual / square) / alpha_bar.sqrt()
+        return operator.vjp(x0_hat, residual) / (square * alpha_bar.sqrt())
+    return operator.vjp(x0_hat, residual / square) / alpha_bar.sqrt()
 
 
 def at_noised(
@@ -170,7 +171,7 @@ class PosteriorTarget:
     def parts(
         self,
         y: Tensor,
-        operator: LinearOperator,
+        operator: Operator,
         sigma: float | Tensor,
         x0_hat: Tensor,
         x_t: Tensor,
@@ -198,7 +199,7 @@ class PosteriorTarget:
         return self.prior.eps(x_t, t), score
 
     def weigh(
-        self, direction: Tensor, s: Tensor, operator: LinearOperator, sigma: float | Tensor
+        self, direction: Tensor, s: Tensor, operator: Operator, sigma: float | Tensor
     ) -> Tensor:
         """Returns a direction at the noise s = (1 - abar) / abar, weighed if that is wanted."""
         if self.spectral_power is None:

@@ -17,8 +17,8 @@ from davi.losses import (
     l2_regulariser,
     reduce,
 )
-from davi.operators.linear import LinearOperator
 from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.operator import Operator
 from davi.release.variational_bound import variational_bound
 from davi.score import FrozenPrior, PosteriorDenoiser, ScoreModel
 
@@ -120,7 +120,7 @@ def posterior_term(
     target: PosteriorTarget,
     x0_hat: Tensor,
     y: Tensor,
-    operator: LinearOperator,
+    operator: Operator,
     sigma: float | Tensor,
     t: Tensor,
     eps: Tensor,
@@ -196,7 +196,7 @@ def teacher_term(
 
 def consistency_term(
     y: Tensor,
-    operator: LinearOperator,
+    operator: Operator,
     noise: GaussianNoise | PoissonNoise,
     x0_hat: Tensor,
     reduction: str = "mean",
@@ -218,7 +218,7 @@ def consistency_term(
 def regulariser_term(
     x0_hat: Tensor,
     x0: Tensor,
-    operator: LinearOperator,
+    operator: Operator,
     *,
     where: str = "everywhere",
     reduction: str = "mean",

@@ -13,9 +13,9 @@ from davi.data.decoding import stored_size
 from davi.data.images import load_image, match_channels
 from davi.folders.photograph import describe
 from davi.metrics.uncertainty import view_of_deviation
-from davi.operators.linear import LinearOperator
 from davi.operators.measurement import ForwardModel, lift
 from davi.operators.noise import GaussianNoise
+from davi.operators.operator import Operator
 from davi.pictures.noise import estimated_sigma, require_sigma
 from davi.pictures.pieces import factors
 from davi.restorer import Restorer
@@ -52,7 +52,7 @@ class Measured:
     restorer: Restorer
     sigma: float
     y: Tensor
-    operator: LinearOperator
+    operator: Operator
     truth: Tensor | None
     notes: tuple[str, ...]
 

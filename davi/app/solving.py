@@ -13,9 +13,9 @@ from torch import Tensor
 from davi.app.restoring import Measured
 from davi.benchmarks.measuring import now
 from davi.metrics.scores import psnr
-from davi.operators.linear import ImageShape
 from davi.operators.measurement import ForwardModel, lift
 from davi.operators.noise import GaussianNoise
+from davi.operators.operator import ImageShape
 from davi.priors.weight_file import read_prior_file
 from davi.schedule import Schedule
 from davi.score import ScoreModel

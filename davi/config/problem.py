@@ -63,7 +63,7 @@ class CustomOperatorConfig(Section):
     """A is the class of a Python file, see docs/extending.md."""
 
     name: Literal["custom"]
-    file: FilePath  # with one LinearOperator; its stem is the name of the task
+    file: FilePath  # with one Operator; its stem is the name of the task
     settings: dict[str, Any] = Field(default_factory=dict)  # of the class, by keyword
 
     @field_validator("file")

@@ -14,8 +14,8 @@ from torch import Tensor
 from davi.data.decoding import stored_size
 from davi.data.images import IMAGE_SUFFIXES, list_names, load_image
 from davi.operators.inpainting import RandomInpainting
-from davi.operators.linear import LinearOperator
 from davi.operators.measurement import require_measurement_scale
+from davi.operators.operator import Operator
 from davi.system.errors import SAME_NAME, InputError
 from davi.system.ledger import read_settings
 
@@ -125,7 +125,7 @@ def require_mask(mask: Tensor, where: str, size: tuple[int, int] | None = None) 
 
 
 def read_measurement(
-    path: Path, operator: LinearOperator | RandomInpainting, any_size: bool = False
+    path: Path, operator: Operator | RandomInpainting, any_size: bool = False
 ) -> Tensor:
     """Returns a measurement by an operator, float32 on the [-1, 1] scale.
 

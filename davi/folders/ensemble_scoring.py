@@ -20,7 +20,7 @@ from davi.metrics.ensembles import (
     spread_error_ratio,
     widest_level,
 )
-from davi.operators.linear import LinearOperator
+from davi.operators.operator import Operator
 from davi.system.choices import CALIBRATION
 from davi.system.pipeline import file_threads, map_ahead
 
@@ -85,9 +85,7 @@ class Ensembles:
             "coverage": {str(level): covered(self.ranks, level).item() for level in levels},
         }
 
-    def _measured(
-        self, name: str, device: torch.device
-    ) -> tuple[Tensor, LinearOperator, float] | None:
+    def _measured(self, name: str, device: torch.device) -> tuple[Tensor, Operator, float] | None:
         """The measurement of an image, its operator and sigma, if they are known."""
         if self.measured is None:
             return None

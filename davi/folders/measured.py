@@ -19,7 +19,7 @@ from davi.data.measurement_files import (
 )
 from davi.folders.degrading import recorded_operator
 from davi.operators.inpainting import Inpainting, RandomInpainting
-from davi.operators.linear import LinearOperator
+from davi.operators.operator import Operator
 from davi.restorer import Restorer
 from davi.system.errors import InputError, shown
 from davi.system.ledger import differences
@@ -51,10 +51,10 @@ class KnownMeasurements:
     """
 
     found: Measurements
-    operator: LinearOperator | RandomInpainting
+    operator: Operator | RandomInpainting
     sigma: float
 
-    def read(self, name: str) -> tuple[Tensor, LinearOperator]:
+    def read(self, name: str) -> tuple[Tensor, Operator]:
         """Returns y (1, *measurement_shape) of an image, and its A.
 
         Raises:

@@ -28,7 +28,7 @@ from davi.folders.calibrating import KnownImages, kept_calibration, open_source
 from davi.folders.measured import check_task
 from davi.metrics.uncertainty import Calibration, interval, require_samples, view_of_deviation
 from davi.operators.inpainting import Inpainting, RandomInpainting
-from davi.operators.linear import LinearOperator
+from davi.operators.operator import Operator
 from davi.pictures.form import PLAIN, PNG, Form
 from davi.restorer import Restorer
 from davi.system.errors import InputError
@@ -311,7 +311,7 @@ class _FolderJob:
         return results
 
 
-def _is_another_hole(mask: Tensor, trained: LinearOperator | RandomInpainting) -> bool:
+def _is_another_hole(mask: Tensor, trained: Operator | RandomInpainting) -> bool:
     """Whether the hole of a mask (H, W) is not the one of the training, if that had one only."""
     if not isinstance(trained, Inpainting):
         return False

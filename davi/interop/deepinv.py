@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from davi.operators.checking import BATCH, check_svd
-from davi.operators.linear import ImageShape, LinearOperator
+from davi.operators.linear import LinearOperator
 from davi.operators.noise import GaussianNoise
+from davi.operators.operator import ImageShape
 from davi.operators.svd import SVDOperator
 from davi.restorer import Restorer
 from davi.solvers.base import SVD, Solver

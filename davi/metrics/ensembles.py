@@ -11,7 +11,7 @@ from torch import Tensor
 
 from davi.metrics.scores import psnr
 from davi.operators.inpainting import Inpainting
-from davi.operators.linear import LinearOperator
+from davi.operators.operator import Operator
 from davi.system.errors import InputError
 
 LEVELS = {"coverage_50": 0.5, "coverage_90": 0.9}  # of central intervals
@@ -153,7 +153,7 @@ def energy_score(samples: Tensor, truth: Tensor) -> Tensor:
 
 
 def measurement_residual(
-    samples: Tensor, y: Tensor, operator: LinearOperator, sigma: float | Tensor
+    samples: Tensor, y: Tensor, operator: Operator, sigma: float | Tensor
 ) -> Tensor:
     """Returns rms(y - A x) / sigma over the samples and the measured entries of y, (B,).
 
@@ -191,7 +191,7 @@ def image_scores(
     samples: Tensor,
     truth: Tensor,
     ranks: Tensor,
-    measured: tuple[Tensor, LinearOperator, float] | None = None,
+    measured: tuple[Tensor, Operator, float] | None = None,
 ) -> dict[str, Tensor]:
     """Returns the scores of images by metrics of `davi.system.choices.CALIBRATION`, (B,) each.
 

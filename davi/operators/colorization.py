@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from davi.operators.linear import ImageShape
+from davi.operators.operator import ImageShape
 from davi.operators.svd import SVDOperator
 
 

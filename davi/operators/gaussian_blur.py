@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from davi.operators.linear import ImageShape
+from davi.operators.operator import ImageShape
 from davi.operators.separable import PINV_FLOOR, SeparableOperator
 from davi.operators.svd import SVDOperator
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from davi.operators.linear import LARGEST_VALUE, ImageShape
+from davi.operators.operator import LARGEST_VALUE, ImageShape
 from davi.operators.svd import SVDOperator
 from davi.system.runtime import draw_each
 

@@ -1,52 +1,29 @@
-"""The least an operator must offer, A and its adjoint, and what follows from them."""
+"""Linear operators: A and its adjoint, and what follows from them."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-ImageShape = tuple[int, int, int]
-LARGEST_VALUE = 10.0  # of a believable measurement, noise included; 0..255 is another scale
+from davi.operators.operator import Operator
+
 # Of |A^T (y - A x) - rho x|, relative to its start. So what A shrinks to less than a hundredth of
 # the rest, 1e-4 in A^T A, is hardly inverted, which would only amplify noise.
 TOLERANCE = 1e-4
 MAX_ITERATIONS = 100  # each with one A and one A^T
 
 
-class LinearOperator(nn.Module, ABC):
-    """A linear operator on images (B, C, H, W) in [-1, 1], without trainable weights.
-
-    Measurements are real and of any shape. Complex ones are given as real and imaginary parts
-    (`torch.view_as_real`): so noise has one sigma for each, inner products are real, and files hold
-    what every method works with.
-
-    Args:
-        image_shape: (C, H, W) of the images.
-        measurement_shape: shape of one measurement, without batch.
-
-    Attributes:
-        largest_value: measurements with larger ones are refused as being on another scale.
-        same_everywhere: a piece of a measurement is the measurement of a piece, but for its border,
-            so that pictures of any size can be restored in pieces. The sides of an image must be
-            those of its measurement, or a whole number of times them.
-    """
-
-    largest_value = LARGEST_VALUE
-    same_everywhere = False
-
-    def __init__(self, image_shape: ImageShape, measurement_shape: tuple[int, ...]) -> None:
-        super().__init__()
-        self.image_shape = image_shape
-        self.measurement_shape = measurement_shape
-
-    @abstractmethod
-    def A(self, x: Tensor) -> Tensor:
-        """Returns the noiseless measurement (B, *measurement_shape) of images (B, C, H, W)."""
+class LinearOperator(Operator):
+    """A linear operator on images, see `Operator`; a subclass gives A and A_adjoint."""
 
     @abstractmethod
     def A_adjoint(self, y: Tensor) -> Tensor:
         """Returns A^T y, an image (B, C, H, W)."""
+
+    def vjp(self, x: Tensor, r: Tensor) -> Tensor:
+        """Returns A^T r, see `Operator.vjp`."""
+        return self.A_adjoint(r)
 
     def least_squares(self, y: Tensor, rho: float) -> Tensor:
         """Returns argmin_x |y - A x|^2 + rho |x|^2 = (A^T A + rho)^-1 A^T y, (B, C, H, W).
@@ -79,18 +56,6 @@ class LinearOperator(nn.Module, ABC):
             rho: above 0.
         """
         return x0 + self.least_squares(y - self.A(x0), rho)
-
-    def project(self, y: Tensor) -> Tensor:
-        """Returns y with the entries that A does not measure set to 0 (the hole of inpainting)."""
-        return y
-
-    def sample(self, rngs: list[torch.Generator]) -> "LinearOperator":
-        """Returns the operator of one batch; only operators with a random part differ from self.
-
-        Args:
-            rngs: one generator per image.
-        """
-        return self
 
 
 def conjugate_gradients(

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from davi.operators.inpainting import RandomInpainting
-from davi.operators.linear import LARGEST_VALUE, ImageShape, LinearOperator
+from davi.operators.linear import LinearOperator
 from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.operator import LARGEST_VALUE, ImageShape, Operator
 from davi.system.errors import InputError
 
 INSTEAD = "for others set bridge.resize of the run to adjoint or pseudo_inverse"
@@ -23,10 +24,10 @@ class ForwardModel:
         noise: the distribution of y given A x.
     """
 
-    operator: LinearOperator | RandomInpainting
+    operator: Operator | RandomInpainting
     noise: GaussianNoise | PoissonNoise
 
-    def measure(self, x0: Tensor, rngs: list[torch.Generator]) -> tuple[Tensor, LinearOperator]:
+    def measure(self, x0: Tensor, rngs: list[torch.Generator]) -> tuple[Tensor, Operator]:
         """Returns measurements (B, *measurement_shape) and the operator they were made with.
 
         Args:
@@ -40,7 +41,7 @@ class ForwardModel:
 
     def measure_with_deviation(
         self, x0: Tensor, rngs: list[torch.Generator]
-    ) -> tuple[Tensor, LinearOperator, Tensor]:
+    ) -> tuple[Tensor, Operator, Tensor]:
         """Returns what `measure` does, and the deviation of the noise, see the noise models."""
         operator = self.operator.sample(rngs)
         clean = operator.A(x0)
@@ -83,7 +84,7 @@ def require_measurement_scale(y: Tensor, where: str, largest: float = LARGEST_VA
     Args:
         y: floating point, any shape.
         where: begins the message.
-        largest: absolute value that is believed, see `LinearOperator.largest_value`.
+        largest: absolute value that is believed, see `Operator.largest_value`.
 
     Raises:
         InputError: NaN, infinity, or a larger value.
@@ -96,22 +97,37 @@ def require_measurement_scale(y: Tensor, where: str, largest: float = LARGEST_VA
         )
 
 
-def image_of(y: Tensor, operator: LinearOperator, resize: str) -> Tensor:
+def image_of(y: Tensor, operator: Operator, resize: str) -> Tensor:
     """Returns what stands for the measurement on the image grid, (B, C, H, W).
 
     Args:
         y: (B, *measurement_shape).
         operator: A.
-        resize: "adjoint", A^T y; "pseudo_inverse", A^+ y; or how `lift` enlarges.
+        resize: "adjoint", A^T y; "pseudo_inverse", `Operator.A_dagger`; or how `lift`
+            enlarges.
 
     Raises:
-        InputError: as `lift`.
+        InputError: as `lift`, as `Operator.A_dagger`, or there is no adjoint.
     """
     if resize == "adjoint":
+        require_adjoint(operator, "bridge.resize")
         return operator.A_adjoint(y)
     if resize == "pseudo_inverse":
         return operator.A_dagger(y)
     return lift(y, operator.image_shape, resize)
+
+
+def require_adjoint(operator: Operator, field: str) -> None:
+    """Refuses an operator that is not linear, where a field asks for its adjoint.
+
+    Raises:
+        InputError: names the field.
+    """
+    if not isinstance(operator, LinearOperator):
+        raise InputError(
+            f"{field}: adjoint: {type(operator).__name__} is not linear and has none; set "
+            "pseudo_inverse, which is its A_dagger"
+        )
 
 
 def lift(y: Tensor, image_shape: ImageShape, resize: str = "bilinear") -> Tensor:

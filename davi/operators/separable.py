@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from davi.operators.linear import ImageShape
+from davi.operators.operator import ImageShape
 from davi.operators.svd import SVDOperator
 
 # 1-D singular values below this are not inverted by A_dagger: noise would be amplified by more

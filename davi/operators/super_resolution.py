@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from davi.operators.linear import ImageShape
+from davi.operators.operator import ImageShape
 from davi.operators.separable import SeparableOperator
 
 BICUBIC_A = -0.5  # Keys' cubic kernel, as in DDRM

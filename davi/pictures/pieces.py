@@ -6,7 +6,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from davi.operators.linear import ImageShape
+from davi.operators.operator import ImageShape
 from davi.pictures.tiling import Tiling, mirrored
 from davi.system.runtime import normal_each
 

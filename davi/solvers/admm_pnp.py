@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from davi.operators.linear import LinearOperator
-from davi.solvers.base import NOISE_LEVEL, Noise, Rngs, Solver
+from davi.solvers.base import LINEAR, NOISE_LEVEL, Noise, Rngs, Solver
 from davi.solvers.diffpir import SIGMA_FLOOR
 from davi.solvers.prior import CountedPrior
 
@@ -32,7 +32,7 @@ class AdmmPnp(Solver):
     """
 
     label: ClassVar[str] = "ADMM-PnP"
-    needs: ClassVar[frozenset[str]] = frozenset({NOISE_LEVEL})
+    needs: ClassVar[frozenset[str]] = frozenset({LINEAR, NOISE_LEVEL})
     num_iterations: int = Field(30, ge=1)
     sigma_start: float = Field(5.0, gt=0)
     sigma_d: float = Field(0.02, gt=0)

@@ -17,6 +17,7 @@ from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.inpainting import Inpainting
 from davi.operators.linear import LinearOperator
 from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.operator import Operator
 from davi.operators.super_resolution import SuperResolution
 from davi.operators.svd import SVDOperator
 from davi.solvers.prior import CountedPrior
@@ -26,7 +27,8 @@ Noise = GaussianNoise | PoissonNoise
 Rngs = list[torch.Generator]  # one per image
 
 NOISE_LEVEL = "noise level"
-SVD = "SVD"
+LINEAR = "linear"
+SVD = "SVD"  # which is linear
 DENOISING = "denoising"
 GAUSSIAN_BLUR = "Gaussian blur"
 INPAINTING = "inpainting"
@@ -35,17 +37,18 @@ GRADIENT = "gradient through the prior"
 TRAINING = "training"
 
 
-def _knows_noise_level(operator: LinearOperator, noise: Noise) -> bool:
+def _knows_noise_level(operator: Operator, noise: Noise) -> bool:
     return isinstance(noise, GaussianNoise) and noise.sigma_low == noise.sigma_high
 
 
-def _is(kind: type[LinearOperator]) -> Callable[[LinearOperator, Noise], bool]:
+def _is(kind: type[Operator]) -> Callable[[Operator, Noise], bool]:
     return lambda operator, noise: isinstance(operator, kind)
 
 
 # What of it an inverse problem can lack, and what to say then.
-DEMANDS: dict[str, tuple[Callable[[LinearOperator, Noise], bool], str]] = {
+DEMANDS: dict[str, tuple[Callable[[Operator, Noise], bool], str]] = {
     NOISE_LEVEL: (_knows_noise_level, "Gaussian noise of one known sigma"),
+    LINEAR: (_is(LinearOperator), "a linear operator"),
     SVD: (_is(SVDOperator), "the operator's singular value decomposition (an SVDOperator)"),
     DENOISING: (_is(Denoising), "the task denoising"),
     GAUSSIAN_BLUR: (_is(GaussianBlur), "a Gaussian blur"),
@@ -69,7 +72,7 @@ class Solver(Section, ABC):
 
     @torch.no_grad()
     def __call__(
-        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
+        self, y: Tensor, operator: Operator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """Returns one restoration per measurement, (B, C, H, W), nominally in [-1, 1], unclipped.
 
@@ -92,7 +95,7 @@ class Solver(Section, ABC):
             )
         return x
 
-    def require(self, operator: LinearOperator, noise: Noise) -> None:
+    def require(self, operator: Operator, noise: Noise) -> None:
         """Refuses a problem that lacks what the method needs.
 
         Raises:
@@ -108,7 +111,7 @@ class Solver(Section, ABC):
 
     @abstractmethod
     def solve(
-        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
+        self, y: Tensor, operator: Operator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """Does the work of `__call__`, whose arguments it takes, without gradients.
 

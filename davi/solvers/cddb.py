@@ -8,7 +8,7 @@ from torch import Tensor
 
 from davi.operators.linear import LinearOperator
 from davi.operators.svd import SVDOperator
-from davi.solvers.base import Noise, Rngs
+from davi.solvers.base import LINEAR, Noise, Rngs
 from davi.solvers.i2sb import I2SB, BridgeProblem
 from davi.solvers.prior import CountedPrior
 from davi.system.errors import InputError
@@ -33,6 +33,7 @@ class CDDB(I2SB):
     """
 
     label: ClassVar[str] = "CDDB"
+    needs: ClassVar[frozenset[str]] = I2SB.needs | {LINEAR}
     step_size: float | None = Field(None, ge=0)
     deep: bool = False
 

@@ -10,8 +10,8 @@ from davi.bridge import PosteriorBridge
 from davi.build import build_bridge
 from davi.config.section import FilePath, Pixels
 from davi.generator import DenoisingGenerator
-from davi.operators.linear import LinearOperator
 from davi.operators.measurement import image_of
+from davi.operators.operator import Operator
 from davi.restorer import Restorer, load
 from davi.sampler import posterior_sample
 from davi.schedule import Schedule
@@ -41,7 +41,7 @@ class Davi(Solver):
     h: float | None = Field(None, ge=0)
 
     def solve(
-        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
+        self, y: Tensor, operator: Operator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         restorer = load_generator(
@@ -61,7 +61,7 @@ class Davi(Solver):
         config = restorer.config.bridge.model_copy(update={"h_sampling": self.h})
         return build_bridge(config, Schedule.named(restorer.config.schedule))
 
-    def _require_trained_for(self, operator: LinearOperator, y: Tensor, restorer: Restorer) -> None:
+    def _require_trained_for(self, operator: Operator, y: Tensor, restorer: Restorer) -> None:
         trained = restorer.operator.sample([keyed_rng("cpu", 0)])  # of a family, any member
         if (
             type(operator).__name__ != type(trained).__name__

@@ -10,7 +10,7 @@ from torch import Tensor
 from davi.operators.linear import LinearOperator
 from davi.operators.svd import SVDOperator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import NOISE_LEVEL, Noise, Rngs, Solver
+from davi.solvers.base import LINEAR, NOISE_LEVEL, Noise, Rngs, Solver
 from davi.solvers.grids import stride_times
 from davi.solvers.prior import CLEAN, CountedPrior
 from davi.solvers.spectral import ddrm_step, observe, predict
@@ -40,7 +40,7 @@ class DDNMPlus(Solver):
     """
 
     label: ClassVar[str] = "DDNM+"
-    needs: ClassVar[frozenset[str]] = frozenset({NOISE_LEVEL})
+    needs: ClassVar[frozenset[str]] = frozenset({LINEAR, NOISE_LEVEL})
     num_steps: int = Field(100, ge=1, le=NUM_STEPS)
     eta: float = Field(0.85, ge=0, le=1)
     jump_length: int = Field(1, ge=1)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from davi.operators.linear import LinearOperator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import NOISE_LEVEL, Noise, Rngs, Solver
+from davi.solvers.base import LINEAR, NOISE_LEVEL, Noise, Rngs, Solver
 from davi.solvers.grids import steps_of
 from davi.solvers.prior import CountedPrior
 from davi.system.runtime import normal_each
@@ -39,7 +39,7 @@ class DiffPIR(Solver):
     """
 
     label: ClassVar[str] = "DiffPIR"
-    needs: ClassVar[frozenset[str]] = frozenset({NOISE_LEVEL})
+    needs: ClassVar[frozenset[str]] = frozenset({LINEAR, NOISE_LEVEL})
     num_steps: int = Field(100, ge=1, le=NUM_STEPS // 2)  # beyond, the grid repeats times
     lam: float = Field(1.75, gt=0)
     zeta: float = Field(0.3, ge=0, le=1)

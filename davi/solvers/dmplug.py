@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from davi.operators.linear import LinearOperator
+from davi.operators.operator import Operator
 from davi.solvers.base import GRADIENT, Noise, Rngs, Solver
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.prior import CountedPrior
@@ -42,7 +42,7 @@ class Dmplug(Solver):
     clip: bool = True
 
     def solve(
-        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
+        self, y: Tensor, operator: Operator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         z = normal_each(operator.image_shape, rngs).to(y).requires_grad_(True)

@@ -8,7 +8,7 @@ from torch import Tensor
 from davi.operators.linear import LinearOperator
 from davi.priors.sampling import ancestral_step, spaced_schedule, spaced_times
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import NOISE_LEVEL, Noise, Rngs, Solver
+from davi.solvers.base import LINEAR, NOISE_LEVEL, Noise, Rngs, Solver
 from davi.solvers.diffpir import SIGMA_FLOOR
 from davi.solvers.prior import CLEAN, CountedPrior
 from davi.system.runtime import normal_each
@@ -36,7 +36,7 @@ class Dmps(Solver):
     """
 
     label: ClassVar[str] = "DMPS"
-    needs: ClassVar[frozenset[str]] = frozenset({NOISE_LEVEL})
+    needs: ClassVar[frozenset[str]] = frozenset({LINEAR, NOISE_LEVEL})
     num_steps: int = Field(NUM_STEPS, ge=1, le=NUM_STEPS)
     weight: float = Field(1.75, ge=0)
     clip: bool = True

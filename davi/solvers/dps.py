@@ -5,8 +5,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from davi.operators.linear import LinearOperator
 from davi.operators.noise import GaussianNoise
+from davi.operators.operator import Operator
 from davi.priors.sampling import ancestral_step, spaced_schedule, spaced_times
 from davi.schedule import NUM_STEPS
 from davi.solvers.base import GRADIENT, NOISE_LEVEL, Noise, Rngs, Solver
@@ -48,12 +48,12 @@ class Dps(Solver):
     zeta: float = Field(ge=0)
     clip: bool = True
 
-    def require(self, operator: LinearOperator, noise: Noise) -> None:
+    def require(self, operator: Operator, noise: Noise) -> None:
         """See `Solver.require`; as in the paper it takes any noise."""
         super().require(operator, GaussianNoise(0.0, 0.0) if self.guidance == "norm" else noise)
 
     def solve(
-        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
+        self, y: Tensor, operator: Operator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         times = spaced_times(len(prior.schedule), self.num_steps)

@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from davi.operators.linear import LinearOperator
+from davi.operators.operator import Operator
 from davi.schedule import NUM_STEPS
 from davi.solvers.base import NOISE_LEVEL, Noise, Rngs
 from davi.solvers.prior import CountedPrior
@@ -36,7 +36,7 @@ class GaussianVariational(VariationalSolver):
     sigma: float = Field(default=0.01, ge=0)
     weighting: Literal["sigma_over_alpha", "constant", "variance"] = "sigma_over_alpha"
 
-    def require(self, operator: LinearOperator, noise: Noise) -> None:
+    def require(self, operator: Operator, noise: Noise) -> None:
         """Refuses what `VariationalSolver.require` does, and measurements without noise.
 
         Raises:
@@ -47,7 +47,7 @@ class GaussianVariational(VariationalSolver):
             raise InputError(f"{self.label} divides by the noise's sigma, which is 0; set it above")
 
     def solve(
-        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
+        self, y: Tensor, operator: Operator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
 
@@ -66,7 +66,7 @@ class GaussianVariational(VariationalSolver):
         t: int,
         eps: Tensor,
         y: Tensor,
-        operator: LinearOperator,
+        operator: Operator,
         sigma_y: float,
         prior: CountedPrior,
     ) -> Tensor:
@@ -81,7 +81,7 @@ class GaussianVariational(VariationalSolver):
             sigma_y: of the measurement.
             prior: gives the score of p.
         """
-        misfit = operator.A_adjoint(operator.A(mean) - y)
+        misfit = operator.vjp(mean, operator.A(mean) - y)
         # w(t) dx_t / dmu over the sqrt(1 - alpha_bar_t) that makes a score of the gap.
         on_cpu = torch.ones(1, dtype=torch.float64)  # a float without waiting for a GPU
         w_t = prior.schedule.ikl_weight(self.weighting, torch.tensor([t]), on_cpu).item()

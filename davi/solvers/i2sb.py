@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from davi.config.section import FilePath
-from davi.operators.linear import LinearOperator
+from davi.operators.operator import Operator
 from davi.solvers.base import TRAINING, Noise, Rngs, Solver
 from davi.solvers.i2sb_bridge import (
     I2SBModel,
@@ -34,7 +34,7 @@ class BridgeProblem(NamedTuple):
 
     model: I2SBModel
     y: Tensor
-    operator: LinearOperator
+    operator: Operator
     x1: Tensor
 
 
@@ -61,7 +61,7 @@ class I2SB(Solver):
     clip: bool = False
 
     def solve(
-        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
+        self, y: Tensor, operator: Operator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         trained = load_i2sb(self.checkpoint, str(y.device), prior.precision)

@@ -6,8 +6,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from davi.operators.linear import LinearOperator
 from davi.operators.measurement import lift
+from davi.operators.operator import Operator
 from davi.priors.sampling import ancestral_step, spaced_schedule, spaced_times
 from davi.schedule import NUM_STEPS
 from davi.solvers.base import Noise, Rngs, Solver
@@ -39,7 +39,7 @@ class Ilvr(Solver):
     range_t: int = Field(100, ge=0, le=NUM_STEPS)
     clip: bool = True
 
-    def require(self, operator: LinearOperator, noise: Noise) -> None:
+    def require(self, operator: Operator, noise: Noise) -> None:
         """See `Solver.require`; sides of the image have to be multiples of the factor."""
         super().require(operator, noise)
         height, width = operator.image_shape[1:]
@@ -50,7 +50,7 @@ class Ilvr(Solver):
             )
 
     def solve(
-        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
+        self, y: Tensor, operator: Operator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         reference = lift(y, operator.image_shape)

@@ -4,8 +4,8 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from davi.operators.linear import LinearOperator
 from davi.operators.measurement import image_of
+from davi.operators.operator import Operator
 from davi.solvers.base import Noise, Rngs, Solver
 from davi.solvers.prior import CountedPrior
 
@@ -17,7 +17,7 @@ class Lifted(Solver):
     resize: Literal["bilinear", "nearest", "adjoint", "pseudo_inverse"] = "bilinear"
 
     def solve(
-        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
+        self, y: Tensor, operator: Operator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         return image_of(y, operator, self.resize)

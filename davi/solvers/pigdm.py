@@ -9,7 +9,7 @@ from torch import Tensor
 from davi.operators.linear import LinearOperator
 from davi.operators.noise import GaussianNoise
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import GRADIENT, NOISE_LEVEL, Noise, Rngs, Solver
+from davi.solvers.base import GRADIENT, LINEAR, NOISE_LEVEL, Noise, Rngs, Solver
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.prior import CountedPrior
 from davi.system.runtime import normal_each
@@ -41,7 +41,7 @@ class Pigdm(Solver):
     """
 
     label: ClassVar[str] = "PiGDM"
-    needs: ClassVar[frozenset[str]] = frozenset({NOISE_LEVEL, GRADIENT})
+    needs: ClassVar[frozenset[str]] = frozenset({LINEAR, NOISE_LEVEL, GRADIENT})
     num_steps: int = Field(100, ge=1, le=NUM_STEPS)
     variant: Literal["noise_blind", "noise_aware", "noise_aware_unscaled", "likelihood_score"] = (
         "noise_aware"

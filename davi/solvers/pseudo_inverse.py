@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from davi.operators.linear import LinearOperator
-from davi.solvers.base import Noise, Rngs, Solver
+from davi.solvers.base import LINEAR, Noise, Rngs, Solver
 from davi.solvers.prior import CountedPrior
 
 
@@ -13,6 +13,7 @@ class PseudoInverse(Solver):
     """x = A^+ y."""
 
     label: ClassVar[str] = "pseudo-inverse"
+    needs: ClassVar[frozenset[str]] = frozenset({LINEAR})
 
     def solve(
         self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs

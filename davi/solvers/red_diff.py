@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
-from davi.operators.linear import LinearOperator
+from davi.operators.operator import Operator
 from davi.solvers.base import Noise, Rngs
 from davi.solvers.grids import stride_times
 from davi.solvers.prior import CountedPrior
@@ -45,7 +45,7 @@ class RedDiff(VariationalSolver):
     sigma_x0: float = Field(default=0.0, ge=0)
 
     def solve(
-        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
+        self, y: Tensor, operator: Operator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
 
@@ -65,7 +65,7 @@ class RedDiff(VariationalSolver):
         t: int,
         eps: Tensor,
         y: Tensor,
-        operator: LinearOperator,
+        operator: Operator,
         prior: CountedPrior,
     ) -> Tensor:
         """Returns d_x times the gradient of the loss with respect to x0; Adam ignores factors.
@@ -79,7 +79,7 @@ class RedDiff(VariationalSolver):
             prior: gives eps_theta.
         """
         data_weight = math.prod(operator.image_shape) / math.prod(operator.measurement_shape)
-        misfit = operator.A_adjoint(operator.A(x0) - y)
+        misfit = operator.vjp(x0, operator.A(x0) - y)
         gap = noise_gap(prior, x0, 0.0, t, eps)
         return self.weight(prior.sigma(t)) * gap + data_weight * misfit
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from davi.operators.linear import LinearOperator
+from davi.operators.operator import Operator
 from davi.solvers.prior import CountedPrior
 
 
@@ -23,7 +23,7 @@ def predict_and_pull(
     x_t: Tensor,
     t: int,
     y: Tensor,
-    operator: LinearOperator,
+    operator: Operator,
     prior: CountedPrior,
     clip: bool,
     misfit: Callable[[Tensor], Tensor] = norm,

@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from davi.operators.linear import LinearOperator
-from davi.operators.measurement import lift
+from davi.operators.measurement import lift, require_adjoint
+from davi.operators.operator import Operator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import Rngs, Solver
+from davi.solvers.base import Noise, Rngs, Solver
 from davi.solvers.prior import CountedPrior
 from davi.system.runtime import normal_each
 
@@ -29,7 +29,7 @@ class VariationalSolver(Solver):
         num_steps: of Adam, each with one evaluation of the prior.
         learning_rate: of Adam.
         prior_weight: factor of w(t).
-        start: the first mean; A^+ y, the lifted measurement or A^T y.
+        start: the first mean; `Operator.A_dagger`, the lifted measurement or A^T y.
     """
 
     num_steps: int = Field(default=1000, ge=1, le=NUM_STEPS)
@@ -37,7 +37,17 @@ class VariationalSolver(Solver):
     prior_weight: float = Field(default=1.0, ge=0)
     start: Literal["pseudo_inverse", "lifted", "adjoint"] = "pseudo_inverse"
 
-    def first_mean(self, y: Tensor, operator: LinearOperator) -> Tensor:
+    def require(self, operator: Operator, noise: Noise) -> None:
+        """Refuses what `Solver.require` does, and to start from an adjoint that is not there.
+
+        Raises:
+            InputError: says what is lacking.
+        """
+        super().require(operator, noise)
+        if self.start == "adjoint":
+            require_adjoint(operator, f"{self.label}: start")
+
+    def first_mean(self, y: Tensor, operator: Operator) -> Tensor:
         """Returns the mean to start from, (B, C, H, W)."""
         if self.start == "pseudo_inverse":
             return operator.A_dagger(y)

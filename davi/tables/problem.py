@@ -21,9 +21,9 @@ from davi.config.schema import (
 )
 from davi.data.batches import open_images
 from davi.data.image_sets import spread_order
-from davi.operators.linear import LinearOperator
 from davi.operators.measurement import ForwardModel, image_of
 from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.operator import Operator
 from davi.system.errors import InputError
 from davi.system.files import sha256_of
 from davi.system.runtime import keyed_rng
@@ -62,7 +62,7 @@ class Problem:
     seed: int
     facts: dict[str, Any]
 
-    def operator_for(self, positions: Sequence[int]) -> LinearOperator:
+    def operator_for(self, positions: Sequence[int]) -> Operator:
         """Returns the operator of some images, with their own masks where masks are random."""
         return self.forward_model.operator.sample([self._rng(position) for position in positions])
 
@@ -80,7 +80,7 @@ class Problem:
         resize = self.config.bridge.resize
         return image_of(y, operator, "nearest" if resize == "bilinear" else resize)[0]
 
-    def _measured(self, position: int) -> tuple[Tensor, LinearOperator]:
+    def _measured(self, position: int) -> tuple[Tensor, Operator]:
         return self.forward_model.measure(self.clean(position)[None], [self._rng(position)])
 
     def source_files(self) -> list[Path]:

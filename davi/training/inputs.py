@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from davi.bridge import PosteriorBridge
-from davi.operators.linear import LinearOperator
 from davi.operators.measurement import ForwardModel
+from davi.operators.operator import Operator
 from davi.schedule import Schedule
 from davi.system.runtime import draw_each, normal_each
 
@@ -28,7 +28,7 @@ class StepInputs:
 
     x0: Tensor
     y: Tensor
-    operator: LinearOperator
+    operator: Operator
     sigma: Tensor
     a: Tensor
     z: Tensor

@@ -11,7 +11,8 @@ from davi.operators.checking import check_adjoint
 from davi.operators.colorization import Colorization
 from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.inpainting import Inpainting
-from davi.operators.linear import ImageShape, LinearOperator
+from davi.operators.linear import LinearOperator
+from davi.operators.operator import ImageShape
 from davi.operators.super_resolution import SuperResolution
 from davi.restorer import load
 from davi.solvers.ddnm_plus import DDNMPlus
