@@ -43,6 +43,7 @@ SECTIONS = {
     "operator: super_resolution": problem.SuperResolutionConfig,
     "operator: gaussian_blur": problem.GaussianBlurConfig,
     "operator: colorization": problem.ColorizationConfig,
+    "operator: convolution": problem.ConvolutionConfig,
     "operator: custom": problem.CustomOperatorConfig,
     "noise: gaussian": problem.GaussianNoiseConfig,
     "noise: poisson": problem.PoissonNoiseConfig,

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from davi.config.network import AnyNetworkConfig
 from davi.config.problem import (
+    ConvolutionConfig,
     CustomOperatorConfig,
     InpaintingConfig,
     NoiseConfig,
@@ -306,12 +307,13 @@ class RunConfig(OfProblem, Section):
                 "bridge.h_sampling"
             )
         self._require_conditional()
-        if self.bridge.resize in ("adjoint", "pseudo_inverse") and (
+        varies = isinstance(self.operator, ConvolutionConfig) or (
             isinstance(self.operator, InpaintingConfig) and self.operator.mask.startswith("random")
-        ):
+        )
+        if self.bridge.resize in ("adjoint", "pseudo_inverse") and varies:
             raise ValueError(
-                f"bridge.resize: {self.bridge.resize} needs one operator for all images; with "
-                f"operator.mask: {self.operator.mask} y lies on the image grid: set bilinear"
+                f"bridge.resize: {self.bridge.resize} needs one operator for all images; here "
+                "each has its own mask or kernel, and y lies on the image grid: set bilinear"
             )
         seeing = self.generator.sees_measurement or self.fake_score.sees_measurement
         if not unet.first_layer and (seeing or self.adversarial.enabled):

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from davi.operators.kernels import require_odd
-from davi.operators.linear import LARGEST_VALUE, ImageShape, LinearOperator
+from davi.operators.linear import LinearOperator
+from davi.operators.operator import LARGEST_VALUE, ImageShape, RandomOperator
 from davi.system.runtime import draw_each
 
 
@@ -82,33 +83,29 @@ class UnknownConvolution:
         return y
 
 
-class RandomConvolution:
-    """Convolution with a new kernel for every image; `sample` gives the operator of a batch.
+class RandomConvolution(RandomOperator):
+    """Convolution with a new kernel for every image.
 
     Attributes:
-        image_shape, measurement_shape, largest_value, same_everywhere: as of a `LinearOperator`.
+        kernel_size: taps of a side.
 
     Args:
         image_shape: (C, H, W).
+        kernel_size: k, odd.
         draw_kernel: returns a (k, k) kernel from a generator.
     """
 
-    largest_value = LARGEST_VALUE
     same_everywhere = True
 
     def __init__(
-        self, image_shape: ImageShape, draw_kernel: Callable[[torch.Generator], Tensor]
+        self,
+        image_shape: ImageShape,
+        kernel_size: int,
+        draw_kernel: Callable[[torch.Generator], Tensor],
     ) -> None:
-        self.image_shape = self.measurement_shape = image_shape
+        super().__init__(image_shape, image_shape)
+        self.kernel_size = kernel_size
         self.draw_kernel = draw_kernel
-
-    def to(self, device: torch.device) -> "RandomConvolution":
-        """Returns self: kernels are drawn on the device of their generator."""
-        return self
-
-    def project(self, y: Tensor) -> Tensor:
-        """Returns y."""
-        return y
 
     def sample(self, rngs: list[torch.Generator]) -> Convolution:
         """Returns convolution with one kernel per generator."""

@@ -60,6 +60,19 @@ def gaussian_kernel_2d(size: int, sigma: float) -> Tensor:
     return (taps[:, None] * taps).float()
 
 
+def random_gaussian_kernel(size: int, low: float, high: float, rng: torch.Generator) -> Tensor:
+    """Returns a Gaussian whose deviation is drawn uniformly, (size, size) float32.
+
+    Args:
+        size: odd.
+        low: smallest deviation in pixels, above 0.
+        high: largest one.
+        rng: the only source of randomness; on the device of the result.
+    """
+    share = torch.rand((), generator=rng, device=rng.device, dtype=torch.float32).item()
+    return gaussian_kernel_2d(size, low + share * (high - low)).to(rng.device)
+
+
 def require_odd(size: int) -> None:
     """Refuses kernels without a middle tap.
 

@@ -76,7 +76,7 @@ def test_the_adjoint_is_the_transpose() -> None:
 
 
 def test_the_family_draws_by_generator_alone() -> None:
-    family = RandomConvolution(SHAPE, lambda rng: motion_kernel(9, rng))
+    family = RandomConvolution(SHAPE, 9, lambda rng: motion_kernel(9, rng))
     both = family.sample([keyed_rng("cpu", index) for index in range(2)]).kernel
     (alone,) = family.sample([keyed_rng("cpu", 1)]).kernel
     assert both.shape == (2, 1, 9, 9)
