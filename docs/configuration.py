@@ -103,7 +103,7 @@ are not read.
 
 Paths in a configuration are relative to the folder in which the command is started; `~/` at their
 start is your home. A shipped network is also found by its name, such as `photos_prior`. A source of
-images is a folder, a `.zip` file, `.tar` shards, or `photos:SPLIT`, the
+images is a folder, a `.zip` file, `.tar` shards, `kernels:SIZE:SPLIT` or `photos:SPLIT`, the
 embedded photographs ([training](training.md#images)).
 
 "needed" in the column "default" means that the key must be given.
