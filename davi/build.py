@@ -15,6 +15,7 @@ from davi.config.other_runs import I2SBRunConfig, TeacherRunConfig
 from davi.config.problem import (
     BksConfig,
     ColorizationConfig,
+    ConvolutionConfig,
     CustomOperatorConfig,
     DenoisingConfig,
     GaussianBlurConfig,
@@ -36,6 +37,7 @@ from davi.networks.kernel_wizard import read_kernel_wizard
 from davi.operators.bks import Bks
 from davi.operators.checking import BATCH, check_svd
 from davi.operators.colorization import Colorization
+from davi.operators.convolution import RandomConvolution
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur, ReleaseGaussianBlur
 from davi.operators.hdr import Hdr
@@ -47,11 +49,12 @@ from davi.operators.inpainting import (
     random_pixels,
 )
 from davi.operators.jpeg import Jpeg
+from davi.operators.kernels import motion_kernel, random_gaussian_kernel
 from davi.operators.mask_text import is_mask_text, mask_from_text, mask_to_text
 from davi.operators.measurement import ForwardModel, MeasurementChannels
 from davi.operators.noise import GaussianNoise, PoissonNoise
 from davi.operators.nonlinear_blur import NonlinearBlur
-from davi.operators.operator import ImageShape, Operator
+from davi.operators.operator import ImageShape, Operator, RandomOperator
 from davi.operators.phase_retrieval import PhaseRetrieval
 from davi.operators.super_resolution import SuperResolution
 from davi.operators.svd import SVDOperator
@@ -71,7 +74,7 @@ def image_shape(config: ProblemConfig) -> ImageShape:
     return unet.in_channels, unet.image_size, unet.image_size
 
 
-def build_operator(config: OperatorConfig, shape: ImageShape) -> Operator | RandomInpainting:
+def build_operator(config: OperatorConfig, shape: ImageShape) -> Operator | RandomOperator:
     """Returns the operator of an inverse problem for images of the given (C, H, W).
 
     Raises:
@@ -100,6 +103,8 @@ def build_operator(config: OperatorConfig, shape: ImageShape) -> Operator | Rand
                 return Jpeg(shape, config.quality, config.subsampling)
             case BksConfig():
                 return Bks(shape, read_kernel_wizard(Path(config.weights)), config.seed)
+            case ConvolutionConfig():
+                return _build_convolution(config, shape)
             case CustomOperatorConfig():
                 return _build_custom(config, shape)
     except InputError:
@@ -122,6 +127,14 @@ def _build_inpainting(config: InpaintingConfig, shape: ImageShape) -> Inpainting
         return Inpainting(shape, centred_box(height, width, config.box_size), noise_in_hole)
     draw = partial(random_box, height, width, config.box_size)
     return RandomInpainting(shape, draw, noise_in_hole)
+
+
+def _build_convolution(config: ConvolutionConfig, shape: ImageShape) -> RandomConvolution:
+    if config.kernel == "motion":
+        draw = partial(motion_kernel, config.kernel_size, intensity=config.intensity)
+    else:
+        draw = partial(random_gaussian_kernel, config.kernel_size, *config.sigma)
+    return RandomConvolution(shape, config.kernel_size, draw)
 
 
 def mask_of(path: str, size: tuple[int, int] | None = None) -> Tensor:
@@ -198,7 +211,7 @@ def build_generator(
     network: nn.Module,
     config: RunConfig,
     bridge: PosteriorBridge,
-    operator: Operator | RandomInpainting,
+    operator: Operator | RandomOperator,
     precision: str,
 ) -> ImplicitGenerator | ConditionalGenerator:
     """Returns I_phi around a network.

@@ -243,7 +243,10 @@ class DaviTrainer(Learner):
     def _generator_loss(
         self, inputs: StepInputs, x0_hat: Tensor, direction: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss of line 15 and its terms; with a target, without those for the measurement."""
+        """The loss of line 15 and its terms.
+
+        A target, and the CRPS, hold what the terms of measurement and truth are for.
+        """
         weights, reduction = self.weights, self.weights.reduction
         consistency = consistency_term(
             inputs.y, inputs.operator, self.forward_model.noise, x0_hat, reduction
@@ -253,7 +256,7 @@ class DaviTrainer(Learner):
         )
         parts = {"consistency": consistency, "regulariser": regulariser}
         total = x0_hat.new_zeros(())
-        if self.target is None:
+        if self.target is None and not weights.crps:
             total = weights.gamma * consistency + weights.reg * regulariser
         if weights.ikl:
             ikl, parts["score_gap"] = self._ikl(inputs, x0_hat, direction)

@@ -48,6 +48,7 @@ SECTIONS = {
     "operator: phase_retrieval": problem.PhaseRetrievalConfig,
     "operator: jpeg": problem.JpegConfig,
     "operator: bks": problem.BksConfig,
+    "operator: convolution": problem.ConvolutionConfig,
     "operator: custom": problem.CustomOperatorConfig,
     "noise: gaussian": problem.GaussianNoiseConfig,
     "noise: poisson": problem.PoissonNoiseConfig,
@@ -107,7 +108,7 @@ are not read.
 
 Paths in a configuration are relative to the folder in which the command is started; `~/` at their
 start is your home. A shipped network is also found by its name, such as `photos_prior`. A source of
-images is a folder, a `.zip` file, `.tar` shards, or `photos:SPLIT`, the
+images is a folder, a `.zip` file, `.tar` shards, `kernels:SIZE:SPLIT` or `photos:SPLIT`, the
 embedded photographs ([training](training.md#images)).
 
 "needed" in the column "default" means that the key must be given.

@@ -45,7 +45,7 @@ CONFIG_READERS = {
     "davi.commands",
 }
 MAX_FOLDER_FILES = 12  # but for those in which a file is a method or a format
-LARGE_FOLDERS = {"davi/operators", "davi/solvers", "davi/tables", "davi/commands"}
+LARGE_FOLDERS = {"davi/data", "davi/operators", "davi/solvers", "davi/tables", "davi/commands"}
 # Heavy or optional: imported where used, or in `davi.interop`, which is imported where used.
 LAZY_PACKAGES = {
     "lpips",

@@ -46,6 +46,7 @@ def test_the_folder_is_complete_and_small() -> None:
     needed = {f"photos_{name}" for name in (*TASKS, "prior")}
     rivals = {f"photos_i2sb_{task}" for task in TASKS}  # for tables; all of them or none
     further = {
+        "kernel_prior",
         "photos_prior_v",
         "photos_denoising_posterior",
         "photos_super_resolution_posterior",

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from davi.config.section import FilePath, MaskPath, Pixels, Section, Seed
 
 Mixed = Annotated[float, Field(ge=-1000, le=1000)]
+Width = Annotated[float, Field(ge=0.01, le=1000)]  # of a Gaussian in pixels
 MAX_SIGMA = 2.0  # the whole range of an image; larger numbers are on another scale
 
 
@@ -48,7 +49,7 @@ class GaussianBlurConfig(Section):
 
     name: Literal["gaussian_blur"]
     kernel_size: int = Field(61, gt=0, le=2047)  # taps, Sec. 5.1
-    sigma: float = Field(3.0, ge=0.01, le=1000)  # pixels, Sec. 5.1
+    sigma: Width = 3.0  # pixels, Sec. 5.1
     variant: Literal["exact", "release"] = "exact"  # release: another blur, docs/fidelity.md
 
 
@@ -101,6 +102,26 @@ class BksConfig(Section):
     seed: Seed = 0  # of the latent kernel
 
 
+class ConvolutionConfig(Section):
+    """A blurs every image by a kernel of its own, drawn at random."""
+
+    name: Literal["convolution"]
+    kernel: Literal["motion", "gaussian"] = "motion"  # of a moving camera, or of a lens
+    kernel_size: Pixels = 17  # taps of a side, odd
+    # of motion: 0 is a straight line, 1 a tangle
+    intensity: float = Field(0.5, ge=0, le=1)
+    # of gaussian: bounds of the deviation in pixels, which each image draws for itself
+    sigma: tuple[Width, Width] = (0.5, 2.0)
+
+    @model_validator(mode="after")
+    def _can_be_drawn(self) -> "ConvolutionConfig":
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"kernel_size={self.kernel_size}: an odd number is needed")
+        if self.sigma[0] > self.sigma[1]:
+            raise ValueError(f"sigma={list(self.sigma)}: the first must not be the larger one")
+        return self
+
+
 class CustomOperatorConfig(Section):
     """A is the class of a Python file, see docs/extending.md."""
 
@@ -130,6 +151,7 @@ SHIPPED_TASKS = {
     "phase_retrieval",
     "jpeg",
     "bks",
+    "convolution",
 }
 OperatorConfig = Annotated[
     DenoisingConfig
@@ -142,6 +164,7 @@ OperatorConfig = Annotated[
     | PhaseRetrievalConfig
     | JpegConfig
     | BksConfig
+    | ConvolutionConfig
     | CustomOperatorConfig,
     Field(discriminator="name"),
 ]

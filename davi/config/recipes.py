@@ -9,8 +9,7 @@ conflict with Table 12) stands in the YAML files, under `recipes:`.
 from typing import Any
 
 PAPER, RELEASE, POSTERIOR = "paper", "release", "posterior"
-CONDITIONAL_TEACHER = "conditional_teacher"
-RECIPES = (PAPER, RELEASE, POSTERIOR, CONDITIONAL_TEACHER)
+CONDITIONAL_TEACHER, CRPS = "conditional_teacher", "crps"
 
 _RELEASE: dict[str, Any] = {
     "seed": 777,
@@ -60,6 +59,23 @@ _CONDITIONAL_TEACHER: dict[str, Any] = {
     "train": {"adam_betas": [0.0, 0.99]},
 }
 
+# The same without a target and without s_psi: pairs of images and measurements teach the generator,
+# which begins at the prior.
+_CRPS: dict[str, Any] = {
+    "bridge": _POSTERIOR["bridge"],
+    "generator": _POSTERIOR["generator"],
+    "loss": {"ikl": 0.0, "crps": 1.0},
+}
+
+_RECIPES: dict[str, dict[str, Any]] = {
+    PAPER: {},
+    RELEASE: _RELEASE,
+    POSTERIOR: _POSTERIOR,
+    CONDITIONAL_TEACHER: _CONDITIONAL_TEACHER,
+    CRPS: _CRPS,
+}
+RECIPES = tuple(_RECIPES)
+
 # What the release calls a task, in `NAME_ema.pt`, and what it is here.
 RELEASE_TASKS = {
     "gaussian": {"name": "gaussian_blur"},
@@ -78,6 +94,7 @@ def recipe_settings(recipe: str, task: str | None) -> list[dict[str, Any]]:
         recipe: one of `RECIPES`.
         task: name of the operator, if the config has one.
     """
-    if recipe in (POSTERIOR, CONDITIONAL_TEACHER):
-        return [_POSTERIOR if recipe == POSTERIOR else _CONDITIONAL_TEACHER]
-    return [_RELEASE, _RELEASE_OF_TASK.get(task, {})] if recipe == RELEASE else []
+    layers = [_RECIPES[recipe]]
+    if recipe == RELEASE:
+        layers.append(_RELEASE_OF_TASK.get(task, {}))
+    return layers

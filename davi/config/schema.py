@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from davi.config.network import AnyNetworkConfig
 from davi.config.problem import (
+    ConvolutionConfig,
     CustomOperatorConfig,
     InpaintingConfig,
     NoiseConfig,
@@ -58,7 +59,7 @@ NoiseRange = Annotated[tuple[NoiseBound, NoiseBound], AfterValidator(_rising)]
 
 
 class DataConfig(Section):
-    """Where clean images come from: a folder, .zip, .tar shards, photos:NAME."""
+    """Where clean images come from: a folder, .zip, .tar shards, photos:NAME, kernels:NAME."""
 
     train: FilePath | None = None  # images to train on
     validation: FilePath | None = None  # images that training only scores and shows
@@ -176,9 +177,9 @@ class FakeScoreConfig(Section):
 class LossConfig(Section):
     """The terms of Algorithm 1: their weights and forms."""
 
-    # weight of data consistency, Table 12; unused with a likelihood
+    # weight of data consistency, Table 12; unused with a likelihood or crps
     gamma: TermWeight
-    reg: TermWeight  # weight of the l2 regulariser, Table 12; unused with a likelihood
+    reg: TermWeight  # weight of the l2 regulariser, Table 12; unused with a likelihood or crps
     t_ikl: int = Field(1000, gt=0, le=1000)  # T: times are 0 .. T-1, Table 12
     ikl: TermWeight = 1.0  # weight of the prior; 0: row A of Table 5
     # w(t) of Eq. 9; unused with a likelihood
@@ -311,12 +312,13 @@ class RunConfig(OfProblem, Section):
                 "bridge.h_sampling"
             )
         self._require_conditional()
-        if self.bridge.resize in ("adjoint", "pseudo_inverse") and (
+        varies = isinstance(self.operator, ConvolutionConfig) or (
             isinstance(self.operator, InpaintingConfig) and self.operator.mask.startswith("random")
-        ):
+        )
+        if self.bridge.resize in ("adjoint", "pseudo_inverse") and varies:
             raise ValueError(
-                f"bridge.resize: {self.bridge.resize} needs one operator for all images; with "
-                f"operator.mask: {self.operator.mask} y lies on the image grid: set bilinear"
+                f"bridge.resize: {self.bridge.resize} needs one operator for all images; here "
+                "each has its own mask or kernel, and y lies on the image grid: set bilinear"
             )
         seeing = self.generator.sees_measurement or self.fake_score.sees_measurement
         if not unet.first_layer and (seeing or self.adversarial.enabled):

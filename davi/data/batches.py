@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from davi.data.archives import TarImages, ZipImages
 from davi.data.image_sets import ImageFolder, ImageSet
 from davi.data.images import require_picture
+from davi.data.kernels import KernelPictures
 from davi.data.loader import load_batches
 from davi.data.photos import PhotoCrops
 from davi.system.errors import InputError
@@ -19,6 +20,7 @@ from davi.system.runtime import keyed_rng
 from davi.system.world import ONE_PROCESS, World
 
 PHOTOS_PREFIX = "photos:"
+KERNELS_PREFIX = "kernels:"
 
 
 def open_images(source: str, image_size: int, channels: int = 3) -> ImageSet:
@@ -26,8 +28,8 @@ def open_images(source: str, image_size: int, channels: int = 3) -> ImageSet:
 
     Args:
         source: a folder, a .zip file, .tar shards of WebDataset (one file, or several such as
-            `shards/{000..009}.tar` or `shards/*.tar`), or "photos:" and a split of
-            `davi.data.photos`.
+            `shards/{000..009}.tar` or `shards/*.tar`), "photos:" and a split of
+            `davi.data.photos`, or "kernels:" and a name of `davi.data.kernels`.
         image_size: side of the returned images.
         channels: of the returned images, 3, or 1 for the luma.
 
@@ -43,6 +45,8 @@ def open_images(source: str, image_size: int, channels: int = 3) -> ImageSet:
 def _open_images(source: str, image_size: int) -> ImageSet:
     if source.startswith(PHOTOS_PREFIX):
         return PhotoCrops(source.removeprefix(PHOTOS_PREFIX), image_size)
+    if source.startswith(KERNELS_PREFIX):
+        return KernelPictures(source.removeprefix(KERNELS_PREFIX), image_size)
     path = Path(source)
     suffix = path.suffix.lower()
     if suffix == ".zip" and not path.is_dir():

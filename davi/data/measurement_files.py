@@ -13,14 +13,15 @@ from torch import Tensor
 
 from davi.data.decoding import stored_size
 from davi.data.images import IMAGE_SUFFIXES, list_names, load_image
-from davi.operators.inpainting import RandomInpainting
 from davi.operators.measurement import require_measurement_scale
-from davi.operators.operator import Operator
+from davi.operators.operator import LARGEST_VALUE, Operator, RandomOperator
 from davi.system.errors import SAME_NAME, InputError
 from davi.system.ledger import read_settings
 
+KERNEL_TOLERANCE = 1e-3  # of the sum
 MEASUREMENT_SUFFIXES = (".npy", *IMAGE_SUFFIXES)
 MEASUREMENT_FOLDER = "measurement"  # where davi degrade puts them
+KERNEL_FOLDER = "kernel"  # and those of blurs of which each image has its own
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def require_mask(mask: Tensor, where: str, size: tuple[int, int] | None = None) 
 
 
 def read_measurement(
-    path: Path, operator: Operator | RandomInpainting, any_size: bool = False
+    path: Path, operator: Operator | RandomOperator, any_size: bool = False
 ) -> Tensor:
     """Returns a measurement by an operator, float32 on the [-1, 1] scale.
 
@@ -152,6 +153,23 @@ def read_measurement(
             f"{path}: measurement is {shape_text(y.shape)}, {shape_text(shape)} needed"
         )
     return y
+
+
+def read_kernel(path: Path, size: int) -> Tensor:
+    """Returns the kernel of a blur, (size, size) float32, from an .npy file.
+
+    Raises:
+        InputError: unreadable, of another shape, with negative or infinite taps, or of another sum
+            than 1.
+    """
+    kernel = _read_array(path, 2, LARGEST_VALUE)
+    if kernel.shape != (size, size):
+        raise InputError(
+            f"{path}: kernel of {shape_text(tuple(kernel.shape))}, {size}x{size} needed"
+        )
+    if (kernel < 0).any() or abs(kernel.sum().item() - 1) > KERNEL_TOLERANCE:
+        raise InputError(f"{path}: no kernel, whose taps are not negative and have the sum 1")
+    return kernel
 
 
 def num_pixels(path: Path) -> int:

@@ -22,7 +22,9 @@ from davi.config.schema import (
 )
 from davi.data.image_sets import spread_order
 from davi.data.images import save_array, save_image
-from davi.data.measurement_files import MEASUREMENT_FOLDER
+from davi.data.kernels import picture_of
+from davi.data.measurement_files import KERNEL_FOLDER, MEASUREMENT_FOLDER
+from davi.operators.convolution import RandomConvolution
 from davi.operators.inpainting import RandomInpainting
 from davi.operators.mask_text import mask_to_text
 from davi.operators.measurement import ForwardModel, image_of
@@ -69,6 +71,7 @@ def degrade_images(
                                   picture: of 1 or 3 channels
     OUTPUT/reference/NAME.png     the clean image it was made of
     OUTPUT/mask/NAME.png          white where a pixel was kept, if every image has its own mask
+    OUTPUT/kernel/NAME.npy        the kernel (k, k), if every image has its own; NAME.png to look at
     OUTPUT/lifted/NAME.png, OUTPUT/pseudo_inverse/NAME.png   if `baselines`
     OUTPUT/manifest.jsonl         operator, noise, seed, and the hash of every source file
 
@@ -142,7 +145,7 @@ class _Job:
                 report.failed.append((source, str(error)))
                 continue
             try:
-                self.write(self.degrade(x0, name), name)
+                self.write(*self.degrade(x0, name), name)
             except OSError as error:
                 report.failed.append((source, str(error)))
                 continue
@@ -150,41 +153,48 @@ class _Job:
             report.done += 1
         return report
 
-    def degrade(self, x0: Tensor, name: str) -> dict[str, Tensor]:
-        """Returns the pictures of an image by the folders of `results`, (C, H, W) in [-1, 1]."""
+    def degrade(self, x0: Tensor, name: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Returns the pictures of an image, (C, H, W) in [-1, 1], and its arrays, by folder."""
         rng = keyed_rng("cpu", self.seed, "degrade", name)
         y, operator = self.forward_model.measure(x0[None], [rng])
-        pictures = {MEASUREMENT_FOLDER: y[0], "reference": x0}
-        if self._has_masks:
+        pictures, arrays = {"reference": x0}, {}
+        if self._has_preview:
+            pictures[MEASUREMENT_FOLDER] = y[0]
+        if self._has(RandomInpainting):
             pictures["mask"] = 2 * operator.singular_values[0].float() - 1
+        if self._has(RandomConvolution):
+            arrays[KERNEL_FOLDER] = operator.kernel[0, 0]
+            pictures[KERNEL_FOLDER] = picture_of(operator.kernel, operator.kernel.shape[-1])[0]
         if self.resize is not None:
             pictures["lifted"] = image_of(y, operator, self.resize)[0]
             pictures["pseudo_inverse"] = operator.A_dagger(y)[0]
-        return pictures
+        return pictures, {**arrays, MEASUREMENT_FOLDER: y[0]}
 
-    def write(self, pictures: dict[str, Tensor], name: str) -> None:
+    def write(self, pictures: dict[str, Tensor], arrays: dict[str, Tensor], name: str) -> None:
         """Writes the pictures and, last, the exact measurement."""
-        *paths, exact = self.results(name)
-        shown = list(pictures.values())[0 if self._has_preview else 1 :]
         with disk_full_as_input_error(self.ledger.folder):
-            for picture, path in zip(shown, paths, strict=True):
-                save_image(picture, path)
-            save_array(pictures[MEASUREMENT_FOLDER], exact)
+            for folder, picture in pictures.items():
+                save_image(picture, self._path(folder, name, ".png"))
+            for folder, array in arrays.items():
+                save_array(array, self._path(folder, name, ".npy"))
 
     def results(self, name: str) -> list[Path]:
-        """Returns where the pictures of an image go, and the exact measurement."""
-        folders = [MEASUREMENT_FOLDER, "reference"] if self._has_preview else ["reference"]
-        folders += ["mask"] if self._has_masks else []
-        folders += ["lifted", "pseudo_inverse"] if self.resize is not None else []
-        output = self.ledger.folder
-        pictures = [output / folder / f"{name}.png" for folder in folders]
-        return [*pictures, output / MEASUREMENT_FOLDER / f"{name}.npy"]
+        """Returns where the pictures of an image go, and its arrays, the measurement last."""
+        pictures = [MEASUREMENT_FOLDER, "reference"] if self._has_preview else ["reference"]
+        pictures += ["mask"] if self._has(RandomInpainting) else []
+        kernel = [KERNEL_FOLDER] if self._has(RandomConvolution) else []
+        pictures += kernel
+        pictures += ["lifted", "pseudo_inverse"] if self.resize is not None else []
+        files = [self._path(folder, name, ".png") for folder in pictures]
+        return files + [self._path(each, name, ".npy") for each in (*kernel, MEASUREMENT_FOLDER)]
+
+    def _path(self, folder: str, name: str, suffix: str) -> Path:
+        return self.ledger.folder / folder / (name + suffix)
 
     @property
     def _has_preview(self) -> bool:
         shape = self.forward_model.operator.measurement_shape
         return len(shape) == 3 and shape[0] in (1, 3)
 
-    @property
-    def _has_masks(self) -> bool:
-        return isinstance(self.forward_model.operator, RandomInpainting)
+    def _has(self, family: type) -> bool:
+        return isinstance(self.forward_model.operator, family)

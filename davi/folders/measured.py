@@ -11,15 +11,18 @@ from davi.build import build_operator
 from davi.config.problem import GaussianNoiseConfig, NoiseConfig, OperatorConfig
 from davi.data.decoding import open_image
 from davi.data.measurement_files import (
+    KERNEL_FOLDER,
     Measurements,
     find_measurements,
     measurement_folder,
+    read_kernel,
     read_mask,
     read_measurement,
 )
 from davi.folders.degrading import recorded_operator
+from davi.operators.convolution import Convolution, RandomConvolution
 from davi.operators.inpainting import Inpainting, RandomInpainting
-from davi.operators.operator import Operator
+from davi.operators.operator import Operator, RandomOperator
 from davi.restorer import Restorer
 from davi.system.errors import InputError, shown
 from davi.system.ledger import differences
@@ -51,19 +54,23 @@ class KnownMeasurements:
     """
 
     found: Measurements
-    operator: Operator | RandomInpainting
+    operator: Operator | RandomOperator
     sigma: float
 
     def read(self, name: str) -> tuple[Tensor, Operator]:
         """Returns y (1, *measurement_shape) of an image, and its A.
 
         Raises:
-            InputError: the measurement or the mask cannot be read.
+            InputError: the measurement, the mask or the kernel cannot be read.
         """
         operator = self.operator
         if isinstance(operator, RandomInpainting):
             shape, mask = operator.image_shape, self.found.root.parent / "mask" / f"{name}.png"
             operator = Inpainting(shape, read_mask(mask, shape[1:]), operator.noise_in_hole)
+        elif isinstance(operator, RandomConvolution):
+            path = self.found.root.parent / KERNEL_FOLDER / f"{name}.npy"
+            kernel = read_kernel(path, operator.kernel_size)
+            operator = Convolution(operator.image_shape, kernel[None, None])
         y = read_measurement(self.found.path(name), operator)
         return y[None], operator
 

@@ -27,8 +27,8 @@ from davi.data.measurement_files import (
 from davi.folders.calibrating import KnownImages, kept_calibration, open_source
 from davi.folders.measured import check_task
 from davi.metrics.uncertainty import Calibration, interval, require_samples, view_of_deviation
-from davi.operators.inpainting import Inpainting, RandomInpainting
-from davi.operators.operator import Operator
+from davi.operators.inpainting import Inpainting
+from davi.operators.operator import Operator, RandomOperator
 from davi.pictures.form import PLAIN, PNG, Form
 from davi.restorer import Restorer
 from davi.system.errors import InputError
@@ -311,7 +311,7 @@ class _FolderJob:
         return results
 
 
-def _is_another_hole(mask: Tensor, trained: Operator | RandomInpainting) -> bool:
+def _is_another_hole(mask: Tensor, trained: Operator | RandomOperator) -> bool:
     """Whether the hole of a mask (H, W) is not the one of the training, if that had one only."""
     if not isinstance(trained, Inpainting):
         return False

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from davi.operators.operator import LARGEST_VALUE, ImageShape
+from davi.operators.operator import ImageShape, RandomOperator
 from davi.operators.svd import SVDOperator
 from davi.system.runtime import draw_each
 
@@ -47,20 +47,15 @@ class Inpainting(SVDOperator):
         return y if self.noise_in_hole else self.U(y)
 
 
-class RandomInpainting:
-    """Inpainting with a new mask for every image; `sample` gives the operator of a batch.
-
-    Attributes:
-        largest_value: as of a `LinearOperator`.
+class RandomInpainting(RandomOperator):
+    """Inpainting with a new mask for every image.
 
     Args:
         image_shape: (C, H, W).
         draw_mask: returns an (H, W) mask from a generator.
         noise_in_hole: measurements have noise in the hole.
-        same_everywhere: see `LinearOperator`; of holes that may be at any place, in any number.
+        same_everywhere: see `Operator`; of holes that may be at any place, in any number.
     """
-
-    largest_value = LARGEST_VALUE
 
     def __init__(
         self,
@@ -69,18 +64,10 @@ class RandomInpainting:
         noise_in_hole: bool = False,
         same_everywhere: bool = False,
     ) -> None:
-        self.image_shape = self.measurement_shape = image_shape
+        super().__init__(image_shape, image_shape)
         self.same_everywhere = same_everywhere
         self.draw_mask = draw_mask
         self.noise_in_hole = noise_in_hole
-
-    def to(self, device: torch.device) -> "RandomInpainting":
-        """Returns self: masks are drawn on the device of their generator."""
-        return self
-
-    def project(self, y: Tensor) -> Tensor:
-        """Returns y: where its hole is, only y itself knows."""
-        return y
 
     def sample(self, rngs: list[torch.Generator]) -> Inpainting:
         """Returns inpainting with one mask per generator, (B, 1, H, W)."""

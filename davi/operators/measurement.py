@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from davi.operators.inpainting import RandomInpainting
 from davi.operators.linear import LinearOperator
 from davi.operators.noise import GaussianNoise, PoissonNoise
-from davi.operators.operator import LARGEST_VALUE, ImageShape, Operator
+from davi.operators.operator import LARGEST_VALUE, ImageShape, Operator, RandomOperator
 from davi.system.errors import InputError
 
 INSTEAD = "for others set bridge.resize of the run to adjoint or pseudo_inverse"
@@ -24,7 +23,7 @@ class ForwardModel:
         noise: the distribution of y given A x.
     """
 
-    operator: Operator | RandomInpainting
+    operator: Operator | RandomOperator
     noise: GaussianNoise | PoissonNoise
 
     def measure(self, x0: Tensor, rngs: list[torch.Generator]) -> tuple[Tensor, Operator]:

@@ -85,3 +85,34 @@ class Operator(nn.Module, ABC):
             rngs: one generator per image.
         """
         return self
+
+
+class RandomOperator(ABC):
+    """A family of operators; every image has its own, which `sample` draws.
+
+    Attributes:
+        largest_value, same_everywhere: of all members, see `Operator`.
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        measurement_shape: shape of one measurement, without batch.
+    """
+
+    largest_value = LARGEST_VALUE
+    same_everywhere = False
+
+    def __init__(self, image_shape: ImageShape, measurement_shape: tuple[int, ...]) -> None:
+        self.image_shape = image_shape
+        self.measurement_shape = measurement_shape
+
+    @abstractmethod
+    def sample(self, rngs: list[torch.Generator]) -> Operator:
+        """Returns the operator of a batch, drawn by one generator per image on their device."""
+
+    def to(self, device: torch.device) -> "RandomOperator":
+        """Returns self: what is drawn is on the device of its generator."""
+        return self
+
+    def project(self, y: Tensor) -> Tensor:
+        """Returns y: what of it counts, only y itself knows."""
+        return y

@@ -87,3 +87,19 @@ def test_crps_gradient_vanishes_where_samples_are_like_the_truth() -> None:
     of_shift, _ = _crps_gradient(0.5, 1.0, 2)
     # d/dm E|N(m, 2 / side^2)| = erf(m / (sqrt(2) deviation))
     assert of_shift == pytest.approx(math.erf(0.5 / (math.sqrt(2) * math.sqrt(2) / 2)), abs=0.02)
+
+
+def test_crps_teaches_the_posterior() -> None:
+    """Of x0 ~ N(0, 1) and y = x0 + n, n ~ N(0, s^2): N(y / (1 + s^2), s^2 / (1 + s^2))."""
+    rng, s = torch.Generator().manual_seed(0), 0.5
+    weights = torch.tensor([1.0, 0.1], requires_grad=True)
+    optimizer = torch.optim.Adam([weights], 0.02)
+    for step in range(400):
+        x0, n, z, other_z = torch.randn(4, 512, 1, 2, 2, generator=rng)
+        sample, other = (weights[0] * (x0 + s * n) + weights[1] * noise for noise in (z, other_z))
+        optimizer.zero_grad()
+        crps_surrogate(sample, other, x0, [1]).backward()
+        optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / 400)
+        optimizer.step()
+    expected = torch.tensor([1 / (1 + s**2), s / math.sqrt(1 + s**2)])
+    torch.testing.assert_close(weights.detach(), expected, rtol=0, atol=0.02)

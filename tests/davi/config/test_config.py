@@ -268,6 +268,13 @@ def test_random_masks_have_no_adjoint_for_all_images(resize: str) -> None:
     load_config(TINY, RunConfig, [settings[0], operator.replace("MASK", "centred_box")])
 
 
+def test_random_kernels_have_no_adjoint_for_all_images_and_a_middle_tap() -> None:
+    with pytest.raises(InputError, match="resize: adjoint needs one operator for all images"):
+        load_config(TINY, RunConfig, ["bridge.resize=adjoint", "operator={name: convolution}"])
+    with pytest.raises(InputError, match="kernel_size=16: an odd number"):
+        load_config(TINY, RunConfig, ["operator={name: convolution, kernel_size: 16}"])
+
+
 def test_a_missing_key_is_named_with_its_file(tmp_path: Path) -> None:
     path = write(tmp_path / "run.yaml", f"extends: {TINY}\nloss: {{gamma: null}}\n")
     with pytest.raises(InputError, match=r"run\.yaml: loss\.gamma"):

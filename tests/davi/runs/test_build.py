@@ -55,3 +55,8 @@ def test_without_singular_values_one_form_remains(shift: str, tiny_prior: Path) 
     assert tiny_trainer(tiny_prior, *settings, "loss.likelihood=sample").target.form == "sample"
     with pytest.raises(InputError, match="Shift has no singular values; for it set"):
         tiny_trainer(tiny_prior, *settings, "loss.likelihood=noised")
+
+
+def test_blocks_of_pixels_must_fit_the_images(tiny_prior: Path) -> None:
+    with pytest.raises(InputError, match=r"crps_blocks: sides must divide .* 16x16; 6 does not"):
+        tiny_trainer(tiny_prior, "recipe=crps", "loss.crps_blocks=[1, 6]")
