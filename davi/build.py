@@ -18,9 +18,13 @@ from davi.config.problem import (
     DenoisingConfig,
     GaussianBlurConfig,
     GaussianNoiseConfig,
+    ImpulseNoiseConfig,
     InpaintingConfig,
     NoiseConfig,
+    NoiseMixtureConfig,
     OperatorConfig,
+    PoissonNoiseConfig,
+    SpeckleNoiseConfig,
     SuperResolutionConfig,
 )
 from davi.config.python_file import only_class, run_file
@@ -41,7 +45,15 @@ from davi.operators.inpainting import (
 from davi.operators.linear import ImageShape, LinearOperator
 from davi.operators.mask_text import is_mask_text, mask_from_text, mask_to_text
 from davi.operators.measurement import ForwardModel, MeasurementChannels
-from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.noise import (
+    ClippedNoise,
+    GaussianNoise,
+    ImpulseNoise,
+    Noise,
+    NoiseMixture,
+    PoissonNoise,
+    SpeckleNoise,
+)
 from davi.operators.super_resolution import SuperResolution
 from davi.operators.svd import SVDOperator
 from davi.schedule import Schedule
@@ -158,11 +170,20 @@ def _build_custom(config: CustomOperatorConfig, shape: ImageShape) -> LinearOper
     return operator
 
 
-def build_noise(config: NoiseConfig) -> GaussianNoise | PoissonNoise:
+def build_noise(config: NoiseConfig) -> Noise:
     """Returns the noise model."""
-    if isinstance(config, GaussianNoiseConfig):
-        return GaussianNoise(*config.bounds)
-    return PoissonNoise(config.rate)
+    match config:
+        case NoiseMixtureConfig():
+            return NoiseMixture(tuple(build_noise(kind) for kind in config.kinds))
+        case ImpulseNoiseConfig():
+            return ImpulseNoise(config.amount)
+        case GaussianNoiseConfig():
+            noise = GaussianNoise(*config.bounds)
+        case PoissonNoiseConfig():
+            noise = PoissonNoise(config.rate)
+        case SpeckleNoiseConfig():
+            noise = SpeckleNoise(config.sigma)
+    return ClippedNoise(noise) if config.clip else noise
 
 
 def build_forward_model(

@@ -18,7 +18,7 @@ from davi.losses import (
     reduce,
 )
 from davi.operators.linear import LinearOperator
-from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.noise import Noise
 from davi.release.variational_bound import variational_bound
 from davi.score import FrozenPrior, PosteriorDenoiser, ScoreModel
 
@@ -197,7 +197,7 @@ def teacher_term(
 def consistency_term(
     y: Tensor,
     operator: LinearOperator,
-    noise: GaussianNoise | PoissonNoise,
+    noise: Noise,
     x0_hat: Tensor,
     reduction: str = "mean",
 ) -> Tensor:

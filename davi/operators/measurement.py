@@ -8,7 +8,7 @@ from torch import Tensor
 
 from davi.operators.inpainting import RandomInpainting
 from davi.operators.linear import LARGEST_VALUE, ImageShape, LinearOperator
-from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.noise import Noise
 from davi.system.errors import InputError
 
 INSTEAD = "for others set bridge.resize of the run to adjoint or pseudo_inverse"
@@ -24,7 +24,7 @@ class ForwardModel:
     """
 
     operator: LinearOperator | RandomInpainting
-    noise: GaussianNoise | PoissonNoise
+    noise: Noise
 
     def measure(self, x0: Tensor, rngs: list[torch.Generator]) -> tuple[Tensor, LinearOperator]:
         """Returns measurements (B, *measurement_shape) and the operator they were made with.
