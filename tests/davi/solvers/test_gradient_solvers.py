@@ -392,6 +392,17 @@ def test_dmplug_stops_each_image_by_itself() -> None:
     assert together.evaluations.backward == all_backward + backward
 
 
+@pytest.mark.parametrize(
+    ("option", "forward"), [({"min_iterations": 60}, 183), ({"improvement": 0.99}, 3 * (4 + 2))]
+)
+def test_dmplug_says_when_to_stop(option: dict[str, float], forward: int) -> None:
+    """After 60 of 60 iterations; or after the first window of 4 and a patience of 2."""
+    settings = {"num_iterations": 60, "learning_rate": 0.3, "window": 4, "patience": 2}
+    prior = isotropic()
+    solve(Dmplug(**settings, **option), torch.full((1, *SMALL), 0.8), Denoising(SMALL), prior=prior)
+    assert prior.evaluations.forward == forward
+
+
 SOLVERS = {
     "dps": Dps(num_steps=3, zeta=0.3),
     "dps_annealed": Dps(num_steps=3, guidance="annealed", zeta=1.0),
