@@ -21,12 +21,16 @@ from davi.config.problem import (
     GaussianBlurConfig,
     GaussianNoiseConfig,
     HdrConfig,
+    ImpulseNoiseConfig,
     InpaintingConfig,
     JpegConfig,
     NoiseConfig,
+    NoiseMixtureConfig,
     NonlinearBlurConfig,
     OperatorConfig,
     PhaseRetrievalConfig,
+    PoissonNoiseConfig,
+    SpeckleNoiseConfig,
     SuperResolutionConfig,
 )
 from davi.config.python_file import only_class, run_file
@@ -52,7 +56,15 @@ from davi.operators.jpeg import Jpeg
 from davi.operators.kernels import motion_kernel, random_gaussian_kernel
 from davi.operators.mask_text import is_mask_text, mask_from_text, mask_to_text
 from davi.operators.measurement import ForwardModel, MeasurementChannels
-from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.noise import (
+    ClippedNoise,
+    GaussianNoise,
+    ImpulseNoise,
+    Noise,
+    NoiseMixture,
+    PoissonNoise,
+    SpeckleNoise,
+)
 from davi.operators.nonlinear_blur import NonlinearBlur
 from davi.operators.operator import ImageShape, Operator, RandomOperator
 from davi.operators.phase_retrieval import PhaseRetrieval
@@ -192,11 +204,20 @@ def _build_custom(config: CustomOperatorConfig, shape: ImageShape) -> Operator:
     return operator
 
 
-def build_noise(config: NoiseConfig) -> GaussianNoise | PoissonNoise:
+def build_noise(config: NoiseConfig) -> Noise:
     """Returns the noise model."""
-    if isinstance(config, GaussianNoiseConfig):
-        return GaussianNoise(*config.bounds)
-    return PoissonNoise(config.rate)
+    match config:
+        case NoiseMixtureConfig():
+            return NoiseMixture(tuple(build_noise(kind) for kind in config.kinds))
+        case ImpulseNoiseConfig():
+            return ImpulseNoise(config.amount)
+        case GaussianNoiseConfig():
+            noise = GaussianNoise(*config.bounds)
+        case PoissonNoiseConfig():
+            noise = PoissonNoise(config.rate)
+        case SpeckleNoiseConfig():
+            noise = SpeckleNoise(config.sigma)
+    return ClippedNoise(noise) if config.clip else noise
 
 
 def build_forward_model(

@@ -17,7 +17,7 @@ from davi.losses import (
     l2_regulariser,
     reduce,
 )
-from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.noise import Noise
 from davi.operators.operator import Operator
 from davi.release.variational_bound import variational_bound
 from davi.score import FrozenPrior, PosteriorDenoiser, ScoreModel
@@ -197,7 +197,7 @@ def teacher_term(
 def consistency_term(
     y: Tensor,
     operator: Operator,
-    noise: GaussianNoise | PoissonNoise,
+    noise: Noise,
     x0_hat: Tensor,
     reduction: str = "mean",
 ) -> Tensor:

@@ -52,6 +52,9 @@ SECTIONS = {
     "operator: custom": problem.CustomOperatorConfig,
     "noise: gaussian": problem.GaussianNoiseConfig,
     "noise: poisson": problem.PoissonNoiseConfig,
+    "noise: impulse": problem.ImpulseNoiseConfig,
+    "noise: speckle": problem.SpeckleNoiseConfig,
+    "noise: mixture": problem.NoiseMixtureConfig,
     "bridge": schema.BridgeConfig,
     "generator": schema.GeneratorConfig,
     "fake_score": schema.FakeScoreConfig,
@@ -201,7 +204,8 @@ def _value_of(kind: Any, metadata: list[Any]) -> str:
     if origin is tuple:
         items = [part for part in inner if part is not Ellipsis]
         count = "" if Ellipsis in inner else f"{len(items)} "
-        return f"list of {count}" + _value_of(items[0], []).replace("number", "numbers")
+        kind = _value_of(items[0], []).replace("number", "numbers")
+        return f"list of {count}" + kind.replace("section with", "sections with")
     if _is_section(kind):
         return f"section [{HEADINGS[kind]}](#{anchor(HEADINGS[kind])})"
     words = PLAIN_TYPES[origin or kind]

@@ -3,8 +3,10 @@
 import functools
 from pathlib import Path
 
+from davi.build import build_noise
 from davi.config.schema import RunConfig
 from davi.config.yaml_file import load_config
+from davi.operators.noise import NoiseMixture
 from davi.solvers.solver_file import read_solver
 from davi.tables.config import TableConfig
 from tests.conftest import REPOSITORY
@@ -20,6 +22,7 @@ NOT_A_RESULT = {
     "photos_uncertainty",
 }
 TABLES = sorted(path for path in FOLDER.glob("*.yaml") if path.stem not in NOT_A_RESULT)
+TALK = {"talk_table5"}  # of the DMPlug talk
 TWINS = [path for path in TABLES if path.stem.startswith("photos_")]
 
 
@@ -35,6 +38,7 @@ def task_of(config: str, overrides: tuple[str, ...]) -> str:
 
 def test_every_table_of_the_paper_has_a_twin() -> None:
     expected = {f"{kind}table{number}" for kind in ("", "photos_") for number in NUMBERS}
+    expected |= {f"{kind}{name}" for kind in ("", "photos_") for name in TALK}
     assert {path.stem for path in TABLES} == expected | {"photos_all"}
 
 
@@ -65,8 +69,8 @@ def test_a_twin_is_measured_on_the_embedded_data() -> None:
 
 
 def test_a_twin_has_the_rows_and_columns_of_its_table() -> None:
-    for number in NUMBERS:
-        table, twin = load(f"table{number}"), load(f"photos_table{number}")
+    for name in [*(f"table{number}" for number in NUMBERS), *TALK]:
+        table, twin = load(name), load(f"photos_{name}")
         assert [column.id for column in twin.columns] == [column.id for column in table.columns]
         rows = {row.id for row in table.rows}
         assert rows <= {row.id for row in twin.rows}
@@ -107,6 +111,27 @@ def test_every_method_of_the_paper_has_every_number() -> None:
         for cells in table.paper.values():
             assert set(cells) == {column.id for column in table.columns}
             assert len({tuple(numbers) for numbers in cells.values()}) == 1
+
+
+def test_the_talks_numbers_are_as_printed() -> None:
+    paper = load("talk_table5").paper
+    assert {len(cells) for cells in paper.values()} == {8}
+    assert paper["ddrm"]["impulse_low"] == {"psnr": 14.82}
+    assert paper["admm_pnp"]["impulse_high"] == {"psnr": 14.52}
+    assert paper["dmplug"]["shot_low"] == paper["dmplug"]["shot_high"] == {"psnr": 26.34}
+    assert paper["resample"]["speckle_high"] == {"psnr": 14.23}
+
+
+def test_methods_of_the_talk_are_told_other_noise_than_there_is() -> None:
+    for name in ("talk_table5", "photos_talk_table5"):
+        table = load(name)
+        assert {column.assumed_sigma for column in table.columns} == {0.01}
+        found = [
+            build_noise(load_config(FOLDER / column.config, RunConfig, column.set).noise)
+            for column in table.columns
+        ]
+        kinds = load_config(FOLDER / "../photos_denoising_noise_kinds.yaml", RunConfig).noise
+        assert NoiseMixture(tuple(found)) == build_noise(kinds)
 
 
 def test_the_papers_oddities_are_footnoted() -> None:

@@ -177,6 +177,7 @@ class GaussianNoiseConfig(Section):
     # standard deviation on the [-1, 1] scale (Sec. 5.1); with [low, high] each image draws its own
     # between them (Table 3)
     sigma: float | tuple[float, float] = 0.05
+    clip: bool = False  # y to [-1, 1]
 
     @field_validator("sigma", mode="before")
     @classmethod
@@ -197,10 +198,37 @@ class GaussianNoiseConfig(Section):
 
 
 class PoissonNoiseConfig(Section):
-    """Photon noise."""
+    """Photon noise, or shot noise."""
 
     name: Literal["poisson"]
     rate: float = Field(1.0, ge=0.001, le=10_000)  # full scale is 255 * rate photons, as in DPS
+    clip: bool = False  # y to [-1, 1]
 
 
-NoiseConfig = Annotated[GaussianNoiseConfig | PoissonNoiseConfig, Field(discriminator="name")]
+class ImpulseNoiseConfig(Section):
+    """Salt and pepper: some entries are -1 or 1 instead."""
+
+    name: Literal["impulse"]
+    amount: float = Field(0.03, gt=0, le=1)  # probability of an entry to be one of them
+
+
+class SpeckleNoiseConfig(Section):
+    """Gaussian noise that grows with the intensity."""
+
+    name: Literal["speckle"]
+    sigma: float = Field(0.15, gt=0, le=1)  # standard deviation over the intensity
+    clip: bool = False  # y to [-1, 1]
+
+
+KINDS = GaussianNoiseConfig | PoissonNoiseConfig | ImpulseNoiseConfig | SpeckleNoiseConfig
+
+
+class NoiseMixtureConfig(Section):
+    """Each image draws one of several kinds, all equally likely."""
+
+    name: Literal["mixture"]
+    # each as the section `noise` of its own, e.g. [{name: gaussian, sigma: 0.1}, {name: impulse}]
+    kinds: tuple[Annotated[KINDS, Field(discriminator="name")], ...] = Field(min_length=2)
+
+
+NoiseConfig = Annotated[KINDS | NoiseMixtureConfig, Field(discriminator="name")]

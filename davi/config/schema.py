@@ -14,9 +14,11 @@ from davi.config.network import AnyNetworkConfig
 from davi.config.problem import (
     ConvolutionConfig,
     CustomOperatorConfig,
+    GaussianNoiseConfig,
     InpaintingConfig,
     NoiseConfig,
     OperatorConfig,
+    PoissonNoiseConfig,
 )
 from davi.config.recipes import PAPER, RECIPES
 from davi.config.section import (
@@ -266,8 +268,8 @@ class OfProblem:
         return replace(unet, in_channels=2 * unet.in_channels + self.shows_mask)
 
     def _has_one_sigma(self) -> bool:
-        low, high = getattr(self.noise, "bounds", (0.0, 0.0))
-        return 0 < low == high
+        is_plain = isinstance(self.noise, GaussianNoiseConfig) and not self.noise.clip
+        return is_plain and 0 < self.noise.bounds[0] == self.noise.bounds[1]
 
 
 class RunConfig(OfProblem, Section):
@@ -300,8 +302,11 @@ class RunConfig(OfProblem, Section):
                 f"has {unet.out_channels}: no variance was learned; set it to false"
             )
         if self.loss.likelihood != "none":
-            if self.noise.name == "gaussian" and not self.noise.bounds[0]:
-                raise ValueError("loss.likelihood needs noise.sigma above 0, or Poisson noise")
+            known = isinstance(self.noise, GaussianNoiseConfig | PoissonNoiseConfig)
+            if not known or self.noise.clip or not getattr(self.noise, "bounds", (1.0,))[0]:
+                raise ValueError(
+                    "loss.likelihood needs noise.sigma above 0, or Poisson noise, without clip"
+                )
             if not self.train.shared_sample:
                 raise ValueError("loss.likelihood needs train.shared_sample: true")
         if self.generator.parametrisation == "denoiser" and (

@@ -15,6 +15,7 @@ from davi.build import mask_of
 from davi.config.problem import (
     BksConfig,
     CustomOperatorConfig,
+    NoiseConfig,
     OperatorConfig,
 )
 from davi.config.schema import (
@@ -52,6 +53,12 @@ def recorded_operator(operator: OperatorConfig) -> dict[str, Any]:
     if not values.get("noise_in_hole"):
         values.pop("noise_in_hole", None)
     return values
+
+
+def recorded_noise(noise: NoiseConfig) -> dict[str, Any]:
+    """Returns what a manifest says of noise; clipping only where there is some, see above."""
+    values = noise.model_dump(mode="json")
+    return {key: value for key, value in values.items() if key != "clip" or value}
 
 
 def degrade_images(
@@ -94,7 +101,7 @@ def degrade_images(
     settings = {
         "task": config.task,
         "operator": recorded_operator(config.operator),
-        "noise": config.noise.model_dump(mode="json"),
+        "noise": recorded_noise(config.noise),
         "image_size": images.image_size,
         "seed": seed,
         "baselines": baselines,

@@ -19,7 +19,7 @@ from davi.data.measurement_files import (
     read_mask,
     read_measurement,
 )
-from davi.folders.degrading import recorded_operator
+from davi.folders.degrading import recorded_noise, recorded_operator
 from davi.operators.convolution import Convolution, RandomConvolution
 from davi.operators.inpainting import Inpainting, RandomInpainting
 from davi.operators.operator import Operator, RandomOperator
@@ -36,7 +36,7 @@ def check_task(restorer: Restorer, source: Path, made_by: dict[str, Any], quiet:
         )
     recorded = {
         "operator": recorded_operator(restorer.config.operator),
-        "noise": restorer.config.noise.model_dump(mode="json"),
+        "noise": recorded_noise(restorer.config.noise),
     }
     found = differences(recorded, {key: made_by.get(key, recorded[key]) for key in recorded})
     if found and not quiet:
@@ -100,7 +100,7 @@ def known_measurements(folder: Path, sizes: dict[str, tuple[int, int]]) -> Known
     except ValidationError:
         # Of an operator or a mask of the user's own it holds the hash.
         return f"the record of {source.parent} does not tell the whole operator and noise"
-    if not isinstance(noise, GaussianNoiseConfig) or len(set(noise.bounds)) > 1:
+    if not isinstance(noise, GaussianNoiseConfig) or len(set(noise.bounds)) > 1 or noise.clip:
         return "the noise has no single deviation"
     if not noise.bounds[0]:
         return "the measurements have no noise"
@@ -113,6 +113,12 @@ def known_measurements(folder: Path, sizes: dict[str, tuple[int, int]]) -> Known
 
 def _validated(kind: Any, values: Any) -> Any:
     """A config from its record, in which lists stand for tuples."""
+    return TypeAdapter(kind).validate_python(_with_tuples(values))
+
+
+def _with_tuples(values: Any) -> Any:
+    if isinstance(values, list):
+        return tuple(_with_tuples(value) for value in values)
     if isinstance(values, dict):
-        values = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-    return TypeAdapter(kind).validate_python(values)
+        return {key: _with_tuples(value) for key, value in values.items()}
+    return values

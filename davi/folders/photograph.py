@@ -63,7 +63,8 @@ def describe(restorer: Restorer, network: str, sigma: float, origin: str) -> lis
         f"restored by {network}, in pieces of {'x'.join(map(str, restorer.image_shape[1:]))}",
     ]
     if noise.name != "gaussian":
-        lines.append(f"note: the generator was trained for {noise.name} noise")
+        kind = "several kinds of" if noise.name == "mixture" else noise.name
+        lines.append(f"note: the generator was trained for {kind} noise")
     elif is_other_noise(sigma, noise.bounds):
         low, high = (in_words(bound) for bound in noise.bounds)
         trained = low if low == high else f"{low} to {high}"

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from davi.operators.linear import LinearOperator
-from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.noise import Noise
 from davi.operators.operator import LARGEST_VALUE, ImageShape, Operator, RandomOperator
 from davi.system.errors import InputError
 
@@ -24,7 +24,7 @@ class ForwardModel:
     """
 
     operator: Operator | RandomOperator
-    noise: GaussianNoise | PoissonNoise
+    noise: Noise
 
     def measure(self, x0: Tensor, rngs: list[torch.Generator]) -> tuple[Tensor, Operator]:
         """Returns measurements (B, *measurement_shape) and the operator they were made with.

@@ -16,14 +16,13 @@ from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.inpainting import Inpainting
 from davi.operators.linear import LinearOperator
-from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.noise import GaussianNoise, Noise
 from davi.operators.operator import Operator
 from davi.operators.super_resolution import SuperResolution
 from davi.operators.svd import SVDOperator
 from davi.solvers.prior import CountedPrior
 from davi.system.errors import InputError
 
-Noise = GaussianNoise | PoissonNoise
 Rngs = list[torch.Generator]  # one per image
 
 NOISE_LEVEL = "noise level"

@@ -29,6 +29,8 @@ class Dmplug(Solver):
         window: images over which the early stopping takes the variance.
         patience: iterations without a new minimum of that variance after which an image is
             finished, and the one at the minimum returned; None for no early stopping.
+        min_iterations: before which early stopping counts no minimum.
+        improvement: share by which the variance must fall for a new minimum.
         clip: clip the x0 of each DDIM step, and so the image, to [-1, 1].
     """
 
@@ -39,6 +41,8 @@ class Dmplug(Solver):
     learning_rate: float = Field(0.01, gt=0)
     window: int = Field(50, ge=2)
     patience: int | None = Field(None, ge=1)
+    min_iterations: int = Field(0, ge=0)
+    improvement: float = Field(0.0, ge=0, lt=1)
     clip: bool = True
 
     def solve(
@@ -47,7 +51,8 @@ class Dmplug(Solver):
         """See `Solver.solve`."""
         z = normal_each(operator.image_shape, rngs).to(y).requires_grad_(True)
         adam = torch.optim.Adam([z], lr=self.learning_rate)
-        early = WindowedVariance(z, self.window, self.patience) if self.patience else None
+        stopping = self.window, self.patience, self.min_iterations, self.improvement
+        early = WindowedVariance(z, *stopping) if self.patience else None
         x, running = torch.zeros_like(z), torch.arange(len(z), device=z.device)
         for _ in range(self.num_iterations):
             with torch.enable_grad():

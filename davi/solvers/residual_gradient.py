@@ -14,6 +14,11 @@ def norm(residual: Tensor) -> Tensor:
     return residual.norm(dim=1)
 
 
+def weighted_norm(weight: Tensor, residual: Tensor) -> Tensor:
+    """Returns sqrt(r^T diag(weight) r) of each residual r (B, M), (B,); weight as the residual."""
+    return norm(weight.sqrt() * residual)
+
+
 def half_square(residual: Tensor) -> Tensor:
     """Returns half of the squared norm of each residual (B, M), (B,)."""
     return residual.square().sum(dim=1) / 2
@@ -37,7 +42,7 @@ def predict_and_pull(
         operator: A.
         prior: gives x0.
         clip: clip x0 to [-1, 1], for the gradient, too.
-        misfit: of residuals, `norm` or `half_square`.
+        misfit: of residuals, such as `norm`.
     """
     with torch.enable_grad():
         x_t = x_t.detach().requires_grad_(True)

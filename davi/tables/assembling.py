@@ -84,6 +84,12 @@ def _facts(work: Work) -> dict[str, object]:
         "seed": config.seed,
         **protocols(config),
         **{metric: text for metric, text in costs.items() if metric in config.metrics},
+        **{
+            f"noise that solvers are told of, {column.label}": f"Gaussian, sigma "
+            f"{column.assumed_sigma:g}"
+            for column in config.columns
+            if column.assumed_sigma is not None
+        },
         "standard deviation": f"pictures show {WHITE_DEVIATION:g} on the [-1, 1] scale as white",
         **{
             f"SHA-256 of {problem.config.prior.checkpoint}": problem.facts["prior_sha256"]

@@ -23,7 +23,7 @@ from davi.config.schema import (
 from davi.data.batches import open_images
 from davi.data.image_sets import spread_order
 from davi.operators.measurement import ForwardModel, image_of
-from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.noise import GaussianNoise, Noise
 from davi.operators.operator import Operator
 from davi.system.errors import InputError
 from davi.system.files import sha256_of
@@ -59,7 +59,7 @@ class Problem:
     sha256: tuple[str, ...]
     sources: dict[str, Path]
     forward_model: ForwardModel
-    told_noise: GaussianNoise | PoissonNoise
+    told_noise: Noise
     seed: int
     facts: dict[str, Any]
 

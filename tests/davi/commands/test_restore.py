@@ -9,6 +9,7 @@ from PIL import Image
 
 import davi
 from davi.data.images import load_image, save_image
+from davi.folders.photograph import describe
 from tests.tiny import write_tiny_generator
 
 TURN_RIGHT = 6  # of EXIF: what is stored is to be turned clockwise
@@ -120,3 +121,15 @@ def test_transparent_pixels_are_refused(command: object, tmp_path: Path) -> None
     code, text = command("restore", tmp_path / "glass.png", "--task", "denoising")
     assert code == 2
     assert "glass.png: has transparent pixels; flatten it onto a background first" in text
+
+
+def test_what_a_generator_was_trained_for_is_said(tiny_prior: Path, tmp_path: Path) -> None:
+    """A weight file carries the kinds of a mixture, too."""
+    noises = {
+        "noise={name: impulse, amount: 0.1}": "impulse",
+        "noise={name: mixture, kinds: [{name: impulse}, {name: speckle}]}": "several kinds of",
+    }
+    for setting, words in noises.items():
+        path = write_tiny_generator(tmp_path / "tiny.safetensors", tiny_prior, setting)
+        lines = describe(davi.load(path, "cpu"), "tiny", 0.1, "given")
+        assert lines[-1] == f"note: the generator was trained for {words} noise"

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from davi.build import build_noise
 from davi.commands.program import read_command_line
 from davi.config.other_runs import I2SBRunConfig, TeacherRunConfig
 from davi.config.schema import PriorRunConfig, RunConfig
 from davi.config.section import Section
 from davi.config.yaml_file import flatten, load_config, parse_config, to_yaml
+from davi.operators.noise import ClippedNoise, GaussianNoise, ImpulseNoise, SpeckleNoise
 from davi.system.errors import InputError
 from tests.conftest import REPOSITORY
 
@@ -210,6 +212,9 @@ BAD_VALUES = {
     "noise.sigma=[0.2, 0.1]": r"noise\.sigma: .*a range \[low, high\]",
     "noise.sigma=loud": r"noise\.sigma: a standard deviation",
     "noise={name: poisson, rate: 0}": r"noise\.rate: .*or equal to 0\.001",
+    "noise={name: impulse, amount: 1.5}": r"noise\.amount: .*less than or equal to 1",
+    "noise={name: mixture, kinds: [{name: impulse}]}": r"noise\.kinds: .*at least 2",
+    "noise.name=salt": r"noise: .*'gaussian', 'poisson', 'impulse', 'speckle', 'mixture'",
     "bridge.beta_shape=[0, 1]": r"bridge\.beta_shape\.0: .*or equal to 0\.01",
     "network.image_size=17": "network: image_size=17 is no multiple of 2",
     "network.image_size=-3": r"network\.image_size: .*greater than 0",
@@ -244,10 +249,21 @@ def test_bad_values_give_one_line_that_names_the_key(override: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_every_kind_of_noise_is_built() -> None:
+    path = REPOSITORY / "configs/photos_denoising_noise_kinds.yaml"
+    low, high, salt, _, shot, _, _, speckle = build_noise(load_config(path, RunConfig).noise).kinds
+    assert (low, high) == tuple(ClippedNoise(GaussianNoise(s, s)) for s in (0.16, 0.24))
+    assert salt == ImpulseNoise(0.03)
+    assert shot.noise.photons == pytest.approx(60, abs=0.001)
+    assert speckle == ClippedNoise(SpeckleNoise(0.2))
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
         ("noise.sigma=0", r"loss\.likelihood needs noise\.sigma above 0, or Poisson noise"),
+        ("noise.clip=true", r"loss\.likelihood needs .*, without clip"),
+        ("noise={name: impulse}", r"loss\.likelihood needs noise\.sigma above 0"),
         ("noise.sigma=[0, 0.1]", r"loss\.likelihood needs noise\.sigma above 0"),
         ("train.shared_sample=false", r"loss\.likelihood needs train\.shared_sample: true"),
         ("bridge.time=beta", r"denoiser needs bridge\.time: end and no bridge\.h_sampling"),

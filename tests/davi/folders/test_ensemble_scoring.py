@@ -196,6 +196,11 @@ def test_the_residual_of_the_truth_is_the_noise(
     [
         ({"noise": {"name": "gaussian", "sigma": [0.1, 0.2]}}, "no single deviation"),
         ({"noise": {"name": "poisson", "rate": 1.0}}, "no single deviation"),
+        ({"noise": {"name": "gaussian", "sigma": 0.1, "clip": True}}, "no single deviation"),
+        (
+            {"noise": {"name": "mixture", "kinds": [{"name": "impulse"}, {"name": "speckle"}]}},
+            "no single deviation",
+        ),
         ({"noise": {"name": "gaussian", "sigma": 0.0}}, "the measurements have no noise"),
         ({"operator": {"name": "custom", "file": "0a", "settings": {}}}, "the whole operator"),
         ({"operator": {"name": "inpainting", "mask_sha256": "0a"}}, "the whole operator"),

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from davi.config.problem import GaussianNoiseConfig
 from davi.data.measurement_files import Measurements, find_measurements
+from davi.folders.degrading import recorded_noise
+
+
+def test_folders_begun_before_noise_could_be_clipped_go_on() -> None:
+    noise = GaussianNoiseConfig(name="gaussian", sigma=0.1)
+    assert recorded_noise(noise) == {"name": "gaussian", "sigma": 0.1}
+    assert recorded_noise(noise.model_copy(update={"clip": True}))["clip"] is True
 
 
 def test_measurements_are_named_by_their_path_and_previews_are_passed_over(tmp_path: Path) -> None:

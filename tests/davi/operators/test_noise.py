@@ -8,9 +8,28 @@ from davi.operators.denoising import Denoising
 from davi.operators.inpainting import Inpainting, RandomInpainting, random_pixels
 from davi.operators.linear import LinearOperator
 from davi.operators.measurement import ForwardModel, lift
-from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.noise import (
+    ClippedNoise,
+    GaussianNoise,
+    ImpulseNoise,
+    Noise,
+    NoiseMixture,
+    PoissonNoise,
+    SpeckleNoise,
+)
 from davi.system.errors import InputError
 from davi.system.runtime import keyed_rng
+
+GAUSSIAN = GaussianNoise(0.1, 0.1)
+MIXTURE = NoiseMixture((GaussianNoise(0.01, 0.01), ImpulseNoise(0.3), SpeckleNoise(0.2)))
+NOISES = (
+    GaussianNoise(0.01, 0.1),
+    PoissonNoise(1.0),
+    ImpulseNoise(0.9),
+    SpeckleNoise(0.15),
+    ClippedNoise(GaussianNoise(0.5, 0.5)),
+    NoiseMixture((GaussianNoise(0.01, 0.1), SpeckleNoise(0.15), PoissonNoise(1.0))),
+)
 
 
 def rngs(count: int, *key: int) -> list[torch.Generator]:
@@ -73,9 +92,84 @@ def test_poisson_weight_is_finite_where_no_photon_was_counted() -> None:
     torch.testing.assert_close(weight, torch.tensor([255 / 2 / 4]))  # as if it were one photon
 
 
+@pytest.mark.parametrize("level", [-1.0, -0.4, 0.8])
+def test_impulse_noise_is_salt_and_pepper(level: float) -> None:
+    """-1 or 1 with probability p / 2 each, c otherwise: E y = (1 - p) c, and so on."""
+    p, clean = 0.3, torch.full((4, 3, 64, 64), level)
+    y, sigma = ImpulseNoise(p).sample(clean, rngs(4))
+    assert set(y.unique().tolist()) == {-1.0, clean[0, 0, 0, 0].item(), 1.0}
+    assert y.mean().item() == pytest.approx((1 - p) * level, abs=0.01)
+    square = (y - clean).square().mean().item()
+    assert square == pytest.approx(p * (1 + level**2), rel=0.03)
+    kept = sigma[y == level]
+    assert kept[0].item() ** 2 == pytest.approx(p * (1 + level**2))
+
+
+@pytest.mark.parametrize("level", [-0.9, 0.0, 0.8])
+def test_speckle_noise_grows_with_the_intensity(level: float) -> None:
+    """As ImageNet-C writes it for intensities: u + u c n."""
+    noise, intensity = SpeckleNoise(0.2), (level + 1) / 2
+    y, sigma = noise.sample(torch.full((4, 3, 64, 64), level), rngs(4))
+    u = (y + 1) / 2
+    assert u.mean().item() == pytest.approx(intensity, rel=0.01)
+    assert u.std().item() == pytest.approx(0.2 * intensity, rel=0.02)
+    # With y for A x, whose mean it is.
+    assert sigma.mean().item() == pytest.approx(y.std().item(), rel=0.02)
+
+
+def test_the_deviation_of_speckle_noise_is_not_zero_in_the_dark() -> None:
+    y, sigma = SpeckleNoise(0.2).sample(torch.full((1, 1, 2, 2), -1.0), rngs(1))
+    assert (y == -1).all()
+    torch.testing.assert_close(sigma, torch.full_like(y, 0.2 * 2 / 255))
+
+
+@pytest.mark.parametrize("noise", [GAUSSIAN, ImpulseNoise(0.05), SpeckleNoise(0.2), MIXTURE])
+def test_the_largest_deviation_is_reached_at_white(noise: Noise) -> None:
+    clean = torch.ones(60, 1, 64, 64)
+    y, _ = noise.sample(clean, rngs(60))
+    found = (y - clean).square().flatten(1).mean(dim=1).sqrt().max().item()
+    assert noise.largest_deviation == pytest.approx(found, rel=0.1)
+
+
+def test_clipped_gaussian_noise_has_the_mean_of_the_clipped_gaussian() -> None:
+    """Of black: E max(n, 0) = sigma / sqrt(2 pi) above -1, where 1 is far."""
+    noise = GaussianNoise(0.2, 0.2)
+    y, sigma = ClippedNoise(noise).sample(torch.full((4, 3, 64, 64), -1.0), rngs(4))
+    assert y.min() == -1
+    assert (y == -1).float().mean().item() == pytest.approx(0.5, abs=0.01)
+    assert y.mean().item() + 1 == pytest.approx(0.2 / (2 * torch.pi) ** 0.5, rel=0.02)
+    assert (sigma == 0.2).all()
+    white = ClippedNoise(noise).sample(torch.ones(1, 3, 8, 8), rngs(1))[0]
+    assert white.max() == 1
+
+
+def test_clipping_keeps_the_weights_of_the_noise() -> None:
+    y = torch.rand(4) * 2 - 1
+    noise = PoissonNoise(0.2)
+    assert torch.equal(ClippedNoise(noise).consistency_weight(y), noise.consistency_weight(y))
+    assert ClippedNoise(noise).largest_deviation == noise.largest_deviation
+
+
+def test_a_mixture_draws_every_kind_equally_often() -> None:
+    clean = torch.zeros(600, 1, 8, 8)
+    y, sigma = MIXTURE.sample(clean, rngs(600))
+    is_impulse = (y.abs() == 1).flatten(1).any(dim=1)
+    is_speckle = (y.flatten(1).std(dim=1) > 0.1) & ~is_impulse
+    for share in (is_impulse, is_speckle):
+        assert share.float().mean().item() == pytest.approx(1 / 3, abs=0.05)
+    assert (sigma[~(is_impulse | is_speckle)] == 0.01).all()
+    assert sigma.shape == y.shape
+    assert sigma.dtype == y.dtype
+
+
+@pytest.mark.parametrize("noise", [GAUSSIAN, ImpulseNoise(0.1), SpeckleNoise(0.1), MIXTURE])
+def test_other_noise_has_the_weight_of_equation_8(noise: Noise) -> None:
+    assert noise.consistency_weight(torch.rand(2, 3, 4, 4)).item() == 1
+
+
 def test_measurements_depend_on_the_generator_not_on_the_batch() -> None:
     x0 = torch.rand(3, 3, 8, 8) * 2 - 1
-    for noise in (GaussianNoise(0.01, 0.1), PoissonNoise(1.0)):
+    for noise in NOISES:
         model = ForwardModel(Denoising((3, 8, 8)), noise)
         together, _ = model.measure(x0, rngs(3))
         alone, _ = model.measure(x0[2:], rngs(3)[2:])
@@ -85,10 +179,10 @@ def test_measurements_depend_on_the_generator_not_on_the_batch() -> None:
 def test_the_hole_of_inpainting_holds_no_noise() -> None:
     mask = random_pixels(8, 8, 0.5, keyed_rng("cpu", 0))
     x0 = torch.rand(2, 3, 8, 8)
-    for noise in (GaussianNoise(0.1, 0.1), PoissonNoise(1.0)):
+    for noise in NOISES:
         y, _ = ForwardModel(Inpainting((3, 8, 8), mask), noise).measure(x0, rngs(2))
         assert (y[..., ~mask] == 0).all()
-        assert (y[..., mask] != x0[..., mask]).float().mean() > 0.9
+        assert (y[..., mask] != x0[..., mask]).float().mean() > 0.8
 
 
 def test_a_random_operator_is_returned_with_its_measurement() -> None:

@@ -21,7 +21,7 @@ from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.inpainting import Inpainting, centred_box
 from davi.operators.linear import LinearOperator
-from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.noise import ClippedNoise, GaussianNoise, PoissonNoise
 from davi.operators.super_resolution import SuperResolution
 from davi.operators.svd import SVDOperator
 from davi.priors.sampling import ddpm_sample
@@ -234,6 +234,30 @@ def test_the_guidance_of_dps_in_one_step() -> None:
         torch.testing.assert_close(found, expected)
 
 
+def test_the_guidance_of_dps_for_poisson_noise_in_one_step() -> None:
+    """J^T A^T Lambda r / sqrt(r^T Lambda r), Lambda of Eq. 37 with intensities in [0, 1]."""
+    operator, zeta = operator_of("super_resolution"), 0.7
+    y = torch.rand(3, *operator.measurement_shape).double() * 1.8 - 0.9
+    abar = LINEAR.alpha_bar[999]
+    kappa = abar.sqrt() * TAU**2 / (abar * TAU**2 + 1 - abar)
+    x0 = kappa * normal_each(SMALL, rngs_for(3)).double()
+    residual = (operator.A(x0) - y) / 2  # of intensities
+    weight = 1 / (2 * (y + 1) / 2)
+    size = (weight * residual.square()).flatten(1).sum(dim=1).sqrt().view(-1, 1, 1, 1)
+    expected = x0 - zeta * kappa * operator.A_adjoint(weight * residual / 2 / size)
+    solver = Dps(num_steps=1, zeta=zeta, guidance="poisson", clip=False)
+    for noise in (PoissonNoise(1.0), ClippedNoise(PoissonNoise(1.0))):
+        found = solver(y, operator, noise, isotropic(), rngs_for(3))
+        torch.testing.assert_close(found, expected)
+
+
+def test_the_weighted_norm_is_for_poisson_noise() -> None:
+    solver = Dps(num_steps=1, zeta=0.1, guidance="poisson")
+    for noise in (GaussianNoise(0.1, 0.1), ClippedNoise(GaussianNoise(0.1, 0.1))):
+        with pytest.raises(InputError, match="needs Poisson noise, here is GaussianNoise; set"):
+            solver.require(Denoising(SMALL), noise)
+
+
 def moments_of_annealed_dps(s: float, sigma_y: float, num_steps: int) -> list[float]:
     """Gain and spread of x = gain * mean + noise, one pixel and one linear step after the other."""
     alpha_bar = [*LINEAR.alpha_bar[torch.linspace(999, 0, num_steps).round().long()].tolist(), 1.0]
@@ -390,6 +414,17 @@ def test_dmplug_stops_each_image_by_itself() -> None:
     assert forward == backward < 150
     assert together.evaluations.forward == all_forward + forward
     assert together.evaluations.backward == all_backward + backward
+
+
+@pytest.mark.parametrize(
+    ("option", "forward"), [({"min_iterations": 60}, 183), ({"improvement": 0.99}, 3 * (4 + 2))]
+)
+def test_dmplug_says_when_to_stop(option: dict[str, float], forward: int) -> None:
+    """After 60 of 60 iterations; or after the first window of 4 and a patience of 2."""
+    settings = {"num_iterations": 60, "learning_rate": 0.3, "window": 4, "patience": 2}
+    prior = isotropic()
+    solve(Dmplug(**settings, **option), torch.full((1, *SMALL), 0.8), Denoising(SMALL), prior=prior)
+    assert prior.evaluations.forward == forward
 
 
 SOLVERS = {

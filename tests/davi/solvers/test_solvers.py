@@ -17,7 +17,7 @@ from davi.benchmarks.gaussian_posterior import (
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.linear import LinearOperator
-from davi.operators.noise import GaussianNoise, PoissonNoise
+from davi.operators.noise import ClippedNoise, GaussianNoise, PoissonNoise
 from davi.operators.super_resolution import SuperResolution
 from davi.schedule import Schedule
 from davi.score import ScoreModel
@@ -145,6 +145,7 @@ def test_stride_times_of_twenty_steps_start_at_950() -> None:
     [
         (Denoising(IMAGE), PoissonNoise(1.0), "one known sigma"),
         (Denoising(IMAGE), GaussianNoise(0.1, 0.3), "one known sigma"),
+        (Denoising(IMAGE), ClippedNoise(GaussianNoise(0.1, 0.1)), "one known sigma"),
         (Blind(IMAGE, IMAGE), GaussianNoise(0.1, 0.1), "singular value"),
     ],
 )

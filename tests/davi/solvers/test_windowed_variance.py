@@ -9,9 +9,12 @@ from davi.solvers.windowed_variance import WindowedVariance
 IMAGE = (3, 2, 2)
 
 
-def watch(sequences: Tensor, window: int, patience: int) -> tuple[WindowedVariance, list[int]]:
+def watch(
+    sequences: Tensor, window: int, patience: int, **options: float
+) -> tuple[WindowedVariance, list[int]]:
     """Pushes (T, B) gray values; returns the watcher and how many images each sequence saw."""
-    watcher = WindowedVariance(torch.zeros(sequences.shape[1], *IMAGE).double(), window, patience)
+    like = torch.zeros(sequences.shape[1], *IMAGE).double()
+    watcher = WindowedVariance(like, window, patience, **options)
     lengths = torch.zeros(sequences.shape[1], dtype=torch.int64)
     for values in sequences:
         lengths += ~watcher.stopped
@@ -66,6 +69,33 @@ def test_a_sequence_stops_patience_after_its_minimum_and_returns_it() -> None:
     watcher, (length,) = watch(sequence, window, patience)
     assert length == minimum + patience + 1
     assert shown(watcher.best) == [sequence[minimum].item()]
+
+
+def test_a_slow_beginning_is_no_minimum() -> None:
+    """Small but growing steps first, then those of a sequence with a minimum of its own."""
+    start = 1e-4 * torch.arange(8).double().square()
+    sequence = torch.cat([start, 1 + slowing_then_running(slowest=10, length=40)])[:, None]
+    (early,) = watch(sequence, window=3, patience=12)[1]
+    assert early == 3 + 12  # the minimum is within the first three images
+    for at_least in (11, 12):
+        watcher, (length,) = watch(sequence, window=3, patience=12, min_iterations=at_least)
+        assert shown(watcher.best) == [sequence[8 + 11].item()]
+        assert length == 8 + 11 + 12 + 1
+
+
+def test_the_first_window_that_counts_ends_at_min_iterations() -> None:
+    drift = torch.arange(9).double()[:, None]  # of constant variance: the first stays the least
+    watcher, (length,) = watch(drift, window=3, patience=2, min_iterations=6)
+    assert shown(watcher.best) == [5.0]
+    assert length == 6 + 2
+
+
+def test_only_a_large_enough_fall_is_a_new_minimum() -> None:
+    """Steps of 0.97^n: each variance is 0.97^2 = 0.941 of the last, the sixth 0.694."""
+    sequence = (0.97 ** torch.arange(29).double()).cumsum(dim=0)[:, None]
+    for improvement, best in ((0.0, 28), (0.05, 28), (0.06, 27), (0.3, 25)):
+        watcher, _ = watch(sequence, window=2, patience=100, improvement=improvement)
+        assert shown(watcher.best) == [sequence[best].item()]
 
 
 def test_until_the_window_is_full_the_newest_image_is_the_best() -> None:

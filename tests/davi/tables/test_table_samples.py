@@ -149,8 +149,11 @@ def test_noise_without_one_sigma_has_no_residual(home: Path, noise: str) -> None
 
 def test_solvers_may_be_told_another_sigma(home: Path, result: TableResult) -> None:
     column = "columns=[{id: sr, label: S, config: run.yaml, data_set: x, assumed_sigma: 0.9}]"
-    other = make(home, METRICS, column).cells["drawn", "sr"]
-    assert other.numbers["residual"] == result.cells["drawn", "sr"].numbers["residual"]
+    other = make(home, METRICS, column)
+    numbers = other.cells["drawn", "sr"].numbers
+    assert numbers["residual"] == result.cells["drawn", "sr"].numbers["residual"]
+    assert other.facts["noise that solvers are told of, S"] == "Gaussian, sigma 0.9"
+    assert not any(fact.startswith("noise that") for fact in result.facts)
 
 
 def made_in(world: World, home: Path) -> TableResult | None:
