@@ -1,5 +1,6 @@
 """What a run configuration may say of an inverse problem: the operator and the noise."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -87,6 +88,22 @@ OperatorConfig = Annotated[
     | CustomOperatorConfig,
     Field(discriminator="name"),
 ]
+
+_OF_MASKS = {"box_size": ("centred_box", "random_box"), "hole_rate": ("random_pixels",)}
+
+
+def damage_in_words(operator: Mapping[str, Any]) -> str:
+    """Returns what counts of the values of an operator section, as "mask centred_box, box_size 32".
+
+    Of a file its name alone; no key of another mask than the one it has.
+    """
+    counts = {key: value for key, value in operator.items() if key not in ("name", "path")}
+    for key, masks in _OF_MASKS.items():
+        if counts.get("mask") not in masks:
+            counts.pop(key, None)
+    if "file" in counts:
+        counts["file"] = Path(counts["file"]).name
+    return ", ".join(f"{key} {value}" for key, value in counts.items() if value is not None)
 
 
 class GaussianNoiseConfig(Section):
