@@ -76,7 +76,7 @@ def _card(arguments: Namespace, source: Path, file: Path) -> "tuple[ModelCard, P
     kind, config, iteration = read_header(file)
     if kind is None or config is None:
         raise InputError(
-            f"{source}: does not say what it holds; davi import writes a file that does"
+            f"{source}: does not say what it holds; give what davi import makes of it"
         )
     scores, panel = {}, None
     if source.parent.name == "checkpoints" and iteration is not None:
