@@ -45,12 +45,14 @@ class SuperResolutionConfig(Section):
 
 
 class GaussianBlurConfig(Section):
-    """A is a separable Gaussian blur with zero padding."""
+    """A is a separable Gaussian blur."""
 
     name: Literal["gaussian_blur"]
     kernel_size: int = Field(61, gt=0, le=2047)  # taps, Sec. 5.1
     sigma: float = Field(3.0, ge=0.01, le=1000)  # pixels, Sec. 5.1
-    variant: Literal["exact", "release"] = "exact"  # release: another blur, docs/fidelity.md
+    # exact: zero-padded; circular: the image goes on at its other side; release: another blur,
+    # docs/fidelity.md
+    variant: Literal["exact", "circular", "release"] = "exact"
 
 
 class ColorizationConfig(Section):

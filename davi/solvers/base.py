@@ -48,7 +48,7 @@ DEMANDS: dict[str, tuple[Callable[[LinearOperator, Noise], bool], str]] = {
     NOISE_LEVEL: (_knows_noise_level, "Gaussian noise of one known sigma"),
     SVD: (_is(SVDOperator), "the operator's singular value decomposition (an SVDOperator)"),
     DENOISING: (_is(Denoising), "the task denoising"),
-    GAUSSIAN_BLUR: (_is(GaussianBlur), "a Gaussian blur"),
+    GAUSSIAN_BLUR: (_is(GaussianBlur), "a Gaussian blur with zero padding"),
     INPAINTING: (_is(Inpainting), "the task inpainting"),
     SUPER_RESOLUTION: (_is(SuperResolution), "the task super-resolution"),
 }
