@@ -75,9 +75,7 @@ def _card(arguments: Namespace, source: Path, file: Path) -> "tuple[ModelCard, P
     read_weight_file(file)  # refuses what is damaged
     kind, config, iteration = read_header(file)
     if kind is None or config is None:
-        raise InputError(
-            f"{source}: does not say what it holds; give what davi import makes of it"
-        )
+        raise InputError(f"{source}: does not say what it holds; give what davi import makes of it")
     scores, panel = {}, None
     if source.parent.name == "checkpoints" and iteration is not None:
         scores, panel = last_validation(source.parents[1], iteration)
