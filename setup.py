@@ -64,6 +64,8 @@ setup(
             "deepinv>=0.5",
             "diffusers>=0.35",
             "huggingface_hub>=1.0",
+            "ipykernel",  # runs the notebooks, by nbclient
+            "nbclient",
             "onnx",
             "onnxruntime",
             "onnxscript",
