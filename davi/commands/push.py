@@ -64,7 +64,7 @@ def _card(arguments: Namespace, source: Path, file: Path) -> "tuple[ModelCard, P
     """The page of a file, and its picture.
 
     Raises:
-        InputError: the file does not say what it holds.
+        InputError: the file does not say what it holds, or the picture is none.
     """
     from davi.runs.statistics import last_validation
     from davi.system.errors import InputError
@@ -80,6 +80,8 @@ def _card(arguments: Namespace, source: Path, file: Path) -> "tuple[ModelCard, P
     if source.parent.name == "checkpoints" and iteration is not None:
         scores, panel = last_validation(source.parents[1], iteration)
     picture = arguments.picture or panel
+    if picture is not None and not (picture.suffix == ".png" and picture.is_file()):
+        raise InputError(f"{picture}: --picture needs a PNG file")
     card = ModelCard(
         repository=arguments.repository,
         licence=arguments.license,

@@ -301,3 +301,17 @@ def test_a_file_that_does_not_say_what_it_is_stays_here(
     assert code == 2
     assert text.strip().endswith("does not say what it holds; give what davi import makes of it")
     assert hub.repositories == {}
+
+
+def test_a_picture_may_be_named(hub: Hub, generator: Path, command: object, tmp_path: Path) -> None:
+    words = ("push", generator, "somebody/x4", "--license", "mit", "--picture")
+    code, text = command(*words, tmp_path / "none.png")
+    assert code == 2
+    assert text.strip().endswith("none.png: --picture needs a PNG file")
+    assert hub.repositories == {}
+    save_image(torch.zeros(3, 4, 4), tmp_path / "own.png")
+    code, text = command(*words, tmp_path / "own.png")
+    assert code == 0, text
+    files = hub.repositories["somebody/x4"]
+    assert files["validation.png"] == (tmp_path / "own.png").read_bytes()
+    assert "](validation.png)" in files["README.md"].decode()
