@@ -58,10 +58,14 @@ setup(
         "onnx": ["onnx", "onnxruntime", "onnxscript"],  # davi export --format onnx, and its use
         "app": ["gradio>=6"],  # davi app; its tests are skipped without
         "bm3d": ["bm3d>=4"],  # a row of the tables; its licence is for non-commercial use
+        "hub": ["huggingface_hub>=1.0"],  # hf:user/name as a checkpoint, davi push
         "deepinv": ["deepinv>=0.5"],  # davi/interop; its tests are skipped without
         "dev": [
             "deepinv>=0.5",
             "diffusers>=0.35",
+            "huggingface_hub>=1.0",
+            "ipykernel",  # runs the notebooks, by nbclient
+            "nbclient",
             "onnx",
             "onnxruntime",
             "onnxscript",

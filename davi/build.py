@@ -43,7 +43,11 @@ from davi.operators.checking import BATCH, check_svd
 from davi.operators.colorization import Colorization
 from davi.operators.convolution import RandomConvolution
 from davi.operators.denoising import Denoising
-from davi.operators.gaussian_blur import GaussianBlur, ReleaseGaussianBlur
+from davi.operators.gaussian_blur import (
+    GaussianBlur,
+    ReleaseGaussianBlur,
+    circular_gaussian_blur,
+)
 from davi.operators.hdr import Hdr
 from davi.operators.inpainting import (
     Inpainting,
@@ -75,6 +79,11 @@ from davi.system.errors import InputError
 from davi.system.files import sha256_of
 from davi.system.runtime import keyed_rng
 
+BLURS = {
+    "exact": GaussianBlur,
+    "circular": circular_gaussian_blur,
+    "release": ReleaseGaussianBlur,
+}
 START_NOISE = 40.0  # at which a generator begins as its teacher: all of an image is hidden
 
 ProblemConfig = RunConfig | I2SBRunConfig | TeacherRunConfig
@@ -101,8 +110,7 @@ def build_operator(config: OperatorConfig, shape: ImageShape) -> Operator | Rand
             case SuperResolutionConfig():
                 return SuperResolution(shape, config.factor, config.kernel)
             case GaussianBlurConfig():
-                blur = {"exact": GaussianBlur, "release": ReleaseGaussianBlur}[config.variant]
-                return blur(shape, config.kernel_size, config.sigma)
+                return BLURS[config.variant](shape, config.kernel_size, config.sigma)
             case InpaintingConfig():
                 return _build_inpainting(config, shape)
             case NonlinearBlurConfig():

@@ -353,7 +353,8 @@ def load(
 
     Args:
         path: a `.safetensors` file, a training checkpoint, a run folder (its newest checkpoint),
-            or a generator of the authors. The averaged weights are used.
+            a generator of the authors, or "hf:user/name" on the Hugging Face Hub. The averaged
+            weights are used.
         device: auto, cpu, cuda or cuda:N, or a device of PyTorch.
         precision: fp32, bf16 or fp16.
         size: (H, W) of the restored images or pieces, if not the trained size.

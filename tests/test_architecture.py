@@ -60,6 +60,7 @@ LAZY_PACKAGES = {
     "onnx",
     "onnxscript",
     "gradio",
+    "huggingface_hub",
 }
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 60
 

@@ -15,10 +15,11 @@ from davi.config.schema import RunConfig
 from davi.config.yaml_file import load_config
 from davi.data.images import load_image, save_image
 from davi.operators.checking import check_adjoint, check_vjp
+from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.inpainting import Inpainting, centred_box
 from davi.operators.linear import LinearOperator
-from davi.operators.measurement import lift
+from davi.operators.measurement import image_of, lift
 from davi.operators.noise import GaussianNoise
 from davi.operators.super_resolution import SuperResolution
 from davi.runs.inputs import input_record
@@ -298,8 +299,11 @@ def test_measurements_that_are_no_images_are_refused() -> None:
         lift(torch.zeros(1, 2, 8, 8), IMAGE)
     with pytest.raises(InputError, match="1 or 3 channels"):
         lift(torch.zeros(1, 64), IMAGE)
-    with pytest.raises(InputError, match="4x8: to make images of 8x8 of them would stretch them"):
+    text = "4x8: to make images of 8x8 of them would stretch them"
+    with pytest.raises(InputError, match=f"{text}$"):
         lift(torch.zeros(1, 3, 4, 8), IMAGE)
+    with pytest.raises(InputError, match=f"{text}; for others set resize"):  # where there is one
+        image_of(torch.zeros(1, 3, 4, 8), Denoising(IMAGE), "bilinear")
 
 
 SIGNS = """

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ NEEDS = {"deepinv_operator": "deepinv", "diffusers_prior": "diffusers"}
 NUMBER = re.compile(r"\d+\.\d+ dB|\d+\.\d+")
 MAX_LINES, TOLERANCE = 40, 0.1  # the latter in dB, between processors
 OWN = {"motion_blur", "my_solver", "soft_saturation"}  # of docs/extending.md
+NOTEBOOKS = runpy.run_path(str(REPOSITORY / "docs/notebooks.py"))
 
 
 def test_the_page_shows_every_script() -> None:
@@ -26,6 +28,16 @@ def test_the_page_shows_every_script() -> None:
     assert set(SHOWN) == scripts
     for name in scripts:
         assert len((REPOSITORY / f"examples/{name}.py").read_text().splitlines()) < MAX_LINES
+
+
+def require_as_shown(printed: str, name: str) -> None:
+    """Compares what was printed with the page: decibels as numbers, all else as text."""
+    assert NUMBER.sub("#", printed) == NUMBER.sub("#", SHOWN[name])
+    found, expected = (
+        [float(number) for number in re.findall(r"(\d+\.\d+) dB", text)]
+        for text in (printed, SHOWN[name])
+    )
+    assert found == pytest.approx(expected, abs=TOLERANCE)
 
 
 @pytest.mark.slow
@@ -39,14 +51,41 @@ def test_the_script_does_what_the_page_says(name: str, tmp_path: Path) -> None:
     done = subprocess.run([*command, *more], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     if not more:
-        assert NUMBER.sub("#", done.stdout) == NUMBER.sub("#", SHOWN[name])
-        found, expected = (
-            [float(number) for number in re.findall(r"(\d+\.\d+) dB", text)]
-            for text in (done.stdout, SHOWN[name])
-        )
-        assert found == pytest.approx(expected, abs=TOLERANCE)
+        require_as_shown(done.stdout, name)
     pictures = sorted((tmp_path / "out").rglob("*.png"))
     assert pictures
     for path in pictures:
         picture = load_image(path)
         assert picture.amax() > picture.amin(), path  # it shows something
+
+
+def test_notebooks_are_those_of_the_first_scripts() -> None:
+    assert NOTEBOOKS["NAMES"] == tuple(SHOWN)[:3]
+    paths = {path.stem: path for path in NOTEBOOKS["FOLDER"].iterdir()}
+    assert set(paths) == set(NOTEBOOKS["NAMES"])
+    for name, path in paths.items():
+        assert path.read_text(encoding="utf-8") == NOTEBOOKS["notebook"](name), (
+            "run docs/notebooks.py"
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS["NAMES"])
+def test_a_notebook_prints_and_draws_what_the_page_says(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nbclient = pytest.importorskip("nbclient", reason="needs pip install nbclient ipykernel")
+    pytest.importorskip("ipykernel", reason="needs pip install nbclient ipykernel")
+    import nbformat
+
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    notebook = nbformat.read(NOTEBOOKS["FOLDER"] / f"{name}.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    nbclient.NotebookClient(
+        notebook, timeout=600, resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    texts = [output.text for output in outputs if output.get("name") == "stdout"]
+    require_as_shown("".join(texts), name)
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) == len(list((tmp_path / "runs/gallery" / name).glob("*.png"))) > 0

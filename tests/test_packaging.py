@@ -64,6 +64,7 @@ def test_every_imported_package_is_a_requirement() -> None:
         "deepinv",
         "diffusers",
         "gradio",
+        "huggingface_hub",
         "onnx",
         "onnxscript",
         "wandb",

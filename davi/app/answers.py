@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from davi.app.restoring import NUM_SAMPLES, Measured, measure, samples, uncertainty_map
+from davi.app.restoring import NUM_SAMPLES, Measured, canvas, measure, samples, uncertainty_map
 from davi.app.solving import solve
-from davi.data.images import save_image
+from davi.data.images import save_image, to_uint8
 from davi.metrics.scores import psnr
 from davi.pictures.noise import in_words
 from davi.system.errors import InputError
 
 CLEAN, DAMAGED = "clean: damage it, then restore it", "damaged: restore it as it is"
 ZIP = "davi_restored.zip"
+CANVAS_SCALE = 6  # of a pixel that a hole is drawn on
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,27 @@ class Answers:
     device: str
     precision: str
 
+    def canvas(self, photo: str | None, task: str) -> np.ndarray | None:
+        """Returns what a hole is drawn on, (H, W, 3) of 8 bits; None but for inpainting.
+
+        Raises:
+            InputError: the file cannot be used.
+        """
+        if photo is None or task != "inpainting":
+            return None
+        picture = canvas(Path(photo), self.device, self.precision)
+        large = F.interpolate(picture[None], scale_factor=CANVAS_SCALE, mode="nearest")[0]
+        return to_uint8(large).permute(1, 2, 0).numpy()
+
     def restore(
-        self, photo: str | None, state: str, task: str, sigma: float, seed: int, last: Shown | None
+        self,
+        photo: str | None,
+        state: str,
+        task: str,
+        sigma: float,
+        seed: int,
+        drawn: dict[str, Any] | None,
+        last: Shown | None,
     ) -> Iterator[dict[str, Any]]:
         """Yields what is new on the page after every sample, by the names of its parts.
 
@@ -59,6 +82,7 @@ class Answers:
             task: one of `TASKS`.
             sigma: deviation of the noise that a clean photograph is measured with.
             seed: of noise and samples.
+            drawn: what the brush left, see `hole_of`; for inpainting only.
             last: what was shown until now, which is removed.
 
         Raises:
@@ -68,7 +92,8 @@ class Answers:
             raise InputError("drop a photograph first")
         forget(last)
         noise = None if state == DAMAGED else sigma
-        measured = measure(Path(photo), task, noise, self.device, self.precision, seed)
+        hole = hole_of(drawn) if task == "inpainting" else None
+        measured = measure(Path(photo), task, noise, self.device, self.precision, seed, hole)
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         found, strip = [], []
         before = _saved(measured.picture, folder / "measurement.png")
@@ -101,6 +126,16 @@ class Answers:
         after = _saved(solved.image, shown.folder / f"middle_{solver}.png")
         line = solved.line
         return {"solver_line": line, "solver_slider": (before, after), "solver_download": after}
+
+
+def hole_of(drawn: dict[str, Any] | None) -> Tensor | None:
+    """Returns where layers of an editor, (h, w, 4) of 8 bits, have colour, (h, w) bool.
+
+    None where nothing was drawn.
+    """
+    layers = [] if drawn is None else drawn["layers"]
+    hole = np.any([layer[..., 3] > 0 for layer in layers], axis=0)
+    return torch.from_numpy(hole) if np.any(hole) else None
 
 
 def forget(shown: Shown | None) -> None:

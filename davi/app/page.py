@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from davi.app.answers import CLEAN, DAMAGED, Answers, forget
+from davi.app.answers import CANVAS_SCALE, CLEAN, DAMAGED, Answers, forget
 from davi.app.restoring import MAX_DECODED, MAX_PIXELS, NUM_SAMPLES, TASKS, trained_sigma
 from davi.app.solving import MAX_SECONDS, solver_files
 from davi.data.images import IMAGE_SUFFIXES
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 QUEUE = "networks"  # of both tabs: one request at a time
 BUTTONS = ["download", "fullscreen"]  # and none that shares
 LARGEST_SIGMA = 0.5
+CANVAS_SIDE = 64 * CANVAS_SCALE
 MAX_UPLOAD = 50  # megabytes
 MAX_WAITING = 8  # requests, one of which is worked on at a time; further ones are refused
 FORGOTTEN_AFTER = 3600  # seconds
@@ -27,7 +28,7 @@ LIMITS = (
     f"Nothing leaves this machine. Files have at most {MAX_UPLOAD} MB and "
     f"{MAX_DECODED // 10**6} million pixels. A clean picture of more than {MAX_PIXELS} pixels "
     "(256x256) is made smaller; a damaged one is refused, and `davi restore` takes it. Inpainting "
-    "takes the middle square, made 64x64 pixels large."
+    "takes the middle square, made 64x64 pixels large, and the hole that you draw."
 )
 SOLVERS = (
     "Any method on the measurement of the first tab, with the shipped prior: on the middle 64x64 "
@@ -111,6 +112,18 @@ def _restoring(answers: Answers, shown: "gr.State", seed: "gr.Number") -> None:
                 0, LARGEST_SIGMA, value=trained_sigma(TASKS[0]), step=0.01, label=label
             )
             seed.render()
+    editor = gr.ImageEditor(
+        label="draw the hole; without one the square of the training is taken",
+        visible=False,
+        sources=(),
+        transforms=(),
+        layers=False,
+        brush=gr.Brush(default_size=40, colors=["#ff0000"], color_mode="fixed"),
+        format="png",
+        canvas_size=(CANVAS_SIDE, CANVAS_SIDE),
+        height=CANVAS_SIDE + 150,
+        buttons=[],
+    )
     button = gr.Button("Restore", variant="primary")
     parts = {"notes": gr.Markdown(), "shown": shown}
     with gr.Row():
@@ -129,10 +142,19 @@ def _restoring(answers: Answers, shown: "gr.State", seed: "gr.Number") -> None:
         buttons=BUTTONS,
     )
     parts["download"] = gr.File(label="download everything", interactive=False)
-    inputs = [photo, state, task, sigma, seed, shown]
+    inputs = [photo, state, task, sigma, seed, editor, shown]
     work = functools.partial(_restored, answers, parts)
     _on_click(button, work, inputs, parts, "restore")
     task.change(trained_sigma, task, sigma, api_visibility="private")
+    on_canvas = functools.partial(_on_canvas, answers)
+    gr.on(
+        [photo.change, task.change],
+        on_canvas,
+        [photo, task],
+        editor,
+        api_visibility="private",
+        concurrency_id=QUEUE,
+    )
 
 
 def _solving(answers: Answers, shown: "gr.State", seed: "gr.Number") -> None:
@@ -169,6 +191,15 @@ def _restored(answers: Answers, parts: dict[str, Any], photo: str | None, *rest:
     with _in_one_line(photo):
         for new in answers.restore(photo, *rest):
             yield {parts[name]: value for name, value in new.items()}
+
+
+def _on_canvas(answers: Answers, photo: str | None, task: str) -> dict:
+    """The editor with the photograph, hidden but for inpainting."""
+    import gradio as gr
+
+    with _in_one_line(photo):
+        picture = answers.canvas(photo, task)
+        return gr.update(value=picture, visible=picture is not None)
 
 
 def _solved(answers: Answers, parts: dict[str, Any], *inputs: Any) -> dict:

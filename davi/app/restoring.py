@@ -11,11 +11,13 @@ from torch import Tensor
 from davi.build import build_operator
 from davi.data.decoding import stored_size
 from davi.data.images import load_image, match_channels
+from davi.data.measurement_files import require_mask
 from davi.folders.photograph import describe
 from davi.metrics.uncertainty import view_of_deviation
+from davi.operators.inpainting import Inpainting
 from davi.operators.measurement import ForwardModel, lift
 from davi.operators.noise import GaussianNoise
-from davi.operators.operator import Operator
+from davi.operators.operator import ImageShape, Operator
 from davi.pictures.noise import estimated_sigma, require_sigma
 from davi.pictures.pieces import factors
 from davi.restorer import Restorer
@@ -62,8 +64,24 @@ class Measured:
         return lift(self.y[None], self.operator.image_shape, "nearest")[0]
 
 
+def canvas(photo: Path, device: str, precision: str) -> Tensor:
+    """Returns the (3, H, W) picture to draw a hole of inpainting on, in [-1, 1].
+
+    Raises:
+        InputError: the file cannot be used.
+    """
+    path = nearest_generator("inpainting", 0.0).path
+    return _fitted(_read(photo), load_generator(str(path), device, precision))
+
+
 def measure(
-    photo: Path, task: str, sigma: float | None, device: str, precision: str, seed: int = 0
+    photo: Path,
+    task: str,
+    sigma: float | None,
+    device: str,
+    precision: str,
+    seed: int = 0,
+    hole: Tensor | None = None,
 ) -> Measured:
     """Returns the measurement of a photograph.
 
@@ -75,10 +93,30 @@ def measure(
         device: where the generator runs, such as "cpu".
         precision: fp32, bf16 or fp16.
         seed: of the noise.
+        hole: (h, w) bool, true where a picture for inpainting is to be filled in, on `canvas` made
+            larger or not; None for the hole of the training.
 
     Raises:
-        InputError: the file cannot be used, is too large or too small, or the task does not fit it.
+        InputError: the file cannot be used, is too large or too small, the task does not fit it, or
+            nothing is left outside the hole.
     """
+    picture = _read(photo)
+    if sigma is None:
+        return _given(picture, photo, task, device, precision, hole)
+    require_sigma(sigma)
+    restorer, notes = _generator(task, sigma, "chosen", device, precision)
+    truth = _fitted(picture, restorer)
+    if truth.shape != picture.shape:
+        sizes = [f"{image.shape[1]}x{image.shape[2]}" for image in (picture, truth)]
+        notes += (f"the picture was cut or made smaller: {sizes[0]} -> {sizes[1]}",)
+    operator, more = _operator(restorer, tuple(truth.shape), hole)
+    rngs = [keyed_rng("cpu", seed, "app", "noise")]
+    y, operator = ForwardModel(operator, GaussianNoise(sigma, sigma)).measure(truth[None], rngs)
+    return Measured(restorer, sigma, y[0], operator, truth, notes + more)
+
+
+def _read(photo: Path) -> Tensor:
+    """A picture (3, H, W) of a size that the page takes."""
     width, height = stored_size(photo)
     if width * height > MAX_DECODED:
         raise InputError(
@@ -87,22 +125,30 @@ def measure(
         )
     if min(height, width) < MIN_SIDE:
         raise InputError(f"{photo}: {height}x{width} pixels; {MIN_SIDE} a side are needed")
-    picture = load_image(photo)
-    if sigma is None:
-        return _given(picture, photo, task, device, precision)
-    require_sigma(sigma)
-    restorer, notes = _generator(task, sigma, "chosen", device, precision)
-    truth = _fitted(picture, restorer)
-    if truth.shape != picture.shape:
-        sizes = [f"{image.shape[1]}x{image.shape[2]}" for image in (picture, truth)]
-        notes += (f"the picture was cut or made smaller: {sizes[0]} -> {sizes[1]}",)
-    operator = build_operator(restorer.config.operator, tuple(truth.shape))
-    rngs = [keyed_rng("cpu", seed, "app", "noise")]
-    y, operator = ForwardModel(operator, GaussianNoise(sigma, sigma)).measure(truth[None], rngs)
-    return Measured(restorer, sigma, y[0], operator, truth, notes)
+    return load_image(photo)
 
 
-def _given(picture: Tensor, photo: Path, task: str, device: str, precision: str) -> Measured:
+def _operator(
+    restorer: Restorer, shape: ImageShape, hole: Tensor | None
+) -> tuple[Operator, tuple[str, ...]]:
+    """A for a whole picture, and lines about its hole if that was drawn."""
+    operator = build_operator(restorer.config.operator, shape)
+    if hole is None:
+        return operator, ()
+    # A pixel is missing if the brush has touched it anywhere.
+    kept = F.adaptive_max_pool2d(hole[None].float(), shape[1:])[0] == 0
+    require_mask(kept, "the hole that was drawn")
+    if torch.equal(kept, operator.kept.bool()):
+        return operator, ()
+    note = (
+        "note: the hole is not that of the training, and the generator has not learned to fill it"
+    )
+    return Inpainting(shape, kept), (f"{note}; the solvers take any",)
+
+
+def _given(
+    picture: Tensor, photo: Path, task: str, device: str, precision: str, hole: Tensor | None
+) -> Measured:
     """The measurement that a photograph is."""
     sigma = estimated_sigma(picture)
     restorer, notes = _generator(task, sigma, "estimated", device, precision)
@@ -114,8 +160,10 @@ def _given(picture: Tensor, photo: Path, task: str, device: str, precision: str)
             "here, of any size by davi restore"
         )
     shape = (restorer.image_shape[0], height, width)
-    operator = build_operator(restorer.config.operator, shape)
-    return Measured(restorer, sigma, y, operator, None, notes)
+    operator, more = _operator(restorer, shape, hole)
+    if hole is not None:
+        y = operator.project(y)
+    return Measured(restorer, sigma, y, operator, None, notes + more)
 
 
 def _generator(

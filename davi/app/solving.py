@@ -15,7 +15,7 @@ from davi.benchmarks.measuring import now
 from davi.metrics.scores import psnr
 from davi.operators.measurement import ForwardModel, lift
 from davi.operators.noise import GaussianNoise
-from davi.operators.operator import ImageShape
+from davi.operators.operator import ImageShape, Operator
 from davi.priors.weight_file import read_prior_file
 from davi.schedule import Schedule
 from davi.score import ScoreModel
@@ -82,7 +82,7 @@ def solve(measured: Measured, name: str, seed: int = 0) -> Solved:
         raise InputError(f"{solver.label} is for {', '.join(sorted(solver.tasks))} only")
     device = restorer.device
     y, truth = _middle(measured, seed)
-    operator = restorer.operator.sample([keyed_rng(device, seed, "app", "mask")])
+    operator = _piece_operator(measured).to(device)
     noise = GaussianNoise(measured.sigma, measured.sigma)
     model = _prior(restorer.config.prior.path, restorer.precision, device)
 
@@ -129,9 +129,16 @@ def _middle(measured: Measured, seed: int) -> tuple[Tensor, Tensor | None]:
         y = _cut(measured.y, restorer.measurement_shape)[None]
         return y.to(restorer.device), None
     truth = _cut(truth, restorer.image_shape)[None]
-    model = ForwardModel(restorer.operator, GaussianNoise(measured.sigma, measured.sigma))
+    operator = _piece_operator(measured).to(restorer.device)
+    model = ForwardModel(operator, GaussianNoise(measured.sigma, measured.sigma))
     rngs = [keyed_rng(restorer.device, seed, "app", "middle")]
     return model.measure(truth.to(restorer.device), rngs)[0], truth
+
+
+def _piece_operator(measured: Measured) -> Operator:
+    """A for a piece: with the hole that was drawn, where damage is at one place."""
+    trained = measured.restorer.operator
+    return trained if trained.same_everywhere else measured.operator
 
 
 def _cut(picture: Tensor, shape: ImageShape) -> Tensor:

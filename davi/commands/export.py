@@ -11,6 +11,8 @@ from pathlib import Path
 from davi.commands.options import add_overrides
 from davi.system.choices import STORED_DTYPES
 
+DTYPE = "float16"
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     """Adds what the command line takes."""
@@ -25,7 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--dtype",
         choices=STORED_DTYPES,
-        help="of the weights (default: float16; in an ONNX file they are float32)",
+        help=f"of the weights (default: {DTYPE}; in an ONNX file they are float32)",
     )
     add_overrides(
         parser, "onnx: the code or mask of your own that the run names", "operator.file=PATH"
@@ -59,20 +61,35 @@ def _write_onnx(arguments: Namespace) -> None:
 
 
 def _write_safetensors(arguments: Namespace) -> None:
+    from davi.weights.network_file import new_weights_file
+
+    output = new_weights_file(arguments.output, arguments.overwrite)
+    export_run(arguments.run, output, arguments.dtype or DTYPE)
+
+
+def export_run(run: Path, output: Path, dtype: str) -> None:
+    """Writes the averaged weights of a run, and prints what they are.
+
+    Args:
+        run: its folder, or one of its checkpoints.
+        output: a `.safetensors` file.
+        dtype: one of `STORED_DTYPES`.
+
+    Raises:
+        InputError, CheckpointError: no run, a damaged one, or weights that overflow in the dtype.
+    """
     from davi.weights.checkpoint_manifest import require_as_written
     from davi.weights.generator_file import note_on_mask
     from davi.weights.network_file import (
         averaged_weights,
         kind_of,
-        new_weights_file,
         read_training_checkpoint,
         save_weights,
         weights_file,
     )
     from guided_diffusion.checkpoint import require_finite
 
-    output = new_weights_file(arguments.output, arguments.overwrite)
-    path = weights_file(arguments.run)
+    path = weights_file(run)
     content = read_training_checkpoint(path, mapped=True)
     require_as_written(path)
     kind = kind_of(content)
@@ -84,7 +101,7 @@ def _write_safetensors(arguments: Namespace) -> None:
         kind=kind,
         config=content["config"],
         iteration=content["iteration"],
-        dtype=arguments.dtype or "float16",
+        dtype=dtype,
     )
     print(f"{output}: {kind} after {content['iteration']} iterations")
     if note := note_on_mask(content["config"]):

@@ -82,8 +82,8 @@ def add_generator(parser: argparse.ArgumentParser, required: bool = True) -> Non
         type=Path,
         required=required,
         metavar="RUN_OR_FILE",
-        help="run folder, training checkpoint, .safetensors, a generator of the authors, or the "
-        "name of a shipped one, such as photos_denoising",
+        help="run folder, training checkpoint, .safetensors, a generator of the authors, the name "
+        "of a shipped one, such as photos_denoising, or hf:user/name on the Hugging Face Hub",
     )
     parser.add_argument(
         "--config",

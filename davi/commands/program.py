@@ -31,6 +31,7 @@ COMMANDS = {
     "table": "table",
     "export": "export",
     "import": "import_checkpoint",
+    "push": "push",
     "download": "download",
     "prepare": "prepare",
     "generate": "generate",

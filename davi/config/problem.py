@@ -1,5 +1,6 @@
 """What a run configuration may say of an inverse problem: the operator and the noise."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -45,12 +46,14 @@ class SuperResolutionConfig(Section):
 
 
 class GaussianBlurConfig(Section):
-    """A is a separable Gaussian blur with zero padding."""
+    """A is a separable Gaussian blur."""
 
     name: Literal["gaussian_blur"]
     kernel_size: int = Field(61, gt=0, le=2047)  # taps, Sec. 5.1
     sigma: Width = 3.0  # pixels, Sec. 5.1
-    variant: Literal["exact", "release"] = "exact"  # release: another blur, docs/fidelity.md
+    # exact: zero-padded; circular: the image goes on at its other side; release: another blur,
+    # docs/fidelity.md
+    variant: Literal["exact", "circular", "release"] = "exact"
 
 
 class ColorizationConfig(Section):
@@ -168,6 +171,22 @@ OperatorConfig = Annotated[
     | CustomOperatorConfig,
     Field(discriminator="name"),
 ]
+
+_OF_MASKS = {"box_size": ("centred_box", "random_box"), "hole_rate": ("random_pixels",)}
+
+
+def damage_in_words(operator: Mapping[str, Any]) -> str:
+    """Returns what counts of the values of an operator section, as "mask centred_box, box_size 32".
+
+    Of a file its name alone; no key of another mask than the one it has.
+    """
+    counts = {key: value for key, value in operator.items() if key not in ("name", "path")}
+    for key, masks in _OF_MASKS.items():
+        if counts.get("mask") not in masks:
+            counts.pop(key, None)
+    if "file" in counts:
+        counts["file"] = Path(counts["file"]).name
+    return ", ".join(f"{key} {value}" for key, value in counts.items() if value is not None)
 
 
 class GaussianNoiseConfig(Section):

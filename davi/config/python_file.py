@@ -11,6 +11,11 @@ from typing import TypeVar
 from davi.system.errors import InputError
 
 Base = TypeVar("Base")
+# Of a section and a path. Whoever makes a weight file chooses what its header says.
+NOT_RUN = (
+    "its {} is the code of {}; code that only a weight file names is not run: look at it and name "
+    "it yourself"
+)
 
 
 def only_class(module: ModuleType, base: type[Base], what: str) -> type[Base]:

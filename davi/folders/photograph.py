@@ -5,6 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from davi.config.problem import damage_in_words
 from davi.data.images import FORMATS, match_channels
 from davi.pictures.form import Form
 from davi.pictures.noise import in_words, is_other_noise
@@ -54,8 +55,7 @@ def describe(restorer: Restorer, network: str, sigma: float, origin: str) -> lis
         sigma: deviation of the noise, on the [-1, 1] scale.
         origin: where sigma is from: "given" or "estimated".
     """
-    operator = restorer.config.operator.model_dump(exclude={"name", "path"}, exclude_none=True)
-    damage = ", ".join(f"{key} {value}" for key, value in operator.items())
+    damage = damage_in_words(restorer.config.operator.model_dump())
     noise = restorer.config.noise
     lines = [
         f"assumed: {restorer.task}{f' ({damage})' if damage else ''}, and Gaussian noise of "

@@ -11,7 +11,7 @@ from davi.operators.noise import Noise
 from davi.operators.operator import LARGEST_VALUE, ImageShape, Operator, RandomOperator
 from davi.system.errors import InputError
 
-INSTEAD = "for others set bridge.resize of the run to adjoint or pseudo_inverse"
+INSTEAD = "for others set resize (bridge.resize of a run) to adjoint or pseudo_inverse"
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,10 @@ def image_of(y: Tensor, operator: Operator, resize: str) -> Tensor:
         return operator.A_adjoint(y)
     if resize == "pseudo_inverse":
         return operator.A_dagger(y)
-    return lift(y, operator.image_shape, resize)
+    try:
+        return lift(y, operator.image_shape, resize)
+    except InputError as error:  # who calls `lift` itself has no such choice
+        raise InputError(f"{error}; {INSTEAD}") from error
 
 
 def require_adjoint(operator: Operator, field: str) -> None:
@@ -148,12 +151,12 @@ def lift(y: Tensor, image_shape: ImageShape, resize: str = "bilinear") -> Tensor
     if y.ndim != 4 or y.shape[1] not in (1, channels):
         raise InputError(
             f"measurements of shape {tuple(y.shape[1:])}: to lie on the image grid they must be "
-            f"images, of 1 or {channels} channels; {INSTEAD}"
+            f"images, of 1 or {channels} channels"
         )
     if y.shape[-2] * width != y.shape[-1] * height:
         raise InputError(
             f"measurements of {y.shape[-2]}x{y.shape[-1]}: to make images of {height}x{width} of "
-            f"them would stretch them; {INSTEAD}"
+            "them would stretch them"
         )
     if y.shape[-2:] != (height, width):
         y = F.interpolate(y, size=(height, width), mode=resize)

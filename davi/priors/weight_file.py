@@ -12,6 +12,7 @@ from davi.config.network import (
     parse_network,
 )
 from davi.config.other_runs import TeacherRunConfig
+from davi.config.python_file import NOT_RUN
 from davi.config.schema import RunConfig
 from davi.config.yaml_file import parse_config
 from davi.schedule import Schedule
@@ -68,10 +69,7 @@ def read_prior_file(path: Path, network: AnyNetworkConfig | None = None) -> Prio
     own = parse_network(config.get("network") or {}, str(path))
     if network is None:
         if isinstance(own, CustomNetworkConfig):
-            raise InputError(
-                f"{path}: its network is the code of {own.file}; code that only a weight file "
-                "names is not run: look at it and use the file where a config names the code"
-            )
+            raise InputError(f"{path}: {NOT_RUN.format('network', own.file)}, in a run's config")
         network = own if config.get("network") else NetworkConfig(preset=_preset(path, weights))
     elif network.prediction != own.prediction:
         raise InputError(

@@ -17,6 +17,8 @@ from davi.system.errors import InputError
 from davi.system.files import append_json, flush_to_disk, write_text
 from davi.system.json_file import parse_json
 
+STATISTICS, PANELS = "stats.jsonl", "panels"
+
 
 class RunStatistics:
     """Writes stats.jsonl, panels/ and tensorboard/ of a run folder.
@@ -37,7 +39,7 @@ class RunStatistics:
         if not _is_utf8(str(folder)):
             raise InputError(f"{folder}: TensorBoard takes UTF-8 only; choose another --run-dir")
         self.folder = folder
-        self.file = folder / "stats.jsonl"
+        self.file = folder / STATISTICS
         self._project = wandb_project
         self._config = config
         self._writer: SummaryWriter | None = None
@@ -72,7 +74,7 @@ class RunStatistics:
 
     def save_panel(self, iteration: int, panel: Tensor) -> None:
         """Writes a (3, H, W) picture in [-1, 1]."""
-        save_image(panel, self.folder / "panels" / f"iteration_{iteration:07d}.png")
+        save_image(panel, self.folder / PANELS / f"iteration_{iteration:07d}.png")
         self._curves().add_image("panel", to_uint8(panel), iteration)
 
     def flush(self) -> None:
@@ -105,6 +107,24 @@ class RunStatistics:
             config=self._config,
             sync_tensorboard=True,
         )
+
+
+def last_validation(folder: Path, iteration: int) -> tuple[dict[str, float], Path | None]:
+    """Returns what a run showed last until an iteration: {"psnr": ..., "ssim": ...}, and a picture.
+
+    Both are empty of a run without validation.
+
+    Raises:
+        InputError: a line was not written by a run.
+    """
+    scores, file = {}, folder / STATISTICS
+    for number, line in enumerate(file.read_bytes().splitlines() if file.exists() else [], 1):
+        known = _iteration(line, f"{file}: line {number}") <= iteration
+        if known and "psnr" in (values := json.loads(line)):
+            scores = {key: values[key] for key in ("psnr", "ssim")}
+    last = f"iteration_{iteration:07d}.png"
+    pictures = [path for path in (folder / PANELS).glob("iteration_*.png") if path.name <= last]
+    return scores, max(pictures, default=None)
 
 
 def _is_utf8(text: str) -> bool:

@@ -50,7 +50,7 @@ DEMANDS: dict[str, tuple[Callable[[Operator, Noise], bool], str]] = {
     LINEAR: (_is(LinearOperator), "a linear operator"),
     SVD: (_is(SVDOperator), "the operator's singular value decomposition (an SVDOperator)"),
     DENOISING: (_is(Denoising), "the task denoising"),
-    GAUSSIAN_BLUR: (_is(GaussianBlur), "a Gaussian blur"),
+    GAUSSIAN_BLUR: (_is(GaussianBlur), "a Gaussian blur with zero padding"),
     INPAINTING: (_is(Inpainting), "the task inpainting"),
     SUPER_RESOLUTION: (_is(SuperResolution), "the task super-resolution"),
 }

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn
 
 from davi.config.network import parse_network
+from davi.config.python_file import NOT_RUN
 from davi.config.recipes import RELEASE, RELEASE_TASKS
 from davi.config.schema import RunConfig
 from davi.config.yaml_file import load_config, parse_config
@@ -315,11 +316,7 @@ def _files_of(values: dict[str, Any]) -> list[tuple[str, str, str]]:
     found = []
     for section in ("operator", "network"):
         if _is_custom(values.get(section)):
-            rule = (
-                f"its {section} is the code of {{}}; code that only a weight file names is not "
-                "run: look at it and name it yourself"
-            )
-            found.append((section, "file", rule))
+            found.append((section, "file", NOT_RUN.format(section, "{}")))
     match values.get("operator"):
         case {"name": "inpainting", "mask": "file"}:
             rule = (

@@ -16,6 +16,7 @@ from torch import Tensor
 from davi.system.errors import InputError
 from davi.system.files import atomic_path, make_folder
 from davi.system.shipped import CHECKPOINTS, find, shipped_names
+from davi.weights.hub import fetch, is_on_hub
 from guided_diffusion.checkpoint import is_finite, read_pt
 from guided_diffusion.errors import CheckpointError
 
@@ -232,14 +233,20 @@ def _checksum(weights: Mapping[str, Tensor], header: Mapping[str, str]) -> str:
 
 
 def weights_file(path: Path) -> Path:
-    """Returns the file itself, the newest training checkpoint of a run folder, or a shipped file.
+    """Returns the file itself, the newest checkpoint of a run folder, a shipped or a fetched file.
 
     Args:
-        path: of one of these; of a shipped file its name, such as "photos_denoising", will do.
+        path: of one of these; of a shipped file its name, such as "photos_denoising", will do; of
+            one on the Hugging Face Hub "hf:user/name", see `hub.fetch`.
 
     Raises:
-        InputError: no such file or folder, or the folder holds no checkpoint.
+        InputError: no such file or folder, or the folder or repository holds no checkpoint.
     """
+    if is_on_hub(path):
+        file = fetch(str(path))
+        if read_header(file)[0] is None:
+            raise InputError(f"{path}: its {file.name} was not written by davi (export, push)")
+        return file
     path = find(path, CHECKPOINTS)
     if not path.exists():
         nearest = difflib.get_close_matches(path.stem, shipped_names(CHECKPOINTS), n=1)

@@ -5,6 +5,7 @@ import zipfile
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor
 
 import davi
 from davi.app import answers, restoring, solving
-from davi.app.answers import CLEAN, DAMAGED, Answers
+from davi.app.answers import CLEAN, DAMAGED, Answers, hole_of
 from davi.app.restoring import Measured, measure, samples, uncertainty_map
 from davi.app.solving import solve
 from davi.data.images import load_image, save_image
@@ -93,6 +94,51 @@ def test_a_damaged_photograph_is_its_own_measurement(photo: Path) -> None:
     assert found.sigma == pytest.approx(0.2, rel=0.1)
 
 
+def left_half() -> dict[str, object]:
+    """What an editor of 384 x 384 gives of two strokes that cover columns 0 to 31 of 64."""
+    layers = [np.zeros((384, 384, 4), np.uint8) for _ in range(2)]
+    layers[0][:, :100, 3] = 255
+    layers[1][:, 90:187, 3] = 128  # until the first column of pixel 31
+    return {"background": None, "layers": layers, "composite": None}
+
+
+def test_a_hole_that_is_drawn_is_what_is_missing(photo: Path) -> None:
+    hole = hole_of(left_half())
+    found = measure(photo, "inpainting", 0.0, "cpu", "fp32", hole=hole)
+    assert not found.y[:, :, :32].any()
+    torch.testing.assert_close(found.y[:, :, 32:], found.truth[:, :, 32:], rtol=0, atol=0)
+    assert "the hole is not that of the training" in found.notes[-1]
+    solved = solve(found, "pseudo_inverse")  # of a mask, A+ y = y
+    torch.testing.assert_close(solved.image, found.y, rtol=0, atol=1e-6)
+    save_image(found.truth, photo)
+    damaged = measure(photo, "inpainting", None, "cpu", "fp32", hole=hole)
+    torch.testing.assert_close(damaged.y, found.y, rtol=0, atol=0.01)
+
+
+def test_the_hole_of_the_training_may_be_drawn_and_nothing_need_be(photo: Path) -> None:
+    assert hole_of(None) is None
+    assert hole_of({"layers": []}) is None
+    assert hole_of({"layers": [np.zeros((4, 4, 4), np.uint8)]}) is None
+    box = torch.zeros(64, 64, dtype=torch.bool)
+    box[16:48, 16:48] = True
+    trained, drawn = (measure(photo, "inpainting", 0.1, "cpu", "fp32", hole=h) for h in (None, box))
+    assert drawn.notes == trained.notes
+    torch.testing.assert_close(drawn.y, trained.y, rtol=0, atol=0)
+    with pytest.raises(InputError, match="hole that was drawn: mask that keeps no pixel"):
+        measure(photo, "inpainting", 0.1, "cpu", "fp32", hole=torch.ones(64, 64, dtype=torch.bool))
+
+
+def test_a_hole_is_drawn_on_the_middle_square(photo: Path, tmp_path: Path) -> None:
+    page = Answers(tmp_path, "cpu", "fp32")
+    assert page.canvas(None, "inpainting") is None
+    assert page.canvas(str(photo), "denoising") is None
+    picture = page.canvas(str(photo), "inpainting")
+    assert picture.shape == (384, 384, 3)
+    truth = measured(photo, "inpainting").truth
+    found = torch.from_numpy(picture[3::6, 3::6]).permute(2, 0, 1) / 127.5 - 1
+    torch.testing.assert_close(found, truth, rtol=0, atol=0.005)
+
+
 def test_samples_are_those_of_the_restorer(photo: Path) -> None:
     found = measured(photo, "denoising")
     first, second = islice(samples(found, seed=3), 2)
@@ -155,7 +201,7 @@ def test_the_page_gets_files_and_those_of_before_are_removed(
     monkeypatch.setattr(answers, "samples", few_samples)
     (tmp_path / "pictures").mkdir()
     page = Answers(tmp_path / "pictures", "cpu", "fp32")
-    first, second, last = page.restore(str(photo), CLEAN, "denoising", 0.1, 0, None)
+    first, second, last = page.restore(str(photo), CLEAN, "denoising", 0.1, 0, None, None)
     assert first["slider"] == (first["measurement"], first["strip"][0])
     assert len(second["strip"]) == 2
     assert "2 of 8 samples" in second["notes"]
@@ -164,7 +210,7 @@ def test_the_page_gets_files_and_those_of_before_are_removed(
     shown = first["shown"]
     solved = page.solve(shown, "pseudo_inverse", 0)
     assert Path(solved["solver_download"]).parent == shown.folder
-    next(page.restore(str(photo), DAMAGED, "denoising", 0.1, 0, shown))
+    next(page.restore(str(photo), DAMAGED, "denoising", 0.1, 0, None, shown))
     assert not shown.folder.exists()
     with pytest.raises(InputError, match="restore a photograph in the first tab"):
         page.solve(shown, "pseudo_inverse", 0)
@@ -174,7 +220,7 @@ def test_what_is_missing_is_said_in_one_line(
     command: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match="drop a photograph first"):
-        next(Answers(tmp_path, "cpu", "fp32").restore(None, CLEAN, "denoising", 0.1, 0, None))
+        next(Answers(tmp_path, "cpu", "fp32").restore(None, CLEAN, "denoising", 0.1, 0, None, None))
     monkeypatch.setitem(sys.modules, "gradio", None)
     monkeypatch.setenv("GRADIO_TEMP_DIR", "")
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "")

@@ -112,7 +112,7 @@ def test_one_request_at_a_time_and_a_bounded_queue(tmp_path: Path) -> None:
     page = serve(Slow(tmp_path, "cpu", "fp32"), port=None, wait=False)
     try:
         client = Client(page.local_url, verbose=False)
-        ask = partial(client.submit, None, CLEAN, "denoising", 0.1, 0, api_name="/restore")
+        ask = partial(client.submit, None, CLEAN, "denoising", 0.1, 0, None, api_name="/restore")
         jobs = [ask()]
         until(lambda: Slow.at_once)
         jobs += [ask() for _ in range(MAX_WAITING + 1)]
@@ -158,10 +158,10 @@ def test_over_http(server: Server, photo: Path, broken: Path, tmp_path: Path) ->
     client = Client(server.url, verbose=False, download_files=tmp_path)
     ask = {"api_name": "/restore"}
     with pytest.raises(AppError, match=r"^broken\.png: not a readable image"):
-        client.predict(handle_file(broken), CLEAN, "denoising", 0.2, 0, **ask)
+        client.predict(handle_file(broken), CLEAN, "denoising", 0.2, 0, None, **ask)
     with pytest.raises(AppError, match="restore a photograph in the first tab"):
         client.predict("ddrm", 0, api_name="/solve")
-    job = client.submit(handle_file(photo), CLEAN, "denoising", 0.2, 0, **ask)
+    job = client.submit(handle_file(photo), CLEAN, "denoising", 0.2, 0, None, **ask)
     notes, *_, archive = job.result()
     first = job.outputs()[0]
     assert load_image(Path(first[2])).shape == (3, 64, 80)
@@ -192,6 +192,23 @@ def require_the_slider_moves(page: object) -> None:
     assert shares[1] < shares[0] - 5
 
 
+def draw_a_hole(page: object) -> None:
+    """Takes the task inpainting, and draws a stroke across the picture."""
+    page.get_by_label("task").click()
+    page.get_by_role("option", name="inpainting").click()
+    canvas = page.locator("canvas").first
+    canvas.wait_for()
+    page.wait_for_timeout(6000)  # until the picture is in its middle
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + box["width"] * 0.42, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.58, y, steps=10)
+    page.mouse.up()
+    page.wait_for_timeout(2000)  # until the editor has taken the stroke
+
+
 def test_in_a_browser(server: Server, photo: Path, broken: Path, tmp_path: Path) -> None:
     api = pytest.importorskip("playwright.sync_api", reason="needs the package playwright")
     found = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -220,6 +237,10 @@ def test_in_a_browser(server: Server, photo: Path, broken: Path, tmp_path: Path)
         page.get_by_role("tab", name="Solvers").click()
         page.get_by_role("button", name="Solve", exact=True).click()
         page.get_by_text("DDRM: ").wait_for()
+        page.get_by_role("tab", name="Restore").click()
+        draw_a_hole(page)
+        page.get_by_role("button", name="Restore").click()
+        page.get_by_text("note: the hole is not that of the training").wait_for()
         browser.close()
     hosts = {url.hostname for url in asked if url.scheme not in ("data", "blob")}
     assert hosts == {"127.0.0.1"}

@@ -72,7 +72,7 @@ def test_every_script_names_a_command() -> None:
         ]
         assert calls, path
         named |= set(calls)
-    assert set(COMMANDS) - named == {"app", "info"}
+    assert set(COMMANDS) - named == {"app", "info", "push"}
 
 
 def test_an_unknown_command_is_one_line(

@@ -10,6 +10,7 @@ import yaml
 from davi.build import build_noise
 from davi.commands.program import read_command_line
 from davi.config.other_runs import I2SBRunConfig, TeacherRunConfig
+from davi.config.problem import InpaintingConfig, damage_in_words
 from davi.config.schema import PriorRunConfig, RunConfig
 from davi.config.section import Section
 from davi.config.yaml_file import flatten, load_config, parse_config, to_yaml
@@ -374,3 +375,15 @@ def test_print_config_refuses_an_operator_that_does_not_fit() -> None:
     words = [str(TINY), "--print-config", "--set", "operator.factor=7"]
     with pytest.raises(InputError, match="multiples of the super-resolution factor 7"):
         read_command_line("train", words, None)()
+
+
+def test_a_damage_is_described_by_what_counts() -> None:
+    box = InpaintingConfig(name="inpainting", mask="random_box", box_size=9)
+    pixels = InpaintingConfig(name="inpainting", mask="random_pixels", hole_rate=0.2)
+    texts = [damage_in_words(each.model_dump()) for each in (box, pixels)]
+    assert texts == [
+        "mask random_box, box_size 9, noise_in_hole False",
+        "mask random_pixels, hole_rate 0.2, noise_in_hole False",
+    ]
+    own = {"name": "custom", "file": "/home/me/fog.py", "settings": {"depth": 2}}
+    assert damage_in_words(own) == "file fog.py, settings {'depth': 2}"

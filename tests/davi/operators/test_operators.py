@@ -11,7 +11,13 @@ from torch import Tensor
 
 from davi.operators.colorization import Colorization
 from davi.operators.denoising import Denoising
-from davi.operators.gaussian_blur import GaussianBlur, ReleaseGaussianBlur, gaussian_kernel
+from davi.operators.gaussian_blur import (
+    CircularBlur,
+    GaussianBlur,
+    ReleaseGaussianBlur,
+    circular_gaussian_blur,
+    gaussian_kernel,
+)
 from davi.operators.inpainting import (
     Inpainting,
     RandomInpainting,
@@ -31,6 +37,10 @@ def random_mask(shape: Shape) -> Tensor:
     return random_pixels(*shape[1:], 0.4, keyed_rng("cpu", "mask"))
 
 
+def lopsided_kernel(*size: int) -> Tensor:
+    return torch.rand(size, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - 0.3
+
+
 OPERATORS: dict[str, Callable[[Shape], SVDOperator]] = {
     "denoising": Denoising,
     "inpainting": lambda shape: Inpainting(shape, random_mask(shape)),
@@ -41,6 +51,8 @@ OPERATORS: dict[str, Callable[[Shape], SVDOperator]] = {
     "gaussian_blur": lambda shape: GaussianBlur(shape, 9, 1.3),
     "gaussian_blur_floor": lambda shape: GaussianBlur(shape, 9, 1.3, floor=0.03),
     "gaussian_blur_release": lambda shape: ReleaseGaussianBlur(shape, 9, 1.3),
+    "gaussian_blur_circular": lambda shape: circular_gaussian_blur(shape, 9, 1.3),
+    "circular_blur": lambda shape: CircularBlur(shape, lopsided_kernel(5, 8)),
 }
 SHAPES = [(3, 32, 32), (1, 16, 28), (4, 24, 12), (2, 64, 4)]
 each_operator = pytest.mark.parametrize("name", OPERATORS)
@@ -90,7 +102,10 @@ def test_u_is_orthogonal_on_measurements(name: str) -> None:
 def test_pseudo_inverse_satisfies_penrose(name: str) -> None:
     for operator in map(OPERATORS[name], SHAPES):
         x, y = random_pair(operator)
-        if name == "gaussian_blur":  # not all of it is inverted; compare on what is
+        if name in (
+            "gaussian_blur",
+            "gaussian_blur_circular",
+        ):  # not all of it is inverted; compare on what is
             inverted = operator.inverse_singular_values > 0
             x = operator.V(operator.V_adjoint(x) * inverted)
             y = operator.U(operator.U_adjoint(y) * inverted)
@@ -147,6 +162,40 @@ def test_a_kernel_longer_than_the_image_is_a_convolution_too(rng: torch.Generato
     weight = torch.outer(kernel, kernel).expand(3, 1, 61, 61)
     expected = F.conv2d(x, weight, padding=30, groups=3)
     torch.testing.assert_close(GaussianBlur((3, 24, 20)).A(x), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(5, 8), (4, 1), (41, 30)])  # the last is larger than the images
+def test_a_circular_blur_is_a_circular_convolution(size: tuple[int, int]) -> None:
+    kernel = lopsided_kernel(*size)
+    for shape in ((3, 16, 20), (2, 15, 13), (1, 9, 10)):
+        x = torch.randn(2, *shape, dtype=torch.float64)
+        expected = torch.zeros_like(x)
+        for row, column in np.ndindex(size):
+            offset = row - size[0] // 2, column - size[1] // 2
+            expected += kernel[row, column] * x.roll(offset, dims=(-2, -1))
+        torch.testing.assert_close(CircularBlur(shape, kernel).A(x), expected)
+
+
+def test_a_circular_gaussian_blur_is_the_other_one_away_from_the_border(
+    rng: torch.Generator,
+) -> None:
+    x = torch.randn(1, 3, 40, 30, generator=rng)
+    found, other = circular_gaussian_blur((3, 40, 30), 9, 1.3), GaussianBlur((3, 40, 30), 9, 1.3)
+    inner = (..., slice(4, -4), slice(4, -4))
+    torch.testing.assert_close(found.A(x)[inner], other.A(x)[inner], rtol=0, atol=1e-5)
+    assert (found.A(x) - other.A(x)).abs().max() > 0.1
+
+
+def test_frequencies_that_a_circular_blur_takes_away_are_not_invented() -> None:
+    box = CircularBlur((1, 8, 8), torch.full((1, 4), 0.25))  # gain 0 at frequencies 2, 4 and 6
+    assert (box.singular_values == 0).sum().item() == 3 * 8
+    x = torch.randn(1, 1, 8, 8, dtype=torch.float64)
+    spectrum = torch.fft.fft(x)
+    spectrum[..., [2, 4, 6]] = 0
+    torch.testing.assert_close(box.A_dagger(box.A(x)), torch.fft.ifft(spectrum).real)
+    wide = circular_gaussian_blur((1, 16, 16), 61, 3.0)
+    kept = wide.inverse_singular_values > 0
+    assert wide.singular_values[kept].min() >= 9e-4 > wide.singular_values[~kept].max()
 
 
 def test_release_blur_is_not_the_nominal_one(rng: torch.Generator) -> None:
@@ -297,6 +346,7 @@ def test_is_built_fast_and_small_at_256(name: str) -> None:
     [
         (lambda: SuperResolution((3, 30, 32), 4), "30x32: both sides must be multiples"),
         (lambda: GaussianBlur((3, 32, 32), 8, 1.0), "kernel_size=8: must be odd"),
+        (lambda: circular_gaussian_blur((3, 32, 32), 8, 1.0), "kernel_size=8: must be odd"),
         (lambda: Colorization((3, 8, 8), [1.0, 2.0]), "3 numbers needed"),
     ],
 )

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from davi.operators.denoising import Denoising
+from davi.operators.gaussian_blur import CircularBlur
 from davi.operators.noise import GaussianNoise
 from davi.operators.super_resolution import SuperResolution
 from davi.schedule import NUM_STEPS
@@ -82,17 +83,34 @@ def bench_row(solver: Solver) -> list[float]:
     return [*found, unseen[-1].std().item() / PRIOR_STD]
 
 
-@pytest.mark.parametrize(
+each_row = pytest.mark.parametrize(
     "row",
     [
         pytest.param(row, id=bench_id(row), marks=pytest.mark.slow if row[0].num_steps > 20 else ())
         for row in BENCH
     ],
 )
+
+
+@each_row
 def test_gain_and_spread_of_every_coordinate_for_a_gaussian_prior(row: tuple) -> None:
     solver, *columns, unseen = row
     expected = [value for column in columns for value in column] + [unseen]
     assert bench_row(solver) == pytest.approx(expected, abs=0.03)
+
+
+@each_row
+def test_coordinates_of_a_circular_blur_are_like_any_other(row: tuple) -> None:
+    """The kernel shifts: the singular values are 1/4, and every frequency has a phase."""
+    kernel = torch.zeros(4, 6)
+    kernel[0, 1] = 0.25
+    operator = CircularBlur((3, 64, 64), kernel)
+    y = operator.U(torch.ones(8, 3, 64, 64))
+    found = operator.V_adjoint(restore(row[0], y, operator, 0.05))
+    variance = 1 / (1 / PRIOR_STD**2 + 0.25**2 / 0.05**2)
+    mean = variance * 0.25 / 0.05**2
+    gain, spread = found.mean().item() / mean, found.std().item() / variance**0.5
+    assert (gain, spread) == pytest.approx(row[3], abs=0.03)
 
 
 @pytest.mark.parametrize(
