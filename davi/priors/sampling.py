@@ -113,6 +113,12 @@ def ancestral_step(
     return schedule.posterior_mean(x0, x_t, t) + (log_variance / 2).exp() * noise
 
 
+def ddim_step(x_t: Tensor, x0: Tensor, alpha_bar: float, next_alpha_bar: float) -> Tensor:
+    """Returns the state at the next level, with the noise that x_t and x0 imply; shapes as x_t."""
+    eps = (x_t - alpha_bar**0.5 * x0) / (1 - alpha_bar) ** 0.5
+    return next_alpha_bar**0.5 * x0 + (1 - next_alpha_bar) ** 0.5 * eps
+
+
 @torch.no_grad()
 def conditional_sample(
     denoiser: PosteriorDenoiser, mean: Tensor, noises: Sequence[Tensor]

@@ -8,8 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from davi.operators.linear import LinearOperator
-from davi.solvers.base import LINEAR, NOISE_LEVEL, Noise, Rngs, Solver
-from davi.solvers.diffpir import SIGMA_FLOOR
+from davi.solvers.base import LINEAR, NOISE_LEVEL, SIGMA_FLOOR, Noise, Rngs, Solver
 from davi.solvers.prior import CountedPrior
 
 

@@ -24,6 +24,7 @@ from davi.solvers.prior import CountedPrior
 from davi.system.errors import InputError
 
 Rngs = list[torch.Generator]  # one per image
+SIGMA_FLOOR = 2e-3  # taken for smaller sigma_y by DiffPIR's code (0.001 on [0, 1]) and its kin
 
 NOISE_LEVEL = "noise level"
 LINEAR = "linear"

@@ -8,12 +8,10 @@ from torch import Tensor
 
 from davi.operators.linear import LinearOperator
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import LINEAR, NOISE_LEVEL, Noise, Rngs, Solver
+from davi.solvers.base import LINEAR, NOISE_LEVEL, SIGMA_FLOOR, Noise, Rngs, Solver
 from davi.solvers.grids import steps_of
 from davi.solvers.prior import CountedPrior
 from davi.system.runtime import normal_each
-
-SIGMA_FLOOR = 2e-3  # the code's 0.001 on [0, 1]
 
 
 class DiffPIR(Solver):

@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from davi.operators.operator import Operator
+from davi.priors.sampling import ddim_step
 from davi.solvers.base import GRADIENT, Noise, Rngs, Solver
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.prior import CountedPrior
@@ -80,9 +81,3 @@ class Dmplug(Solver):
             x0 = x0.clamp(-1, 1) if self.clip else x0
             x_t = ddim_step(x_t, x0, prior.alpha_bar(t), prior.alpha_bar(s))
         return x_t
-
-
-def ddim_step(x_t: Tensor, x0: Tensor, alpha_bar: float, next_alpha_bar: float) -> Tensor:
-    """Returns the state at the next level, with the noise that x_t and x0 imply; shapes as x_t."""
-    eps = (x_t - alpha_bar**0.5 * x0) / (1 - alpha_bar) ** 0.5
-    return next_alpha_bar**0.5 * x0 + (1 - next_alpha_bar) ** 0.5 * eps

@@ -8,8 +8,7 @@ from torch import Tensor
 from davi.operators.linear import LinearOperator
 from davi.priors.sampling import ancestral_step, spaced_schedule, spaced_times
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import LINEAR, NOISE_LEVEL, Noise, Rngs, Solver
-from davi.solvers.diffpir import SIGMA_FLOOR
+from davi.solvers.base import LINEAR, NOISE_LEVEL, SIGMA_FLOOR, Noise, Rngs, Solver
 from davi.solvers.prior import CLEAN, CountedPrior
 from davi.system.runtime import normal_each
 

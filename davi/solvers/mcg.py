@@ -10,10 +10,9 @@ from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.inpainting import Inpainting
 from davi.operators.linear import LinearOperator
 from davi.operators.super_resolution import SuperResolution
-from davi.operators.svd import SVDOperator
 from davi.priors.sampling import ancestral_step, spaced_schedule, spaced_times
 from davi.schedule import NUM_STEPS
-from davi.solvers.base import GRADIENT, SVD, Noise, Rngs, Solver
+from davi.solvers.base import GRADIENT, LINEAR, Noise, Rngs, Solver
 from davi.solvers.grids import steps_of
 from davi.solvers.prior import CountedPrior
 from davi.solvers.residual_gradient import predict_and_pull
@@ -47,7 +46,7 @@ class Mcg(Solver):
     """
 
     label: ClassVar[str] = "MCG"
-    needs: ClassVar[frozenset[str]] = frozenset({SVD, GRADIENT})
+    needs: ClassVar[frozenset[str]] = frozenset({GRADIENT, LINEAR})
     num_steps: int = Field(NUM_STEPS, ge=1, le=NUM_STEPS)
     zeta: float = Field(ge=0)
     projection: Literal["exact", "as_run"] = "exact"
@@ -63,7 +62,7 @@ class Mcg(Solver):
             )
 
     def solve(
-        self, y: Tensor, operator: SVDOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
+        self, y: Tensor, operator: LinearOperator, noise: Noise, prior: CountedPrior, rngs: Rngs
     ) -> Tensor:
         """See `Solver.solve`."""
         times = spaced_times(len(prior.schedule), self.num_steps)
@@ -89,7 +88,7 @@ def noised_to(y: Tensor, z: Tensor, alpha_bar: float) -> Tensor:
     return alpha_bar**0.5 * y + (1 - alpha_bar) ** 0.5 * z
 
 
-def project_as_run(x: Tensor, noised: Tensor, operator: SVDOperator) -> Tensor:
+def project_as_run(x: Tensor, noised: Tensor, operator: LinearOperator) -> Tensor:
     """Returns what the DPS repository's `mcg` makes of x (B, C, H, W) and a noised measurement."""
     if isinstance(operator, SuperResolution):
         return x + F.interpolate(noised - operator.A(x), size=x.shape[-2:], mode="nearest")

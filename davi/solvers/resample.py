@@ -10,9 +10,9 @@ from torch import Tensor
 from davi.operators.noise import GaussianNoise
 from davi.operators.operator import Operator
 from davi.operators.svd import SVDOperator
+from davi.priors.sampling import ddim_step
 from davi.schedule import NUM_STEPS
 from davi.solvers.base import GRADIENT, NOISE_LEVEL, Noise, Rngs, Solver
-from davi.solvers.dmplug import ddim_step
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.prior import CountedPrior
 from davi.solvers.residual_gradient import predict_and_pull

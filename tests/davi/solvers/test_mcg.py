@@ -23,6 +23,7 @@ from davi.system.runtime import normal_each
 from tests.davi.solvers.spectral_problems import (
     COORDINATES,
     IMAGE,
+    Known,
     five_operators,
     gain_and_spread,
     isotropic_prior,
@@ -81,6 +82,15 @@ def test_mcg_is_its_algorithm(projection: str, task: str) -> None:
     solver = Mcg(num_steps=3, zeta=0.7, projection=projection, clip=False)
     found = solver(y, operator, GaussianNoise(0.1, 0.1), prior, rngs_of(range(2)))
     expected = mcg_in_its_own_words(y, operator, 0.7, projection == "as_run")
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("task", EXACT)
+def test_mcg_needs_no_decomposition(task: str) -> None:
+    operator = five_operators()[task]
+    y = operator.project(torch.randn(2, *operator.measurement_shape, dtype=torch.float64))
+    solver = Mcg(num_steps=4, zeta=0.5)
+    found, expected = (restore(solver, y, each, 0.1) for each in (Known(operator), operator))
     torch.testing.assert_close(found, expected)
 
 
