@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from davi.bridge import symmetric_betas
+from davi.bridge import PosteriorBridge, symmetric_betas
 from davi.operators.measurement import MeasurementChannels
 from davi.schedule import Schedule
 from davi.score import PosteriorDenoiser
@@ -47,8 +47,12 @@ class ImplicitGenerator(nn.Module):
         schedule: gives alpha_bar.
         precision: what the network runs in; results are float32.
         sees: how the network is shown the measurement itself, beside y_a; None: not at all.
+
+    Attributes:
+        time: what the network is asked for in Algorithm 2, the same for all images.
     """
 
+    time: int = PosteriorBridge.END
     coefficient: Tensor
 
     def __init__(
@@ -133,6 +137,9 @@ class ConditionalGenerator(PosteriorDenoiser):
         endpoint_scale: h of the bridge, by which its endpoint y + h z holds z.
         start: deviation of the high noise, on the [-1, 1] scale.
         Further ones are those of `PosteriorDenoiser`.
+
+    Attributes:
+        time: of that noise.
     """
 
     def __init__(self, *args: Any, endpoint_scale: float, start: float, **others: Any) -> None:

@@ -35,7 +35,9 @@ from davi.system.runtime import (
 )
 from davi.weights.generator_file import read_generator_file
 from davi.weights.network_file import weights_file
+from guided_diffusion.folding import fold_time
 from guided_diffusion.nn import to_half_precision
+from guided_diffusion.unet import UNetModel
 
 LARGEST_MEAN_IN_HOLE = 0.5  # of noise it is about 0, of a hole painted black or white 1
 COMPILE_MODES = {"cpu": "default", "cuda": "reduce-overhead"}  # the latter means CUDA graphs
@@ -46,7 +48,7 @@ class Restorer:
 
     Args:
         config: the run the generator was trained by.
-        network: its (averaged) network.
+        network: its (averaged) network, which becomes one for inference alone.
         device: where to run, see `load`.
         precision: fp32, bf16 or fp16.
         size: (H, W) of the restored images or pieces, if not the trained size.
@@ -99,17 +101,18 @@ class Restorer:
         if self.operator.same_everywhere:
             _require_whole_factors(self.measurement_shape, self.image_shape)
         self.bridge = build_bridge(config.bridge, schedule).to(device)
-        dtype, own_precision = AUTOCAST_DTYPES[precision], "fp32"
-        if config.network.name == "custom":  # its code may cast nothing by itself
-            own_precision = precision
-        elif dtype is not None:
-            network = to_half_precision(network, dtype)
+        # Code of one's own may cast nothing by itself; otherwise the network has the precision.
+        casts = config.network.name == "custom"
+        self.generator = build_generator(
+            network.eval(), config, self.bridge, self.operator, precision if casts else "fp32"
+        ).to(device)
+        if isinstance(network, UNetModel):
+            fold_time(network, self.generator.time)
+        dtype = AUTOCAST_DTYPES[precision]
+        if dtype is not None and not casts:
+            to_half_precision(network, dtype)
         if compile:
             network.compile(dynamic=False, mode=COMPILE_MODES[device.type])
-        # No autocast otherwise: the network itself has the precision.
-        self.generator = build_generator(
-            network.eval(), config, self.bridge, self.operator, own_precision
-        ).to(device)
 
     def restore(
         self,

@@ -25,8 +25,8 @@ class TimestepBlock(nn.Module):
 class TimestepEmbedSequential(nn.Sequential, TimestepBlock):
     """A sequence that hands the time embedding to those of its children that take it."""
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """Returns x (B, C, H, W) after all children; emb is (B, D)."""
+    def forward(self, x: Tensor, emb: Tensor | None) -> Tensor:
+        """Returns x (B, C, H, W) after all children; emb is (B, D), or None once it is folded."""
         for layer in self:
             x = layer(x, emb) if isinstance(layer, TimestepBlock) else layer(x)
         return x
@@ -100,20 +100,23 @@ class ResBlock(TimestepBlock):
         if out_channels != channels:
             self.skip_connection = nn.Conv2d(channels, out_channels, 1)
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """Returns (B, C', H', W') for x (B, C, H, W) and emb (B, D)."""
+    def forward(self, x: Tensor, emb: Tensor | None) -> Tensor:
+        """Returns (B, C', H', W') for x (B, C, H, W) and emb (B, D), None once it is folded."""
         return _run(self._forward, (x, emb), self.use_checkpoint)
 
-    def _forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def _forward(self, x: Tensor, emb: Tensor | None) -> Tensor:
         norm, activation, conv = self.in_layers
         h = conv(self.resample(activation(norm(x))))
-        emb_out = self.emb_layers(emb).to(h.dtype)[:, :, None, None]
         norm, activation, dropout, conv = self.out_layers
-        if self.use_scale_shift_norm:
-            scale, shift = emb_out.chunk(2, dim=1)
-            h = norm(h) * (1 + scale) + shift
+        if emb is None:
+            h = norm(h)
         else:
-            h = norm(h + emb_out)
+            emb_out = self.emb_layers(emb).to(h.dtype)[:, :, None, None]
+            if self.use_scale_shift_norm:
+                scale, shift = emb_out.chunk(2, dim=1)
+                h = norm(h) * (1 + scale) + shift
+            else:
+                h = norm(h + emb_out)
         return self.skip_connection(self.resample(x)) + conv(dropout(activation(h)))
 
 
@@ -376,9 +379,7 @@ class UNetModel(nn.Module):
         if (y is None) != (self.num_classes is None):
             raise ValueError("labels y must be given exactly if the model is class-conditional")
         dtype = self.out[2].weight.dtype
-        emb = self.time_embed(timestep_embedding(timesteps, self.model_channels).to(dtype))
-        if y is not None:
-            emb = emb + self.label_emb(y)
+        emb = self._embedding(timesteps, y, dtype)
         h = x.to(dtype)
         skips = []
         for module in self.input_blocks:
@@ -388,3 +389,10 @@ class UNetModel(nn.Module):
         for module in self.output_blocks:
             h = module(torch.cat([h, skips.pop()], dim=1), emb)
         return self.out(h).to(x.dtype)
+
+    def _embedding(self, timesteps: Tensor, y: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+        """Of time and class, (B, D); None if the time is folded, see `folding.py`."""
+        if self.time_embed is None:
+            return None
+        emb = self.time_embed(timestep_embedding(timesteps, self.model_channels).to(dtype))
+        return emb if y is None else emb + self.label_emb(y)

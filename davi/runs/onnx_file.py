@@ -13,8 +13,6 @@ from davi.operators.measurement import image_of
 from davi.restorer import Restorer
 from davi.system.errors import InputError
 from davi.system.files import atomic_path
-from guided_diffusion.folding import fold_time
-from guided_diffusion.unet import UNetModel
 
 INPUTS, OUTPUT = ("measurement", "noise"), "restoration"
 MAX_BYTES = 2**31 - 2**24  # of a file of protobuf, less what is no weight
@@ -24,7 +22,7 @@ class OneSample(nn.Module):
     """x = I_phi(y + h z), clipped, from a measurement and standard normal noise.
 
     Args:
-        restorer: on the CPU in fp32; its network is changed.
+        restorer: on the CPU in fp32.
     """
 
     def __init__(self, restorer: Restorer) -> None:
@@ -45,18 +43,6 @@ class OneSample(nn.Module):
         a = torch.full((1,), self.bridge.END, device=noise.device)  # the same for all images
         return self.generator(self.bridge.endpoint(y_image, noise), a, y_image).clamp(-1, 1)
 
-    @torch.no_grad()
-    def fold(self) -> None:
-        """Makes a constant of what depends on the time alone, which is the same at every use."""
-        network = self.generator.network
-        if not isinstance(network, UNetModel):
-            return
-        times: list[Tensor] = []
-        handle = network.register_forward_pre_hook(lambda _, inputs: times.append(inputs[1]))
-        self(*self.example())
-        handle.remove()
-        fold_time(network, times[0][:1])
-
     def example(self) -> tuple[Tensor, Tensor]:
         """Returns inputs for two images."""
         return torch.zeros(2, *self.measurement_shape), torch.zeros(2, *self.shape)
@@ -66,7 +52,7 @@ def write_onnx(restorer: Restorer, path: Path) -> None:
     """Writes a generator, float32, for any number of images at once.
 
     Args:
-        restorer: on the CPU in fp32; it is of no other use afterwards.
+        restorer: on the CPU in fp32.
         path: of the file.
 
     Raises:
@@ -84,7 +70,6 @@ def write_onnx(restorer: Restorer, path: Path) -> None:
     if size > MAX_BYTES:
         raise InputError(f"{path}: {size} bytes of weights; an ONNX file holds {MAX_BYTES} at most")
     sample = OneSample(restorer).eval()
-    sample.fold()
     try:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import davi
+from davi.build import build_generator
 from davi.metrics.uncertainty import reach
 from davi.operators.measurement import lift
 from davi.priors.weight_file import read_prior_file
@@ -18,6 +19,7 @@ from davi.schedule import Schedule
 from davi.score import ScoreModel
 from davi.system.errors import InputError
 from davi.system.runtime import keyed_rng, normal_each, select_device
+from davi.weights.generator_file import read_generator_file
 from guided_diffusion.errors import CheckpointError
 from tests.conftest import REPOSITORY
 from tests.tiny import default_dtype, write_tiny_generator, write_tiny_prior
@@ -55,6 +57,32 @@ def test_a_sample_is_algorithm_2(restorer: davi.Restorer) -> None:
     assert torch.equal(restorer.restore(y, seed=5, names=["name"])[0], expected)
     sample = posterior_sample(restorer.generator, restorer.bridge, lift(y, (3, 16, 16)), z[None])
     assert torch.equal(sample.clamp(-1, 1), expected)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        (INPAINTING, "generator.sees_measurement=true"),
+        ("recipe=posterior", "noise.sigma=0.05"),
+    ],
+    ids=["paper", "seeing", "posterior"],
+)
+def test_a_restorer_samples_as_the_generator_that_was_trained(
+    tiny_prior: Path, tmp_path: Path, overrides: tuple[str, ...]
+) -> None:
+    """Its network is folded at the time that this generator asks for."""
+    path = write_tiny_generator(tmp_path / "g.safetensors", tiny_prior, *overrides)
+    restorer, file = davi.load(path, "cpu"), read_generator_file(path, None, ())
+    network, operator, bridge = file.network(), restorer.operator, restorer.bridge
+    trained = build_generator(network, file.config, bridge, operator, "fp32")
+    y_image, z = torch.rand(2, 3, 16, 16) - 0.5, torch.randn(2, 3, 16, 16)
+    found, expected = (
+        posterior_sample(each, bridge, y_image, z) for each in (restorer.generator, trained)
+    )
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    assert network.time_embed is not None
+    assert restorer.generator.network.time_embed is None
 
 
 def test_a_generator_that_sees_the_measurement_begins_without_its_help(

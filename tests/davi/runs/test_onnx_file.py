@@ -8,11 +8,9 @@ import torch
 
 import davi
 from davi.operators.measurement import image_of
-from davi.runs.onnx_file import OneSample, write_onnx
+from davi.runs.onnx_file import write_onnx
 from davi.sampler import posterior_sample
 from davi.system.errors import InputError
-from guided_diffusion.folding import fold_time
-from guided_diffusion.presets import PHOTOS_64
 from tests.tiny import write_tiny_generator
 
 POSTERIOR = ("recipe=posterior", "noise.sigma=0.05")
@@ -55,33 +53,6 @@ def test_onnxruntime_gives_the_same_restorations(
 
     kinds = {node.op_type for node in onnx.load(tmp_path / "g.onnx").graph.node}
     assert not kinds & {"Sin", "Cos", "Gemm"}  # nothing is left of the time embedding
-
-
-def test_a_folded_network_is_the_same_at_its_time() -> None:
-    torch.manual_seed(0)
-    network = PHOTOS_64.create().eval()
-    for parameter in network.parameters():
-        parameter.data += 0.02 * torch.randn_like(parameter)
-    x, t = torch.randn(2, 3, 64, 64), torch.full((2,), 700)
-    with torch.no_grad():
-        expected, elsewhere = network(x, t), network(x, t - 600)
-        fold_time(network, t[:1])
-        torch.testing.assert_close(network(x, t), expected, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(expected, elsewhere, atol=1e-3)
-
-
-@pytest.mark.parametrize("overrides", [(), POSTERIOR], ids=["paper", "posterior"])
-def test_folding_finds_the_time_that_the_generator_asks_for(
-    tiny_prior: Path, tmp_path: Path, overrides: tuple[str, ...]
-) -> None:
-    path = write_tiny_generator(tmp_path / "g.safetensors", tiny_prior, *overrides)
-    restorer = davi.load(path, "cpu")
-    y, z = draws(restorer, 2)
-    expected = sampled(restorer, y, z)
-    sample = OneSample(restorer)
-    sample.fold()
-    with torch.no_grad():
-        torch.testing.assert_close(sample(y, z), expected, rtol=0, atol=1e-5)
 
 
 def test_without_the_packages_the_message_says_how_to_get_them(
