@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch.linalg import vector_norm
 
 EVERYWHERE_WEIGHT = 0.1  # of all pixels in the release's regulariser for inpainting
 
@@ -64,29 +65,30 @@ def l2_regulariser(x0_hat: Tensor, x0: Tensor, reduction: str = "mean") -> Tenso
     return reduce((x0_hat - x0).square(), reduction)
 
 
-def crps_surrogate(
+def energy_surrogate(
     x0_hat: Tensor, other: Tensor, x0: Tensor, sides: Sequence[int], reduction: str = "mean"
 ) -> Tensor:
-    """Returns a scalar whose gradient is that of the mean CRPS; its value is not the CRPS.
+    """Returns a scalar whose gradient is that of the mean energy score; its value is not the score.
 
-    CRPS = E|x0_hat - x0| - E|x0_hat - other| / 2, with two independent samples of one measurement,
-    of which both pull alike: with the gradient of one alone the half goes. It is least where the
-    samples are distributed as x0 is, given y, so that its gradient vanishes, on average, at the
-    posterior. It is taken of each pixel, and of the means of square blocks of pixels, which depend
-    on how pixels vary together.
-    Source: Gneiting & Raftery 2007, Strictly Proper Scoring Rules, Eq. 21.
+    The score of a patch is E|x0_hat - x0| - E|x0_hat - other| / 2, with Euclidean norms and two
+    independent samples of one measurement. Both pull alike: with the gradient of one alone the
+    half goes. It is least where the patches of samples are distributed as those of x0 are, given
+    y, so that on average its gradient vanishes at the posterior.
+    Source: Gneiting & Raftery 2007, Strictly Proper Scoring Rules, Eq. 22 with beta = 1.
 
     Args:
         x0_hat: (B, C, H, W) samples, with graph back to phi.
         other: an independent sample for each measurement; taken as a constant.
         x0: clean images.
-        sides: of the blocks, in pixels, which divide H and W; 1: the pixels themselves.
-        reduction: see `reduce`.
+        sides: of the patches in pixels, which divide H and W. A patch has all channels; the norm
+            of a difference is divided by the side.
+        reduction: see `reduce`; an entry is a patch.
     """
     terms = []
     for side in sides:
-        sample, second, truth = (F.avg_pool2d(x, side) for x in (x0_hat, other.detach(), x0))
-        terms.append(reduce((sample - truth).abs() - (sample - second).abs(), reduction))
+        sample, second, truth = (F.pixel_unshuffle(x, side) for x in (x0_hat, other.detach(), x0))
+        score = vector_norm(sample - truth, dim=1) - vector_norm(sample - second, dim=1)
+        terms.append(reduce(score / side, reduction))
     return sum(terms) / len(sides)
 
 

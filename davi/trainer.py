@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from davi.bridge import PosteriorBridge
 from davi.generator import ConditionalGenerator, ImplicitGenerator
 from davi.likelihood import PosteriorTarget
-from davi.losses import crps_surrogate, ikl_surrogate
+from davi.losses import energy_surrogate, ikl_surrogate
 from davi.operators.measurement import ForwardModel, image_of
 from davi.score import FrozenPrior, PosteriorDenoiser, ScoreModel
 from davi.system.errors import InputError
@@ -46,8 +46,8 @@ class LossWeights:
         variational_bound: see `terms.fake_score_term`.
         noise_range: bounds of the noise of x_t, log-uniform between them; None: t is uniform
             below t_ikl.
-        crps: of the CRPS of two samples, see `losses.crps_surrogate`.
-        crps_blocks: sides of the blocks of pixels of which it is taken.
+        energy: of the energy score of two samples, see `losses.energy_surrogate`.
+        energy_patches: sides of the patches of which it is taken.
     """
 
     gamma: float
@@ -59,8 +59,8 @@ class LossWeights:
     regulariser: str = "everywhere"
     variational_bound: bool = False
     noise_range: tuple[float, float] | None = None
-    crps: float = 0.0
-    crps_blocks: tuple[int, ...] = (1,)
+    energy: float = 0.0
+    energy_patches: tuple[int, ...] = (1,)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -245,7 +245,7 @@ class DaviTrainer(Learner):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of line 15 and its terms.
 
-        A target, and the CRPS, hold what the terms of measurement and truth are for.
+        A target, and the energy score, hold what the terms of measurement and truth are for.
         """
         weights, reduction = self.weights, self.weights.reduction
         consistency = consistency_term(
@@ -256,17 +256,17 @@ class DaviTrainer(Learner):
         )
         parts = {"consistency": consistency, "regulariser": regulariser}
         total = x0_hat.new_zeros(())
-        if self.target is None and not weights.crps:
+        if self.target is None and not weights.energy:
             total = weights.gamma * consistency + weights.reg * regulariser
         if weights.ikl:
             ikl, parts["score_gap"] = self._ikl(inputs, x0_hat, direction)
             total = total + weights.ikl * ikl
-        if weights.crps:
+        if weights.energy:
             with torch.no_grad():
                 other = self._generate(replace(inputs, z=inputs.other_z))
-            crps = crps_surrogate(x0_hat, other, inputs.x0, weights.crps_blocks, reduction)
-            parts["crps"] = crps
-            total = total + weights.crps * crps
+            energy = energy_surrogate(x0_hat, other, inputs.x0, weights.energy_patches, reduction)
+            parts["energy"] = energy
+            total = total + weights.energy * energy
         if self.adversary is not None:
             compared = compared_weight(unwrapped(self.generator.network))
             adversarial, weight = self.adversary.generator_term(

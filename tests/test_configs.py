@@ -34,7 +34,7 @@ SMALL = (
     "train.num_micro_batches=1",
     "train.num_validation_images=1",
 )
-SMALL_RUN = (*SMALL, "loss.crps_blocks=[1, 4]")
+SMALL_RUN = (*SMALL, "loss.energy_patches=[1, 4]")
 # Sizes that would not fit 16x16 images, by what they are in.
 SMALL_OPERATORS = {
     "inpainting": ("operator.box_size=8",),

@@ -9,7 +9,7 @@ conflict with Table 12) stands in the YAML files, under `recipes:`.
 from typing import Any
 
 PAPER, RELEASE, POSTERIOR = "paper", "release", "posterior"
-CONDITIONAL_TEACHER, CRPS = "conditional_teacher", "crps"
+CONDITIONAL_TEACHER, ENERGY = "conditional_teacher", "energy"
 
 _RELEASE: dict[str, Any] = {
     "seed": 777,
@@ -61,10 +61,10 @@ _CONDITIONAL_TEACHER: dict[str, Any] = {
 
 # The same without a target and without s_psi: pairs of images and measurements teach the generator,
 # which begins at the prior.
-_CRPS: dict[str, Any] = {
+_ENERGY: dict[str, Any] = {
     "bridge": _POSTERIOR["bridge"],
     "generator": _POSTERIOR["generator"],
-    "loss": {"ikl": 0.0, "crps": 1.0},
+    "loss": {"ikl": 0.0, "energy": 1.0},
 }
 
 _RECIPES: dict[str, dict[str, Any]] = {
@@ -72,7 +72,7 @@ _RECIPES: dict[str, dict[str, Any]] = {
     RELEASE: _RELEASE,
     POSTERIOR: _POSTERIOR,
     CONDITIONAL_TEACHER: _CONDITIONAL_TEACHER,
-    CRPS: _CRPS,
+    ENERGY: _ENERGY,
 }
 RECIPES = tuple(_RECIPES)
 

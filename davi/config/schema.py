@@ -179,9 +179,9 @@ class FakeScoreConfig(Section):
 class LossConfig(Section):
     """The terms of Algorithm 1: their weights and forms."""
 
-    # weight of data consistency, Table 12; unused with a likelihood or crps
+    # weight of data consistency, Table 12; unused with a likelihood or energy
     gamma: TermWeight
-    reg: TermWeight  # weight of the l2 regulariser, Table 12; unused with a likelihood or crps
+    reg: TermWeight  # weight of the l2 regulariser, Table 12; unused with a likelihood or energy
     t_ikl: int = Field(1000, gt=0, le=1000)  # T: times are 0 .. T-1, Table 12
     ikl: TermWeight = 1.0  # weight of the prior; 0: row A of Table 5
     # w(t) of Eq. 9; unused with a likelihood
@@ -198,10 +198,10 @@ class LossConfig(Section):
     spectral_power: int | None = Field(None, ge=0, le=4)
     # of the pixels under a white prior, in that weight; with a teacher it must be the teacher's
     image_deviation: Deviation = 0.5
-    # weight of the CRPS of two samples of each measurement (docs/objective.md)
-    crps: TermWeight = 0.0
-    # it is taken of the means of blocks of pixels of these sides; 1: of the pixels
-    crps_blocks: tuple[Pixels, ...] = (1, 2, 4, 8)
+    # weight of the energy score of two samples of each measurement (docs/objective.md)
+    energy: TermWeight = 0.0
+    # sides of the patches of which it is taken, in pixels
+    energy_patches: tuple[Pixels, ...] = (1, 2, 4, 8)
 
     @model_validator(mode="after")
     def _target_is_whole(self) -> "LossConfig":

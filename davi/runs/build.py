@@ -97,9 +97,9 @@ def assemble_trainer(
         world: the processes to train on.
 
     Raises:
-        InputError: the batch is too small for the processes, or a block does not fit the images.
+        InputError: the batch is too small for the processes, or a patch does not fit the images.
     """
-    _require_whole_blocks(config)
+    _require_whole_patches(config)
     common, train = _common(config, validation, world), config.train
     generator_network, score_network = (
         _from_prior(prior, config.unet(section))
@@ -147,12 +147,12 @@ def assemble_trainer(
     )
 
 
-def _require_whole_blocks(config: RunConfig) -> None:
+def _require_whole_patches(config: RunConfig) -> None:
     _, height, width = image_shape(config)
-    wrong = [side for side in config.loss.crps_blocks if height % side or width % side]
-    if config.loss.crps and wrong:
+    wrong = [side for side in config.loss.energy_patches if height % side or width % side]
+    if config.loss.energy and wrong:
         raise InputError(
-            f"loss.crps_blocks: sides must divide those of the images, {height}x{width}; "
+            f"loss.energy_patches: sides must divide those of the images, {height}x{width}; "
             f"{wrong[0]} does not"
         )
 

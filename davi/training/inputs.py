@@ -24,7 +24,7 @@ class StepInputs:
         sigma: deviation of the noise in y; broadcasts against it.
         a: (B,) bridge index.      z: (B, C, H, W) noise of the bridge.
         t: (B,) diffusion index.   eps: (B, C, H, W) noise of the diffusion.
-        other_z: noise of the bridge for a second sample, see `losses.crps_surrogate`.
+        other_z: noise of the bridge for a second sample, see `losses.energy_surrogate`.
     """
 
     x0: Tensor

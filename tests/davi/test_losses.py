@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from davi.losses import (
-    crps_surrogate,
     data_consistency,
+    energy_surrogate,
     fake_score_loss,
     ikl_surrogate,
     l2_regulariser,
@@ -60,36 +60,51 @@ def test_regulariser_is_the_mean_square(rng: torch.Generator) -> None:
     torch.testing.assert_close(l2_regulariser(x0_hat, x0), ((x0 - x0_hat) ** 2).mean())
 
 
-def _crps_gradient(shift: float, spread: float, side: int) -> tuple[float, float]:
-    """The derivatives of the CRPS of samples shift + spread z, of a truth that is N(0, 1)."""
+def _energy_gradient(shift: float, spread: float, side: int) -> tuple[float, float]:
+    """The derivatives of the energy score of samples shift + spread z, of a truth of N(0, 1)."""
     rng = torch.Generator().manual_seed(0)
     x0, z, other_z = torch.randn(3, 4000, 1, 8, 8, generator=rng, dtype=torch.float64)
     shift, spread = (torch.tensor(x, dtype=torch.float64).requires_grad_() for x in (shift, spread))
-    loss = crps_surrogate(shift + spread * z, shift + spread * other_z, x0, [side])
+    loss = energy_surrogate(shift + spread * z, shift + spread * other_z, x0, [side])
     return tuple(gradient.item() for gradient in torch.autograd.grad(loss, (shift, spread)))
 
 
 @pytest.mark.parametrize("side", [1, 4])
-def test_crps_gradient_is_that_of_the_closed_form(side: int) -> None:
-    # E|X - x0| - E|X - X'| / 2 with E|N(0, v)| = sqrt(2 v / pi). The mean of a block has
-    # 1 / side of the deviation of its pixels.
-    spread = 0.5
-    of_shift, of_spread = _crps_gradient(0.0, spread, side)
-    expected = (
-        math.sqrt(2 / math.pi) * (spread / math.sqrt(1 + spread**2) - 1 / math.sqrt(2)) / side
-    )
+def test_energy_gradient_is_that_of_the_closed_form(side: int) -> None:
+    # E|N(0, v I)| in d dimensions is sqrt(v) m, m = sqrt(2) Gamma((d + 1) / 2) / Gamma(d / 2)
+    spread, d = 0.5, side**2
+    m = math.sqrt(2) * math.exp(math.lgamma((d + 1) / 2) - math.lgamma(d / 2))
+    of_shift, of_spread = _energy_gradient(0.0, spread, side)
+    expected = (spread / math.sqrt(1 + spread**2) - 1 / math.sqrt(2)) * m / side
     assert of_shift == pytest.approx(0, abs=0.02)
     assert of_spread == pytest.approx(expected, abs=0.01)
 
 
-def test_crps_gradient_vanishes_where_samples_are_like_the_truth() -> None:
-    assert _crps_gradient(0.0, 1.0, 2) == pytest.approx((0, 0), abs=0.01)
-    of_shift, _ = _crps_gradient(0.5, 1.0, 2)
-    # d/dm E|N(m, 2 / side^2)| = erf(m / (sqrt(2) deviation))
-    assert of_shift == pytest.approx(math.erf(0.5 / (math.sqrt(2) * math.sqrt(2) / 2)), abs=0.02)
+def test_energy_gradient_vanishes_where_samples_are_like_the_truth() -> None:
+    assert _energy_gradient(0.0, 1.0, 2) == pytest.approx((0, 0), abs=0.015)
+    of_shift, _ = _energy_gradient(0.5, 1.0, 1)
+    # d/dm E|N(m, 2)| = erf(m / 2)
+    assert of_shift == pytest.approx(math.erf(0.5 / 2), abs=0.02)
 
 
-def test_crps_teaches_the_posterior() -> None:
+def test_energy_score_sees_how_pixels_vary_together() -> None:
+    """Samples whose pixels have the right spreads and are too independent: patches show it."""
+    rng = torch.Generator().manual_seed(0)
+    x0, z, other_z = torch.randn(3, 4000, 1, 1, 1, generator=rng).expand(3, -1, 1, 2, 2)
+    own, other_own = torch.randn(2, 4000, 1, 2, 2, generator=rng)
+
+    def gradient(side: int) -> float:
+        """With respect to the share s of noise of each pixel's own."""
+        s = torch.tensor(0.5, requires_grad=True)
+        sample, other = ((1 - s**2).sqrt() * a + s * b for a, b in ((z, own), (other_z, other_own)))
+        energy_surrogate(sample, other, x0, [side]).backward()
+        return s.grad.item()
+
+    assert gradient(1) == pytest.approx(0, abs=0.02)
+    assert gradient(2) > 0.03
+
+
+def test_energy_score_teaches_the_posterior() -> None:
     """Of x0 ~ N(0, 1) and y = x0 + n, n ~ N(0, s^2): N(y / (1 + s^2), s^2 / (1 + s^2))."""
     rng, s = torch.Generator().manual_seed(0), 0.5
     weights = torch.tensor([1.0, 0.1], requires_grad=True)
@@ -98,7 +113,7 @@ def test_crps_teaches_the_posterior() -> None:
         x0, n, z, other_z = torch.randn(4, 512, 1, 2, 2, generator=rng)
         sample, other = (weights[0] * (x0 + s * n) + weights[1] * noise for noise in (z, other_z))
         optimizer.zero_grad()
-        crps_surrogate(sample, other, x0, [1]).backward()
+        energy_surrogate(sample, other, x0, [1]).backward()
         optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / 400)
         optimizer.step()
     expected = torch.tensor([1 / (1 + s**2), s / math.sqrt(1 + s**2)])

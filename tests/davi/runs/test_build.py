@@ -57,6 +57,6 @@ def test_without_singular_values_one_form_remains(shift: str, tiny_prior: Path) 
         tiny_trainer(tiny_prior, *settings, "loss.likelihood=noised")
 
 
-def test_blocks_of_pixels_must_fit_the_images(tiny_prior: Path) -> None:
-    with pytest.raises(InputError, match=r"crps_blocks: sides must divide .* 16x16; 6 does not"):
-        tiny_trainer(tiny_prior, "recipe=crps", "loss.crps_blocks=[1, 6]")
+def test_patches_must_fit_the_images(tiny_prior: Path) -> None:
+    with pytest.raises(InputError, match=r"energy_patches: sides must divide .* 16x16; 6 does not"):
+        tiny_trainer(tiny_prior, "recipe=energy", "loss.energy_patches=[1, 6]")
