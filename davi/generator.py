@@ -95,7 +95,8 @@ class ImplicitGenerator(nn.Module):
 class DenoisingGenerator(ImplicitGenerator):
     """I_phi at a = 1 alone: u = y + h z is denoised, at the time whose noise is that of u.
 
-    With the weights of the prior it begins as E[x0 | u] of denoising. For recipe `posterior`.
+    With the weights of the prior it begins as E[x0 | u] of denoising. For recipes `posterior` and
+    `energy`.
 
     Args:
         network, schedule, precision, sees: as of `ImplicitGenerator`.

@@ -1,4 +1,4 @@
-"""Samples of the posterior recipe against exact posteriors of Gaussian images.
+"""Samples of the recipes posterior and energy against exact posteriors of Gaussian images.
 
 Images of 16x16 whose spectrum falls as 1 / (1 + f^2), pixels of deviation 0.5. Small networks are
 trained by the real trainer. Means and spreads are compared in the singular directions of A: what is
@@ -50,6 +50,10 @@ OPERATORS = {
     "gaussian_blur": lambda: GaussianBlur(SHAPE, 9, 1.5),
     "denoising": lambda: Denoising(SHAPE),
 }
+CASES = [
+    *((task, "posterior") for task in OPERATORS),
+    *((task, "energy") for task in ("inpainting", "denoising")),
+]
 MEASURED = 0.1  # singular values from here on count as measured; the blur's fall to 0
 
 
@@ -265,13 +269,20 @@ def train(trainer: DaviTrainer, num_iterations: int = NUM_ITERATIONS) -> DaviTra
 
 
 @cache
-def trained(task: str) -> DaviTrainer:
-    return train(build_trainer(task))
+def trained(task: str, recipe: str) -> DaviTrainer:
+    if recipe == "posterior":
+        return train(build_trainer(task))
+    trainer = build_trainer(task, rates=(1e-3, 0.0))
+    trainer.target, trainer.prior = None, None
+    trainer.weights = replace(
+        trainer.weights, ikl=0.0, energy=1.0, energy_patches=(1, 2, 4, 8), noise_range=None
+    )
+    return train(trainer)
 
 
-@pytest.mark.parametrize("task", OPERATORS)
-def test_samples_are_posterior_samples(task: str) -> None:
-    found = compare(trained(task))
+@pytest.mark.parametrize(("task", "recipe"), CASES)
+def test_samples_are_posterior_samples(task: str, recipe: str) -> None:
+    found = compare(trained(task, recipe))
     print({name: round(value, 3) for name, value in found.items()})
     assert 0.95 < found["measured"] < 1.05
     assert 0.95 < found["unmeasured"] < 1.05
@@ -304,10 +315,10 @@ def samples_of(trainer: DaviTrainer, truth: Tensor, count: int) -> Tensor:
     return torch.stack([posterior_sample(generator, trainer.bridge, y_image, one) for one in z])
 
 
-@pytest.mark.parametrize("task", OPERATORS)
-def test_the_truth_has_every_rank_among_the_samples_equally_often(task: str) -> None:
+@pytest.mark.parametrize(("task", "recipe"), CASES)
+def test_the_truth_has_every_rank_among_the_samples_equally_often(task: str, recipe: str) -> None:
     """Simulation-based calibration (Talts et al. 2018) in every singular direction."""
-    trainer, truth = trained(task), images_of(500, 4)
+    trainer, truth = trained(task, recipe), images_of(500, 4)
     operator = trainer.forward_model.operator
     samples = samples_of(trainer, truth, 31)
     mean = samples.mean(dim=0)
