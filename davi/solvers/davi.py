@@ -3,6 +3,7 @@
 from functools import cache
 from typing import ClassVar
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -30,6 +31,7 @@ class Davi(Solver):
             the generator's run. 0 makes the restoration a function of y.
         operator_file: of a generator for an operator of the user's own, the code of that operator;
             of one for a mask that its file does not hold, the picture of the mask.
+        mean_of: how many samples are averaged, with one evaluation each.
         size: side in pixels of the images it restores here, if not that of its training.
     """
 
@@ -39,6 +41,7 @@ class Davi(Solver):
     operator_file: FilePath | None = None
     size: Pixels | None = None
     h: float | None = Field(None, ge=0)
+    mean_of: int = Field(1, ge=1)
 
     def solve(
         self, y: Tensor, operator: Operator, noise: Noise, prior: CountedPrior, rngs: Rngs
@@ -50,9 +53,12 @@ class Davi(Solver):
         bridge = restorer.bridge if self.h is None else self._bridge(restorer)
         self._require_trained_for(operator, y, restorer)
         y_image = image_of(y, operator, bridge.resize)
-        z = normal_each(operator.image_shape, rngs)
+        total = torch.zeros_like(y_image)
         with prior.evaluations.watching(restorer.generator.network):
-            return posterior_sample(restorer.generator, bridge, y_image, z)
+            for _ in range(self.mean_of):
+                z = normal_each(operator.image_shape, rngs)
+                total += posterior_sample(restorer.generator, bridge, y_image, z)
+        return total / self.mean_of
 
     def _bridge(self, restorer: Restorer) -> PosteriorBridge:
         """The bridge of the generator's run, with this solver's h where sampling starts."""

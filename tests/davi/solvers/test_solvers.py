@@ -22,7 +22,7 @@ from davi.operators.super_resolution import SuperResolution
 from davi.schedule import Schedule
 from davi.score import ScoreModel
 from davi.solvers.base import NOISE_LEVEL, SVD, Noise, Solver
-from davi.solvers.davi import Davi
+from davi.solvers.davi import Davi, load_generator
 from davi.solvers.grids import steps_of, stride_times
 from davi.solvers.lifted import Lifted
 from davi.solvers.prior import CLEAN, CountedPrior, Evaluations
@@ -213,6 +213,19 @@ def test_davi_restores_images_of_another_size_if_that_is_said(tmp_path: Path) ->
     torch.testing.assert_close(found.clamp(-1, 1), expected)
     with pytest.raises(InputError, match="set size"):
         Davi(checkpoint=str(path))(*problem, rngs)
+
+
+def test_davi_averages_samples_of_further_evaluations(tmp_path: Path) -> None:
+    prior_file = write_tiny_prior(tmp_path / "prior.safetensors")
+    path = str(write_tiny_generator(tmp_path / "generator.safetensors", prior_file))
+    restorer = load_generator(path, "cpu", "fp32")
+    y, prior = torch.rand(1, *restorer.measurement_shape) - 0.5, a_prior()
+    problem = (y, restorer.operator, GaussianNoise(0.1, 0.1), prior)
+    rngs = [keyed_rng("cpu", 7)]
+    samples = [Davi(checkpoint=path)(*problem, rngs) for _ in range(3)]
+    found = Davi(checkpoint=path, mean_of=3)(*problem, [keyed_rng("cpu", 7)])
+    torch.testing.assert_close(found, torch.stack(samples).mean(dim=0))
+    assert prior.evaluations.forward == 6
 
 
 def test_hyperparameters_come_from_general_to_special(tmp_path: Path) -> None:
