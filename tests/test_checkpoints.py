@@ -12,7 +12,6 @@ from torch import Tensor
 
 import davi
 from davi.build import build_forward_model
-from davi.config.other_runs import I2SBRunConfig
 from davi.config.schema import PriorRunConfig, RunConfig
 from davi.config.yaml_file import load_config, parse_config
 from davi.data.batches import open_images, validation_batch
@@ -25,7 +24,7 @@ from davi.priors.weight_file import read_prior_file
 from davi.schedule import Schedule
 from davi.score import ScoreModel
 from davi.system.runtime import keyed_rng
-from davi.weights.network_file import GENERATOR, I2SB, PRIOR, read_header
+from davi.weights.network_file import GENERATOR, PRIOR, read_header
 from guided_diffusion.checkpoint import load_adm
 from tests.conftest import REPOSITORY
 from tests.davi.config.test_config import model_of
@@ -43,23 +42,18 @@ def shipped(task: str) -> Path:
 
 
 def test_the_folder_is_complete_and_small() -> None:
-    needed = {f"photos_{name}" for name in (*TASKS, "prior")}
-    rivals = {f"photos_i2sb_{task}" for task in TASKS}  # for tables; all of them or none
-    further = {
-        "kernel_prior",
-        "photos_prior_v",
-        "photos_denoising_posterior",
-        "photos_super_resolution_posterior",
-    }
-    assert {path.stem for path in SHIPPED} in (needed | further, needed | further | rivals)
+    generators = {f"{task}{recipe}" for task in TASKS for recipe in ("", "_posterior")}
+    names = {f"photos_{name}" for name in (*generators, "blind_deblurring", "prior", "prior_v")}
+    assert {path.stem for path in SHIPPED} == names | {"kernel_prior"}
     assert all(path.stat().st_size < 10e6 for path in SHIPPED)
+    assert sum(path.stat().st_size for path in SHIPPED) < 60e6
 
 
 def test_files_are_what_the_shipped_configs_make() -> None:
     for path in SHIPPED:
         model = model_of(path)
         kind, values, _ = read_header(path)
-        assert kind == {RunConfig: GENERATOR, PriorRunConfig: PRIOR, I2SBRunConfig: I2SB}[model]
+        assert kind == {RunConfig: GENERATOR, PriorRunConfig: PRIOR}[model]
         config = load_config(REPOSITORY / f"configs/{path.stem}.yaml", model)
         assert parse_config(values, model, "header") == config
         with safe_open(path, "pt") as content:
