@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from davi.metrics.blind import aligned_psnr, kernel_similarity
-from davi.metrics.scores import psnr
+from davi.metrics.scores import aligned_psnr, kernel_similarity, psnr
+from davi.system.errors import InputError
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def test_every_shift_is_scored_on_the_middle_of_the_reference(photo: Tensor) -> 
 
 
 def test_images_smaller_than_the_shifts_are_refused() -> None:
-    with pytest.raises(ValueError, match="too small"):
+    with pytest.raises(InputError, match="16x20 are too small"):
         aligned_psnr(torch.zeros(1, 1, 16, 20), torch.zeros(1, 1, 16, 20))
 
 

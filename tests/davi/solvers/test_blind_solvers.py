@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from davi.data.kernels import picture_of
-from davi.metrics.blind import kernel_similarity
+from davi.metrics.scores import kernel_similarity
 from davi.operators.convolution import Convolution, UnknownConvolution
 from davi.operators.denoising import Denoising
 from davi.operators.kernels import motion_kernel
