@@ -27,6 +27,8 @@ CLASSICAL = {
     "total_variation",
     "wiener",
 }
+# Those that find the kernel of a convolution, and are for no other task.
+BLIND = {"blind_dps", "dmplug_blind"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

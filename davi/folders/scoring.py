@@ -21,6 +21,7 @@ from davi.metrics.means import groups_by_name, mean_and_error
 from davi.metrics.perceptual import Lpips
 from davi.metrics.prior_features import PriorFeatures
 from davi.metrics.protocols import (
+    ALIGNED_PSNR,
     CALIBRATION,
     DETAIL,
     FID,
@@ -258,7 +259,12 @@ def _image_metrics(
 ) -> dict[str, Score]:
     """The metrics of single images by name; what lacks its weights is noted and left out."""
     scores: dict[str, Score] = {}
-    plain = {"psnr": psnr_protocol(rounding), "ssim": SSIM, "detail": DETAIL}
+    plain = {
+        "psnr": psnr_protocol(rounding),
+        "aligned_psnr": ALIGNED_PSNR,
+        "ssim": SSIM,
+        "detail": DETAIL,
+    }
     for metric, score in IMAGE_SCORES.items():
         if metric in metrics:
             scores[metric] = score

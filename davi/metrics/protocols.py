@@ -5,7 +5,7 @@ from typing import Any
 
 from davi.metrics.ensembles import LEVELS
 from davi.metrics.prior_features import PRIOR, TIME, version
-from davi.metrics.scores import FINE, SSIM_SIGMA, SSIM_WINDOW
+from davi.metrics.scores import FINE, REACH, SSIM_SIGMA, SSIM_WINDOW
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,11 @@ LPIPS_VARIANTS = {
 SSIM = Protocol(
     "SSIM: Wang et al. 2004, Gaussian window of sigma 1.5, mean over channels",
     {"window": SSIM_WINDOW, "sigma": SSIM_SIGMA, "covariance": "population"},
+)
+ALIGNED_PSNR = Protocol(
+    f"aligned PSNR: the largest after shifts of up to {REACH} whole pixels in rows and columns, "
+    f"without the outer {REACH} pixels of the reference, dB per image, mean over images",
+    {"reach": REACH},
 )
 DETAIL = Protocol(
     f"detail: energy at frequencies above {FINE:g} cycles per pixel against that of the reference, "

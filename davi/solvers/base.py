@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from davi.config.section import Section
+from davi.operators.convolution import UnknownConvolution
 from davi.operators.denoising import Denoising
 from davi.operators.gaussian_blur import GaussianBlur
 from davi.operators.inpainting import Inpainting
@@ -89,11 +90,19 @@ class Solver(Section, ABC):
         """
         self.require(operator, noise)
         x = self.solve(operator.project(y), operator, noise, prior, rngs)
+        self.require_finite(x)
+        return x
+
+    def require_finite(self, x: Tensor) -> None:
+        """Refuses a result that no picture can show.
+
+        Raises:
+            InputError: it is not finite.
+        """
         if not torch.isfinite(x).all():
             raise InputError(
                 f"{self.label}: the result holds NaN or infinity; take smaller steps or fp32"
             )
-        return x
 
     def require(self, operator: Operator, noise: Noise) -> None:
         """Refuses a problem that lacks what the method needs.
@@ -101,6 +110,11 @@ class Solver(Section, ABC):
         Raises:
             InputError: says what is lacking.
         """
+        if isinstance(operator, UnknownConvolution):
+            raise InputError(
+                f"{self.label} needs the kernel of the blur, which is unknown here; choose a blind "
+                "solver: blind_dps or dmplug_blind"
+            )
         for need in sorted(self.needs & DEMANDS.keys()):
             is_met, demand = DEMANDS[need]
             if not is_met(operator, noise):

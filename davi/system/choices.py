@@ -3,8 +3,8 @@
 PRECISIONS = ("fp32", "bf16", "fp16")  # what a network computes in
 STORED_DTYPES = ("int8", "float16", "bfloat16", "float32")  # of weights in a file
 ROUNDINGS = ("nearest", "truncate")  # how floats become 8 bits
-METRICS = ("psnr", "ssim", "detail", "prior_features", "lpips", "fid", "kid")
-DEFAULT_METRICS = tuple(name for name in METRICS if name != "prior_features")
+METRICS = ("psnr", "aligned_psnr", "ssim", "detail", "prior_features", "lpips", "fid", "kid")
+DEFAULT_METRICS = tuple(name for name in METRICS if name not in ("aligned_psnr", "prior_features"))
 CALIBRATION = (  # metrics of several samples of every image
     "coverage_50",
     "coverage_90",

@@ -4,12 +4,14 @@ import math
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from davi.benchmarks.cost import network_size
 from davi.benchmarks.measuring import machine
-from davi.data.images import load_image, save_image
+from davi.data.images import load_image, save_array, save_image
+from davi.data.kernels import picture_of
 from davi.metrics.means import mean_and_error
 from davi.metrics.protocols import CALIBRATION
 from davi.system.errors import InputError
@@ -201,13 +203,18 @@ class _CellMaker:
         return Number(result["mean"], result["standard_error"] if known else None)
 
     def _pictures(self, place: Place, job: Job) -> dict[str, dict[str, Path]]:
-        pictures: dict[str, dict[str, Path]] = {"restored": {}, "mean": {}, "std": {}}
+        pictures: dict[str, dict[str, Path]] = {
+            kind: {} for kind in ("restored", "kernel", "mean", "std")
+        }
         numbers = range(self.plan.config.num_samples)
         has_deviation = len(numbers) > 0 and not self.work.is_deterministic(place)
         folder = self.work.folder / "pictures" / place[1] / place[0]
         for position, name in enumerate(job.problem.names[: self.plan.num_examples]):
             if self.work.restored(place, position) is not None:
                 pictures["restored"][name] = self.work.picture(place, position)
+            kernel = self.work.cache.kernel(job.key(position, 0))
+            if kernel.is_file():
+                pictures["kernel"][name] = _save_kernel(kernel, folder / "kernel" / f"{name}.png")
             samples = [self.work.restored(place, position, number) for number in numbers]
             if not has_deviation or None in samples:
                 continue
@@ -222,6 +229,13 @@ def _shown(samples: Tensor) -> Tensor:
     """The deviation of samples (N, C, H, W), mean over channels, as a gray picture."""
     deviation = samples.std(dim=0).mean(dim=0, keepdim=True)
     return 2 * (deviation / WHITE_DEVIATION).clamp(max=1) - 1
+
+
+def _save_kernel(kernel: Path, path: Path) -> Path:
+    """Writes a kernel file to look at, its largest tap white, with a copy beside it."""
+    taps = torch.from_numpy(np.load(kernel))
+    save_array(taps, path.with_suffix(".npy"))
+    return _save(picture_of(taps[None, None], len(taps))[0], path)
 
 
 def _truth(problem: Problem, count: int, folder: Path) -> dict[str, dict[str, Path]]:

@@ -1,6 +1,7 @@
 """Restorations that are kept, each under a hash of everything that determines it.
 
 CACHE/ab/abcd....png   the restoration, rounded to 8 bits
+CACHE/ab/abcd....npy   the kernel that a blind method found
 CACHE/ab/abcd....json  what it took, what determines it, and its scores
 
 The JSON is written last and holds the picture's hash: what is not whole counts as not there.
@@ -16,7 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from davi.data.images import save_image
+from davi.data.images import save_array, save_image
 from davi.system.files import sha256_of, write_text
 
 
@@ -69,6 +70,10 @@ class Cache:
         """Returns where the PNG of a restoration is or would be."""
         return self.folder / key[:2] / f"{key}.png"
 
+    def kernel(self, key: str) -> Path:
+        """Returns where the kernel is that a blind method found, or would be."""
+        return self.picture(key).with_suffix(".npy")
+
     def read(self, key: str) -> Restored | None:
         """Returns what is known of a restoration; None if it is missing or damaged."""
         try:
@@ -78,11 +83,20 @@ class Cache:
             return None
         return found if sound else None
 
-    def write(self, key: str, image: Tensor, **known: Any) -> None:
-        """Keeps a restoration (C, H, W) in [-1, 1]; `known` are further fields of `Restored`."""
+    def write(self, key: str, image: Tensor, kernel: Tensor | None = None, **known: Any) -> None:
+        """Keeps a restoration.
+
+        Args:
+            key: its hash.
+            image: (C, H, W) in [-1, 1].
+            kernel: (k, k) of a blind method.
+            known: further fields of `Restored`.
+        """
         path = self.picture(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         save_image(image, path)
+        if kernel is not None:
+            save_array(kernel, self.kernel(key))
         self._write(key, Restored(picture_sha256=sha256_of(path), **known))
 
     def add_scores(self, key: str, scores: Mapping[str, dict[str, Any]]) -> None:

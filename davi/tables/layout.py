@@ -10,7 +10,7 @@ from davi.metrics.ensembles import LEVELS
 from davi.tables.result import NOT_APPLICABLE, Cell, TableResult
 
 BEST, SECOND = "best", "second"
-HIGHER_IS_BETTER = frozenset({"psnr", "ssim", "psnr_of_mean"})
+HIGHER_IS_BETTER = frozenset({"psnr", "aligned_psnr", "ssim", "psnr_of_mean"})
 NOMINAL = {
     **LEVELS,
     "detail": 0.0,
@@ -20,6 +20,7 @@ NOMINAL = {
 COSTS = frozenset({"nfe", "seconds", "gmac"})
 TITLES = {
     "psnr": "PSNR",
+    "aligned_psnr": "aligned PSNR",
     "ssim": "SSIM",
     "detail": "detail",
     "prior_features": "prior features",
@@ -38,6 +39,7 @@ TITLES = {
 }
 DECIMALS = {
     "psnr": 2,
+    "aligned_psnr": 2,
     "ssim": 3,
     "detail": 1,
     "prior_features": 4,

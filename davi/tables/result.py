@@ -34,8 +34,8 @@ class Cell:
         wanted: how many they are to be over in the end.
         forward, backward: network evaluations per image, and how many were differentiated.
         per_image: {image name: {metric: value}}.
-        pictures: {kind: {image name: PNG file}}; kinds: restored, mean, std (posterior, over
-            several samples, of the shown examples).
+        pictures: {kind: {image name: PNG file}}; kinds: restored, kernel (of blind
+            methods), mean, std (posterior, over several samples), of the shown examples.
         ranks: share of the entries whose truth has rank 0 .. N among the samples, over all images;
             empty where no samples were scored.
     """

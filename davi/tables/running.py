@@ -2,7 +2,7 @@
 
 import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -17,6 +17,7 @@ from davi.benchmarks.measuring import machine, now
 from davi.priors.weight_file import read_prior_file
 from davi.schedule import Schedule
 from davi.score import ScoreModel
+from davi.solvers.blind import BlindSolver
 from davi.solvers.prior import CountedPrior, Evaluations
 from davi.system.errors import InputError
 from davi.system.runtime import keyed_rng
@@ -146,7 +147,7 @@ class Runner:
     def time(self, unit: Unit) -> float:
         """Returns the seconds that the solver takes for a batch; keeps nothing of it."""
         job = self.work.plan.jobs[unit.place]
-        return self._restore(job, unit, job.problem.measure, Evaluations())[1]
+        return self._restore(job, unit, job.problem.measure, Evaluations())[-1]
 
     def _warm_up(self, job: Job, unit: Unit, measure: Measure) -> None:
         """Runs a solver up to its first network evaluation, which loads weights and kernels."""
@@ -159,13 +160,14 @@ class Runner:
 
     def _solve(self, job: Job, unit: Unit, measure: Measure, progress: "_Progress") -> None:
         evaluations = Evaluations(progress.evaluated)
-        images, seconds = self._restore(job, unit, measure, evaluations)
+        images, kernels, seconds = self._restore(job, unit, measure, evaluations)
         size, world = len(unit.items), self.work.world
         timed_on = f"{place_of(world.device)}, batch {size}, {world.size} processes"
-        for item, image in zip(unit.items, images.cpu(), strict=True):
+        for item, image, kernel in zip(unit.items, images.cpu(), kernels, strict=True):
             self.work.cache.write(
                 job.key(*item),
                 image,
+                kernel,
                 forward=evaluations.forward / size,
                 backward=evaluations.backward / size,
                 seconds=seconds / size,
@@ -175,8 +177,8 @@ class Runner:
 
     def _restore(
         self, job: Job, unit: Unit, measure: Measure, evaluations: Evaluations
-    ) -> tuple[Tensor, float]:
-        """The restorations of a batch, and the seconds of the solver's call."""
+    ) -> tuple[Tensor, Sequence[Tensor | None], float]:
+        """The restorations of a batch, the kernels of a blind method, the seconds of the call."""
         device, problem, config = self.work.world.device, job.problem, self.work.plan.config
         positions = [position for position, _ in unit.items]
         y = torch.stack([measure(position) for position in positions]).to(device)
@@ -189,8 +191,12 @@ class Runner:
         prior = CountedPrior(model, evaluations)
         rngs = [self._rng(problem.names[position], sample) for position, sample in unit.items]
         start = now(device)
-        images = job.solver(y, operator, problem.told_noise, prior, rngs)
-        return images, now(device) - start
+        problem_and_tools = y, operator, problem.told_noise, prior, rngs
+        if isinstance(job.solver, BlindSolver):
+            images, found = job.solver.restore_with_kernel(*problem_and_tools)
+            return images, found[:, 0], now(device) - start
+        images = job.solver(*problem_and_tools)
+        return images, [None] * len(images), now(device) - start
 
     def _rng(self, name: str, sample: int) -> torch.Generator:
         key = (self.work.plan.config.seed, "solve", name, *([sample] if sample else []))

@@ -23,6 +23,7 @@ from davi.metrics.features import PairedFeatures
 from davi.metrics.perceptual import Lpips
 from davi.metrics.prior_features import PriorFeatures
 from davi.metrics.protocols import (
+    ALIGNED_PSNR,
     CALIBRATION,
     DETAIL,
     FID,
@@ -68,6 +69,7 @@ def protocols(config: TableConfig) -> dict[str, str]:
         few = f"; of {config.num_images} images, biased upwards (fewer than {FEW_IMAGES})"
     texts = {
         "psnr": psnr_protocol("nearest").text,
+        "aligned_psnr": ALIGNED_PSNR.text,
         "ssim": SSIM.text,
         "detail": DETAIL.text,
         "prior_features": prior_features_protocol().text,

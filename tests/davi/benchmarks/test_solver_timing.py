@@ -18,7 +18,7 @@ from davi.operators.noise import GaussianNoise
 from davi.schedule import Schedule
 from davi.score import ScoreModel
 from davi.solvers.base import Solver
-from tests.conftest import CLASSICAL, REPOSITORY
+from tests.conftest import BLIND, CLASSICAL, REPOSITORY
 from tests.tiny import write_tiny_generator
 
 IMAGE = (3, 8, 8)
@@ -225,4 +225,4 @@ def test_the_shipped_list_names_what_the_paper_compares() -> None:
     assert all(steps[name] == 1000 for name in ("dps", "red_diff", "fps"))
     shipped = {path.stem for path in (REPOSITORY / "configs/solvers").glob("*.yaml")}
     others = {"measurement", "pseudo_inverse", "exact_denoising"}  # the last one only denoises
-    assert shipped - others - CLASSICAL <= set(steps)
+    assert shipped - others - CLASSICAL - BLIND <= set(steps)

@@ -25,6 +25,7 @@ from davi.tables.config import TableConfig
 from davi.tables.plan import read_plan
 from davi.tables.problem import spread_order
 from davi.tables.result import NOT_APPLICABLE, TableResult
+from davi.tables.writing import write_table
 from tests.conftest import REPOSITORY
 from tests.davi.stand_ins import Distance, Features
 from tests.davi.tables.conftest import SOLVER, error_over_photographs, make
@@ -497,3 +498,40 @@ def test_bad_tables_are_refused_in_one_line(home: Path, script: object) -> None:
     code, output = script("eval", "table", home / "table.yaml", "--print-config")
     assert code == 0
     assert "num_images: 5" in output
+
+
+BLIND = '''
+from typing import ClassVar
+import torch
+from davi.solvers.blind import BlindSolver
+
+class Guess(BlindSolver):
+    """Takes the kernel for a corner and y for the image."""
+
+    label: ClassVar[str] = "guess"
+
+    def estimate(self, y, operator, noise, prior, rngs):
+        kernel = torch.zeros(len(y), 1, operator.kernel_size, operator.kernel_size)
+        kernel[:, :, 0, 1] = torch.arange(1, len(y) + 1.0)[:, None]
+        return y, kernel
+'''
+
+
+def test_the_kernel_of_a_blind_method_lies_beside_its_image(home: Path) -> None:
+    (home / "guess.py").write_text(BLIND)
+    (home / "guess.yaml").write_text("solver: guess.py\n")
+    operator = "operator={name: convolution, kernel_size: 5}"
+    column = f"{{id: blind, label: Blind, config: run.yaml, data_set: photos, set: ['{operator}']}}"
+    rows = "rows=[{id: guess, solver: guess.yaml}]"
+    result = make(home, f"columns=[{column}]", rows, "num_samples=0")
+    cell = result.cells["guess", "blind"]
+    (first, second), paths = cell.pictures["restored"], cell.pictures["kernel"]
+    assert paths.keys() == {first, second}
+    for name, value in ((first, 1), (second, 2)):
+        kernel = np.zeros((5, 5), np.float32)
+        kernel[0, 1] = value
+        np.testing.assert_array_equal(np.load(paths[name].with_suffix(".npy")), kernel)
+        picture = np.asarray(Image.open(paths[name]))
+        np.testing.assert_array_equal(picture, 255 * (kernel > 0))
+    write_table(result, home / "written")
+    assert f"kernel of {first} by guess" in (home / "written/index.html").read_text()
