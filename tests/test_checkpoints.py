@@ -25,7 +25,6 @@ from davi.schedule import Schedule
 from davi.score import ScoreModel
 from davi.system.runtime import keyed_rng
 from davi.weights.network_file import GENERATOR, PRIOR, read_header
-from guided_diffusion.checkpoint import load_adm
 from tests.conftest import REPOSITORY
 from tests.davi.config.test_config import model_of
 
@@ -63,7 +62,7 @@ def test_files_are_what_the_shipped_configs_make() -> None:
 @pytest.mark.slow
 def test_the_prior_denoises_held_out_photographs() -> None:
     schedule = Schedule.named("linear")
-    model = ScoreModel(load_adm(shipped("prior"), "photos_64"), schedule)
+    model = ScoreModel(read_prior_file(shipped("prior")).network(), schedule)
     x0 = validation_batch(open_images("photos:held_out", 64), 32)
     rng = torch.Generator().manual_seed(0)
     for time in (50, 150, 400):
@@ -100,7 +99,7 @@ def test_a_prior_that_predicts_v_takes_pure_noise_for_the_mean_image() -> None:
 @pytest.mark.slow
 def test_samples_of_the_prior_vary_and_are_smooth() -> None:
     schedule = Schedule.named("linear")
-    model = ScoreModel(load_adm(shipped("prior"), "photos_64"), schedule)
+    model = ScoreModel(read_prior_file(shipped("prior")).network(), schedule)
     z = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     samples = ddim_sample(model, z, 25)
     neighbours = (samples.diff(dim=-1)).square().mean() / samples.var()
