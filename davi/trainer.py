@@ -248,15 +248,17 @@ class DaviTrainer(Learner):
         A target, and the energy score, hold what the terms of measurement and truth are for.
         """
         weights, reduction = self.weights, self.weights.reduction
-        consistency = consistency_term(
-            inputs.y, inputs.operator, self.forward_model.noise, x0_hat, reduction
-        )
+        counts = self.target is None and not weights.energy
+        with torch.set_grad_enabled(counts):  # otherwise it is only told
+            consistency = consistency_term(
+                inputs.y, inputs.operator, self.forward_model.noise, x0_hat, reduction
+            )
         regulariser = regulariser_term(
             x0_hat, inputs.x0, inputs.operator, where=weights.regulariser, reduction=reduction
         )
         parts = {"consistency": consistency, "regulariser": regulariser}
         total = x0_hat.new_zeros(())
-        if self.target is None and not weights.energy:
+        if counts:
             total = weights.gamma * consistency + weights.reg * regulariser
         if weights.ikl:
             ikl, parts["score_gap"] = self._ikl(inputs, x0_hat, direction)

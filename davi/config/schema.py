@@ -198,10 +198,11 @@ class LossConfig(Section):
     spectral_power: int | None = Field(None, ge=0, le=4)
     # of the pixels under a white prior, in that weight; with a teacher it must be the teacher's
     image_deviation: Deviation = 0.5
-    # weight of the energy score of two samples of each measurement (docs/objective.md)
+    # weight of the energy score of two samples of each measurement, which takes the place of gamma
+    # and reg (docs/objective.md)
     energy: TermWeight = 0.0
     # sides of the patches of which it is taken, in pixels
-    energy_patches: tuple[Pixels, ...] = (1, 2, 4, 8)
+    energy_patches: tuple[Pixels, ...] = Field((1, 2, 4, 8), min_length=1)
 
     @model_validator(mode="after")
     def _target_is_whole(self) -> "LossConfig":

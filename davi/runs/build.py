@@ -99,7 +99,7 @@ def assemble_trainer(
     Raises:
         InputError: the batch is too small for the processes, or a patch does not fit the images.
     """
-    _require_whole_patches(config)
+    _require_loss(config)
     common, train = _common(config, validation, world), config.train
     generator_network, score_network = (
         _from_prior(prior, config.unet(section))
@@ -147,10 +147,18 @@ def assemble_trainer(
     )
 
 
-def _require_whole_patches(config: RunConfig) -> None:
+def _require_loss(config: RunConfig) -> None:
+    """Refuses patches that do not fit, and a loss of which nothing is left."""
+    loss = config.loss
+    aimed = loss.likelihood != "none" or config.prior.sees_measurement
+    if aimed and not (loss.ikl or loss.energy):
+        raise InputError(
+            "loss.ikl: 0 leaves no loss where a likelihood or a teacher is the target; set ikl or "
+            "energy above 0"
+        )
     _, height, width = image_shape(config)
-    wrong = [side for side in config.loss.energy_patches if height % side or width % side]
-    if config.loss.energy and wrong:
+    wrong = [side for side in loss.energy_patches if height % side or width % side]
+    if loss.energy and wrong:
         raise InputError(
             f"loss.energy_patches: sides must divide those of the images, {height}x{width}; "
             f"{wrong[0]} does not"

@@ -151,10 +151,11 @@ def fit_by_descent(
     Each stops once the root mean square of its residual is as wanted; x0 itself if it fits.
     """
     x = x0.clone(memory_format=torch.contiguous_format)
+    seen = operator.project(torch.ones_like(y)).flatten(1).sum(dim=1)  # the rest is 0 in y and A x
     adam = torch.optim.Adam([x], lr=learning_rate)
     for _ in range(num_steps):
         residual = operator.A(x) - y
-        running = residual.square().flatten(1).mean(dim=1).sqrt() > wanted
+        running = (residual.square().flatten(1).sum(dim=1) / seen).sqrt() > wanted
         if not running.any():
             break
         before, x.grad = x.clone(), operator.vjp(x, residual)

@@ -92,5 +92,6 @@ class ModelCard:
 
 def _in_one_line(section: Mapping[str, Any]) -> str:
     """The values of a section that are set, and not off."""
-    values = {key: value for key, value in section.items() if value not in (None, False)}
+    off = (None, False)
+    values = {key: value for key, value in section.items() if not any(value is x for x in off)}
     return ", ".join(f"{key} {value}" for key, value in values.items())

@@ -60,3 +60,8 @@ def test_without_singular_values_one_form_remains(shift: str, tiny_prior: Path) 
 def test_patches_must_fit_the_images(tiny_prior: Path) -> None:
     with pytest.raises(InputError, match=r"energy_patches: sides must divide .* 16x16; 6 does not"):
         tiny_trainer(tiny_prior, "recipe=energy", "loss.energy_patches=[1, 6]")
+
+
+def test_a_target_without_a_loss_is_refused(tiny_prior: Path) -> None:
+    with pytest.raises(InputError, match="ikl: 0 leaves no loss"):
+        tiny_trainer(tiny_prior, "recipe=posterior", "loss.ikl=0")
